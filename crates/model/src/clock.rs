@@ -1,0 +1,60 @@
+//! Where the time comes from: the system, or a test that moves it.
+//!
+//! Every time that connlog stores is UTC and truncated to the microsecond, which is what PostgreSQL keeps.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+
+/// A point in time, UTC. Stored ones are whole microseconds.
+pub type Timestamp = DateTime<Utc>;
+
+/// Drops what is finer than a microsecond.
+pub fn truncate_to_micros(time: Timestamp) -> Timestamp {
+    time.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(time)
+}
+
+/// A source of the current time.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    offset_micros: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// The current time, to the microsecond.
+    pub fn now(&self) -> Timestamp {
+        truncate_to_micros(Utc::now() + TimeDelta::microseconds(self.offset_micros.load(Ordering::Relaxed)))
+    }
+
+    /// Moves this clock and all its clones by `by`, which may be negative. Tests use it to let hours pass.
+    pub fn advance(&self, by: TimeDelta) {
+        self.offset_micros.fetch_add(by.num_microseconds().unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_move_together_and_times_are_whole_microseconds() {
+        let clock = Clock::system();
+        let twin = clock.clone();
+        let before = twin.now();
+        clock.advance(TimeDelta::hours(1));
+        assert!(twin.now() - before >= TimeDelta::hours(1));
+        assert_eq!(twin.now().timestamp_subsec_nanos() % 1000, 0);
+    }
+
+    #[test]
+    fn truncation_also_holds_before_the_epoch() {
+        let time = DateTime::from_timestamp(-1, 999_999_999).unwrap();
+        assert_eq!(truncate_to_micros(time).timestamp_subsec_nanos(), 999_999_000);
+    }
+}

@@ -1,0 +1,150 @@
+//! Events as they were accepted: validated, cleaned, bound to an identity.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::identity::{AgentIdentity, Workspace};
+use crate::method::Method;
+
+/// A connect or a disconnect of a connection to an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentEvent {
+    /// The agent that the connection is to.
+    pub agent: Arc<AgentIdentity>,
+    /// The connection, as the agent names it.
+    pub connection_id: Uuid,
+    /// The boot of the agent that streamed the event; nil if that was an earlier boot than the stream's, none if the
+    /// event did not come over the agent's own stream.
+    pub boot_id: Option<Uuid>,
+    /// When it happened.
+    pub time: Timestamp,
+    /// Whether the reporter gave no time, so that `time` is that of receipt.
+    pub time_is_receipt: bool,
+    /// What the event says about the client.
+    pub client: Client,
+    /// What happened.
+    pub action: Action,
+}
+
+/// What one event says about the client of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// How the connection came.
+    pub method: Method,
+    /// Normalized name of the app, if known.
+    pub app_name: Option<String>,
+    /// Address of the client, if known.
+    pub ip: Option<IpAddr>,
+    /// The client's own id of its session, if it has one.
+    pub session_id: Option<Uuid>,
+    /// Who connected, if the reporter knows.
+    pub user_id: Option<Uuid>,
+}
+
+/// What happened to a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// It began.
+    Connect,
+    /// It ended.
+    Disconnect {
+        /// When it had begun, if the reporter says so.
+        connected_at: Option<Timestamp>,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// How a connection ended, as its agent saw it. The order of the fields is the order in which ties are broken.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Outcome {
+    /// Why, in words; empty if not said.
+    pub reason: String,
+    /// Exit status.
+    pub code: i32,
+    /// Bytes received from the client, if counted.
+    pub rx_bytes: Option<i64>,
+    /// Bytes sent to the client, if counted.
+    pub tx_bytes: Option<i64>,
+}
+
+impl AgentEvent {
+    /// The id of the row that this event is about.
+    pub fn row_id(&self) -> Uuid {
+        self.agent.row_id(self.connection_id)
+    }
+
+    /// The earliest time at which the connection is known to have existed.
+    pub fn start(&self) -> Timestamp {
+        match self.action {
+            Action::Disconnect { connected_at: Some(connected_at), .. } => self.time.min(connected_at),
+            _ => self.time,
+        }
+    }
+
+    /// Whether [`start`](Self::start) is the beginning of the connection in the reporter's own words. If not, the row may
+    /// have begun long before.
+    pub fn start_is_known(&self) -> bool {
+        match self.action {
+            Action::Connect => !self.time_is_receipt,
+            Action::Disconnect { connected_at, .. } => connected_at.is_some(),
+        }
+    }
+}
+
+/// An event of a workspace app, a forwarded port or a tunnel: a point in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebEvent {
+    /// The reporter's id of the event, which with `time` makes it idempotent.
+    pub event_id: Uuid,
+    /// The workspace it went to.
+    pub workspace: Arc<Workspace>,
+    /// The agent it went to.
+    pub agent_name: String,
+    /// Who acted; none if unauthenticated or unknown.
+    pub user_id: Option<Uuid>,
+    /// One of the web methods.
+    pub method: Method,
+    /// When it happened.
+    pub time: Timestamp,
+    /// Address of the client, if known.
+    pub ip: Option<IpAddr>,
+    /// The client's user agent; empty if unknown.
+    pub user_agent: String,
+    /// Slug of the app, or number of the port.
+    pub slug_or_port: String,
+    /// HTTP status.
+    pub status_code: i32,
+    /// The connection that it is part of, if any.
+    pub connection_id: Option<Uuid>,
+}
+
+/// Anything that the log accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// About a connection to an agent.
+    Agent(AgentEvent),
+    /// About a web request or a tunnel.
+    Web(WebEvent),
+}
+
+impl Event {
+    /// The id of the row that this event is about.
+    pub fn row_id(&self) -> Uuid {
+        match self {
+            Self::Agent(event) => event.row_id(),
+            Self::Web(event) => event.event_id,
+        }
+    }
+
+    /// The earliest time that the event speaks of.
+    pub fn start(&self) -> Timestamp {
+        match self {
+            Self::Agent(event) => event.start(),
+            Self::Web(event) => event.time,
+        }
+    }
+}

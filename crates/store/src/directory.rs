@@ -1,0 +1,208 @@
+//! The directory: organizations, users, workspaces and agents, as a control plane tells them.
+//!
+//! Entries are upserted by id, in the transaction of a [`Import`]; nothing is ever removed, only marked deleted.
+
+use chrono::TimeDelta;
+use connlog_model::clock::Timestamp;
+use deadpool_postgres::{Object, Transaction};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::session::{begin_write, execute, query};
+use crate::{Store, StoreError};
+
+/// How long the token of a deleted agent, or one that was replaced, is still accepted.
+pub const TOKEN_GRACE: TimeDelta = TimeDelta::hours(24);
+
+/// One entry, in the form of a directory file: an object a line.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are those of the file format, documented in crates/ctl/README.md")]
+pub enum DirectoryEntry {
+    Organization {
+        id: Uuid,
+        name: String,
+        #[serde(default)]
+        display_name: String,
+        #[serde(default)]
+        icon: String,
+        #[serde(default)]
+        deleted: bool,
+    },
+    User {
+        id: Uuid,
+        username: String,
+        #[serde(default)]
+        email: String,
+        #[serde(default)]
+        name: String,
+        #[serde(default)]
+        avatar_url: String,
+        #[serde(default)]
+        status: String,
+        #[serde(default)]
+        login_type: String,
+        #[serde(default)]
+        deleted: bool,
+    },
+    Workspace {
+        id: Uuid,
+        organization_id: Uuid,
+        owner_id: Uuid,
+        name: String,
+        #[serde(default)]
+        deleted: bool,
+    },
+    Agent {
+        id: Uuid,
+        workspace_id: Uuid,
+        name: String,
+        #[serde(default)]
+        token: String,
+        #[serde(default)]
+        deleted: bool,
+    },
+}
+
+const UPSERT_ORGANIZATION: &str = "-- upsert_organization
+INSERT INTO organizations (id, name, display_name, icon, deleted) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, display_name = excluded.display_name, icon = excluded.icon,
+    deleted = excluded.deleted";
+
+const UPSERT_USER: &str = "-- upsert_user
+INSERT INTO users (id, username, email, name, avatar_url, status, login_type, deleted, created_at, updated_at, last_seen_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9)
+ON CONFLICT (id) DO UPDATE SET username = excluded.username, email = excluded.email, name = excluded.name,
+    avatar_url = excluded.avatar_url, status = excluded.status, login_type = excluded.login_type,
+    deleted = excluded.deleted, updated_at = excluded.updated_at";
+
+const UPSERT_WORKSPACE: &str = "-- upsert_workspace
+INSERT INTO workspaces (id, organization_id, owner_id, name, deleted, deleted_at)
+VALUES ($1, $2, $3, $4, $5, CASE WHEN $5 THEN $6::timestamptz END)
+ON CONFLICT (id) DO UPDATE SET organization_id = excluded.organization_id, owner_id = excluded.owner_id,
+    name = excluded.name, deleted = excluded.deleted,
+    deleted_at = CASE WHEN excluded.deleted THEN coalesce(workspaces.deleted_at, excluded.deleted_at) END";
+
+const UPSERT_AGENT: &str = "-- upsert_agent
+INSERT INTO workspace_agents (id, workspace_id, name, deleted, deleted_at)
+VALUES ($1, $2, $3, $4, CASE WHEN $4 THEN $5::timestamptz END)
+ON CONFLICT (id) DO UPDATE SET workspace_id = excluded.workspace_id, name = excluded.name, deleted = excluded.deleted,
+    deleted_at = CASE WHEN excluded.deleted THEN coalesce(workspace_agents.deleted_at, excluded.deleted_at) END";
+
+const ADD_AGENT_TOKEN: &str = "-- add_agent_token
+INSERT INTO agent_tokens (sha256, agent_id) VALUES ($1, $2)
+ON CONFLICT (sha256) DO UPDATE SET expires_at = NULL WHERE agent_tokens.agent_id = excluded.agent_id
+RETURNING sha256";
+
+/// Every other token of the agent, or all of them if `$2` is NULL.
+const EXPIRE_AGENT_TOKENS: &str = "-- expire_agent_tokens
+UPDATE agent_tokens SET expires_at = $3
+WHERE agent_id = $1 AND expires_at IS NULL AND ($2::bytea IS NULL OR sha256 <> $2)";
+
+const EXPIRE_TOKENS_OF_WORKSPACE: &str = "-- expire_tokens_of_workspace
+UPDATE agent_tokens SET expires_at = $2
+WHERE expires_at IS NULL AND agent_id IN (SELECT id FROM workspace_agents WHERE workspace_id = $1)";
+
+/// A directory import in progress: nothing is seen before [`commit`](Import::commit).
+pub struct Import<'a> {
+    transaction: Transaction<'a>,
+    now: Timestamp,
+}
+
+impl Store {
+    /// A connection for an import.
+    pub async fn import_connection(&self) -> Result<Object, StoreError> {
+        self.client().await
+    }
+
+    /// The id of the user of that name, in any case; deleted users do not match.
+    pub async fn user_id(&self, username: &str) -> Result<Option<Uuid>, StoreError> {
+        let client = self.client().await?;
+        let sql = "-- user_id\nSELECT id FROM users WHERE lower(username) = lower($1) AND NOT deleted ORDER BY id LIMIT 1";
+        Ok(client.query_opt(sql, &[&username]).await?.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// The id of the organization of that name, in any case.
+    pub async fn organization_id(&self, name: &str) -> Result<Option<Uuid>, StoreError> {
+        let client = self.client().await?;
+        let sql = "-- organization_id\nSELECT id FROM organizations WHERE lower(name) = lower($1) AND NOT deleted ORDER BY id LIMIT 1";
+        Ok(client.query_opt(sql, &[&name]).await?.map(|row| row.try_get(0)).transpose()?)
+    }
+}
+
+impl<'a> Import<'a> {
+    /// Begins an import.
+    pub async fn begin(connection: &'a mut Object, now: Timestamp) -> Result<Self, StoreError> {
+        Ok(Self { transaction: begin_write(connection).await?, now })
+    }
+
+    /// Adds or changes one entry.
+    pub async fn apply(&self, entry: &DirectoryEntry) -> Result<(), StoreError> {
+        let (transaction, now) = (&self.transaction, &self.now);
+        check_text(entry)?;
+        match entry {
+            DirectoryEntry::Organization { id, name, display_name, icon, deleted } => {
+                execute(transaction, UPSERT_ORGANIZATION, &[id, name, display_name, icon, deleted]).await?;
+            }
+            DirectoryEntry::User { id, username, email, name, avatar_url, status, login_type, deleted } => {
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 9] =
+                    [id, username, email, name, avatar_url, status, login_type, deleted, now];
+                execute(transaction, UPSERT_USER, &parameters).await?;
+            }
+            DirectoryEntry::Workspace { id, organization_id, owner_id, name, deleted } => {
+                execute(transaction, UPSERT_WORKSPACE, &[id, organization_id, owner_id, name, deleted, now]).await?;
+                if *deleted {
+                    execute(transaction, EXPIRE_TOKENS_OF_WORKSPACE, &[id, &(*now + TOKEN_GRACE)]).await?;
+                }
+            }
+            DirectoryEntry::Agent { id, workspace_id, name, token, deleted } => {
+                execute(transaction, UPSERT_AGENT, &[id, workspace_id, name, deleted, now]).await?;
+                self.set_agent_token(*id, token, *deleted).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_agent_token(&self, agent_id: Uuid, token: &str, deleted: bool) -> Result<(), StoreError> {
+        let expires_at = self.now + TOKEN_GRACE;
+        let sha256 = (!token.is_empty()).then(|| crate::tokens::digest(token));
+        if let Some(sha256) = sha256.as_ref().filter(|_| !deleted) {
+            if query(&self.transaction, ADD_AGENT_TOKEN, &[sha256, &agent_id]).await?.is_empty() {
+                return Err(StoreError::Invalid("the token already belongs to another agent".to_owned()));
+            }
+            execute(&self.transaction, EXPIRE_AGENT_TOKENS, &[&agent_id, &Some(sha256), &expires_at]).await?;
+        } else if deleted {
+            execute(&self.transaction, EXPIRE_AGENT_TOKENS, &[&agent_id, &None::<Vec<u8>>, &expires_at]).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the import visible.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.transaction.commit().await?)
+    }
+}
+
+/// Names are needed, and PostgreSQL cannot store NUL.
+fn check_text(entry: &DirectoryEntry) -> Result<(), StoreError> {
+    let (required, name): (&str, &String) = match entry {
+        DirectoryEntry::Organization { name, .. }
+        | DirectoryEntry::Workspace { name, .. }
+        | DirectoryEntry::Agent { name, .. } => ("name", name),
+        DirectoryEntry::User { username, .. } => ("username", username),
+    };
+    if name.is_empty() {
+        return Err(StoreError::Invalid(format!("{required} is empty")));
+    }
+    let texts: Vec<&String> = match entry {
+        DirectoryEntry::Organization { name, display_name, icon, .. } => vec![name, display_name, icon],
+        DirectoryEntry::User { username, email, name, avatar_url, status, login_type, .. } => {
+            vec![username, email, name, avatar_url, status, login_type]
+        }
+        DirectoryEntry::Workspace { name, .. } | DirectoryEntry::Agent { name, .. } => vec![name],
+    };
+    if texts.iter().any(|text| text.contains('\0')) {
+        return Err(StoreError::Invalid("a text contains NUL".to_owned()));
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! The beginning of a stream: who owns the spool now, what is missing, and what an earlier boot left open.
+
+use connlog_model::clock::Timestamp;
+use connlog_model::connection::{Connection, REASON_AGENT_RESTARTED, REASON_DISCONNECT_LOST};
+use uuid::Uuid;
+
+use super::{SHARD, close};
+use crate::session::{begin_write, execute, query};
+use crate::write::{counts, hold_floor};
+use crate::{LostRecord, Store, StoreError, retry};
+
+/// What the first message of a stream says.
+#[derive(Debug, Clone)]
+pub struct Hello {
+    /// The agent.
+    pub agent_id: Uuid,
+    /// Its spool, to which sequence numbers belong.
+    pub spool_id: Uuid,
+    /// Its boot.
+    pub boot_id: Uuid,
+    /// The stream, as the server names it.
+    pub stream_id: Uuid,
+    /// The first sequence number that it will send.
+    pub first_unacked_seq: i64,
+    /// When the server got it.
+    pub received_at: Timestamp,
+}
+
+/// What the server knew before a [`Hello`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Greeting {
+    /// Whether the agent was last heard of under another boot, or never.
+    pub boot_is_new: bool,
+    /// The last sign of life before.
+    pub last_seen_at: Option<Timestamp>,
+    /// How far the spool is committed.
+    pub committed_seq: i64,
+}
+
+const LOCK_PRESENCE: &str = "-- lock_presence
+SELECT spool_id, boot_id, committed_seq, last_seen_at FROM agent_presence
+WHERE agent_id = $1 ORDER BY spool_id FOR UPDATE";
+
+const GREET: &str = "-- greet
+INSERT INTO agent_presence (agent_id, spool_id, boot_id, stream_id, committed_seq, last_seen_at)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (agent_id, spool_id) DO UPDATE
+SET boot_id = excluded.boot_id, stream_id = excluded.stream_id, committed_seq = excluded.committed_seq,
+    last_seen_at = greatest(agent_presence.last_seen_at, excluded.last_seen_at)";
+
+const OTHER_BOOTS: &str = "-- open_under_other_boots
+SELECT id FROM open_connections
+WHERE agent_id = $1 AND boot_id IS NOT NULL AND boot_id <> $2 AND id <> ALL($3::uuid[])
+ORDER BY id FOR UPDATE";
+
+const LOCK_LISTED: &str = "-- lock_listed
+SELECT id FROM open_connections
+WHERE id = ANY($1::uuid[]) AND boot_id IS NOT NULL AND boot_id <> $2
+ORDER BY id FOR UPDATE";
+
+const ADOPT: &str = "-- adopt
+UPDATE open_connections SET boot_id = $2 WHERE id = ANY($1::uuid[])";
+
+const UNLISTED: &str = "-- unlisted
+SELECT id FROM open_connections WHERE agent_id = $1 AND boot_id IS NOT NULL AND id <> ALL($2::uuid[])";
+
+const LOCK_UNLISTED: &str = "-- lock_unlisted
+SELECT id FROM open_connections WHERE agent_id = $1 AND boot_id IS NOT NULL AND id = ANY($2::uuid[])
+ORDER BY id FOR UPDATE";
+
+impl Store {
+    /// Makes the stream the owner of its spool, and records `gap` if the sequence numbers that it begins with show that
+    /// events are missing. `gap` gets the last committed number.
+    pub async fn greet(
+        &self,
+        hello: &Hello,
+        gap: impl Fn(i64) -> Option<LostRecord>,
+    ) -> Result<Greeting, StoreError> {
+        let mut attempt = 0;
+        loop {
+            match self.greet_once(hello, &gap).await {
+                Ok(greeting) => return Ok(greeting),
+                Err(error) => retry::pause(attempt, error).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn greet_once(
+        &self,
+        hello: &Hello,
+        gap: &impl Fn(i64) -> Option<LostRecord>,
+    ) -> Result<Greeting, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_write(&mut client).await?;
+        let mut greeting =
+            Greeting { boot_is_new: true, last_seen_at: None, committed_seq: hello.first_unacked_seq - 1 };
+        for row in query(&transaction, LOCK_PRESENCE, &[&hello.agent_id]).await? {
+            let seen: Timestamp = row.try_get("last_seen_at")?;
+            greeting.last_seen_at = greeting.last_seen_at.max(Some(seen));
+            if row.try_get::<_, Uuid>("spool_id")? == hello.spool_id {
+                greeting.committed_seq = row.try_get("committed_seq")?;
+            }
+            if row.try_get::<_, Uuid>("boot_id")? == hello.boot_id {
+                greeting.boot_is_new = false;
+            }
+        }
+        let lost: Vec<LostRecord> = gap(greeting.committed_seq).into_iter().collect();
+        let committed_seq = greeting.committed_seq.max(hello.first_unacked_seq - 1);
+        let (agent_id, spool_id) = (&hello.agent_id, &hello.spool_id);
+        execute(
+            &transaction,
+            GREET,
+            &[agent_id, spool_id, &hello.boot_id, &hello.stream_id, &committed_seq, &hello.received_at],
+        )
+        .await?;
+        crate::records::insert_lost(&transaction, &lost).await?;
+        transaction.commit().await?;
+        Ok(greeting)
+    }
+
+    /// Ends what `agent_id` had open under another boot than `boot_id` and does not list (row ids), at `ended_at`, the
+    /// last sign of life of the earlier boot. What it lists is open under `boot_id` from now on. To be called once the
+    /// spool is committed up to what it held when the boot began: the real disconnect may be in it.
+    pub async fn close_other_boots(
+        &self,
+        agent_id: Uuid,
+        boot_id: Uuid,
+        listed: &[Uuid],
+        ended_at: Timestamp,
+    ) -> Result<Vec<Connection>, StoreError> {
+        self.retry_missing_days(async || {
+            let mut client = self.client().await?;
+            let transaction = begin_write(&mut client).await?;
+            let floor = hold_floor(&transaction).await?;
+            query(&transaction, LOCK_PRESENCE, &[&agent_id]).await?;
+            let adopted = close::first_column(&query(&transaction, LOCK_LISTED, &[&listed, &boot_id]).await?)?;
+            execute(&transaction, ADOPT, &[&adopted, &boot_id]).await?;
+            let ids = close::first_column(&query(&transaction, OTHER_BOOTS, &[&agent_id, &boot_id, &listed]).await?)?;
+            let mut deltas = counts::Deltas::default();
+            let closed =
+                close::close(&transaction, &ids, floor, REASON_AGENT_RESTARTED, |_| ended_at, &mut deltas).await?;
+            counts::add(&transaction, &deltas, SHARD).await?;
+            transaction.commit().await?;
+            Ok(closed)
+        })
+        .await
+    }
+
+    /// The open connections of `agent_id`'s own streams that it does not list (row ids).
+    pub async fn unlisted(&self, agent_id: Uuid, listed: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(UNLISTED).await?;
+        close::first_column(&client.query(&statement, &[&agent_id, &listed]).await?)
+    }
+
+    /// Ends those of `ids` that `agent_id` still has open, at `ended_at`. To be called for what two heartbeats in a row
+    /// did not list, once everything sent before the second is committed: their disconnects are lost.
+    pub async fn close_unlisted(
+        &self,
+        agent_id: Uuid,
+        ids: &[Uuid],
+        ended_at: Timestamp,
+    ) -> Result<Vec<Connection>, StoreError> {
+        self.retry_missing_days(async || {
+            let mut client = self.client().await?;
+            let transaction = begin_write(&mut client).await?;
+            let floor = hold_floor(&transaction).await?;
+            query(&transaction, LOCK_PRESENCE, &[&agent_id]).await?;
+            let ids = close::first_column(&query(&transaction, LOCK_UNLISTED, &[&agent_id, &ids]).await?)?;
+            let mut deltas = counts::Deltas::default();
+            let closed =
+                close::close(&transaction, &ids, floor, REASON_DISCONNECT_LOST, |_| ended_at, &mut deltas).await?;
+            counts::add(&transaction, &deltas, SHARD).await?;
+            transaction.commit().await?;
+            Ok(closed)
+        })
+        .await
+    }
+}

@@ -1,0 +1,185 @@
+//! The sweep: ends what silent and deleted agents had open, and the attendance that tells silence from an outage.
+
+use chrono::TimeDelta;
+use connlog_model::clock::Timestamp;
+use connlog_model::connection::{Connection, REASON_AGENT_LOST, REASON_WORKSPACE_DELETED};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+use super::{SHARD, close};
+use crate::session::{begin_write, query};
+use crate::write::{counts, hold_floor};
+use crate::{Store, StoreError, retry};
+
+/// Most agents whose connections end in one transaction.
+const AGENTS_PER_TRANSACTION: usize = 200;
+/// Most connections that end in one transaction because of a deletion.
+const CONNECTIONS_PER_TRANSACTION: i64 = 5_000;
+
+/// What a sweep did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SweepOutcome {
+    /// Another replica was sweeping, so nothing was done.
+    pub busy: bool,
+    /// Connections that were ended.
+    pub closed: Vec<Connection>,
+}
+
+/// If nobody attended for longer than `$2`, the time that agents could be heard begins anew.
+const ATTEND: &str = "-- attend
+INSERT INTO ingest_attendance (heard_since, attended_at) VALUES ($1, $1)
+ON CONFLICT (one) DO UPDATE
+SET heard_since = CASE WHEN ingest_attendance.attended_at < $2 THEN excluded.heard_since ELSE ingest_attendance.heard_since END,
+    attended_at = greatest(ingest_attendance.attended_at, excluded.attended_at)
+RETURNING heard_since";
+
+const TRY_SWEEP: &str = "-- try_sweep
+SELECT pg_try_advisory_xact_lock(x'636f6e6e'::int, 4)";
+
+const SILENT: &str = "-- silent_agents
+SELECT p.agent_id FROM agent_presence p
+WHERE EXISTS (SELECT FROM open_connections o WHERE o.agent_id = p.agent_id)
+GROUP BY p.agent_id HAVING max(p.last_seen_at) < $1
+ORDER BY p.agent_id";
+
+/// Only agents all of whose presence rows could be locked at once: a row that is held belongs to someone alive.
+const LOCK_SILENT: &str = "-- lock_silent
+SELECT agent_id, last_seen_at, (SELECT count(*) FROM agent_presence q WHERE q.agent_id = p.agent_id) AS spools
+FROM agent_presence p WHERE agent_id = ANY($1::uuid[]) ORDER BY agent_id, spool_id FOR UPDATE SKIP LOCKED";
+
+const LOCK_THEIRS: &str = "-- lock_open_of_silent
+SELECT id FROM open_connections WHERE agent_id = ANY($1::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED";
+
+const DELETED: &str = "-- open_of_deleted
+SELECT o.id, least(w.deleted_at, a.deleted_at) AS deleted_at
+FROM open_connections o
+LEFT JOIN workspaces w ON w.id = o.workspace_id AND w.deleted
+LEFT JOIN workspace_agents a ON a.id = o.agent_id AND a.deleted
+WHERE w.id IS NOT NULL OR a.id IS NOT NULL
+ORDER BY o.id LIMIT $1";
+
+const LOCK_IDS: &str = "-- lock_open_of_deleted
+SELECT id FROM open_connections WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED";
+
+impl Store {
+    /// Notes that an ingest is listening and can write. A pause of more than `longest_pause` before this call was an
+    /// outage: silence is counted from `now` on.
+    pub async fn attend(&self, now: Timestamp, longest_pause: TimeDelta) -> Result<Timestamp, StoreError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(ATTEND).await?;
+        Ok(client.query_one(&statement, &[&now, &(now - longest_pause)]).await?.try_get(0)?)
+    }
+
+    /// Ends what agents had open that were silent for longer than `lost_after`, at their last sign of life. Time during
+    /// which nobody could have heard them, before `heard_since`, does not count as silence.
+    pub async fn sweep_silent(
+        &self,
+        now: Timestamp,
+        heard_since: Timestamp,
+        lost_after: TimeDelta,
+    ) -> Result<SweepOutcome, StoreError> {
+        let cutoff = now - lost_after;
+        if heard_since > cutoff {
+            return Ok(SweepOutcome::default());
+        }
+        let client = self.client().await?;
+        let statement = client.prepare_cached(SILENT).await?;
+        let silent = close::first_column(&client.query(&statement, &[&cutoff]).await?)?;
+        drop(client);
+        let mut outcome = SweepOutcome::default();
+        for agents in silent.chunks(AGENTS_PER_TRANSACTION) {
+            let part = self.retry_missing_days(async || self.close_silent(agents, cutoff).await).await?;
+            outcome.closed.extend(part.closed);
+            if part.busy {
+                outcome.busy = true;
+                break;
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn close_silent(&self, agents: &[Uuid], cutoff: Timestamp) -> Result<SweepOutcome, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_write(&mut client).await?;
+        if !query(&transaction, TRY_SWEEP, &[]).await?.iter().any(|row| row.get(0)) {
+            return Ok(SweepOutcome { busy: true, ..SweepOutcome::default() });
+        }
+        let floor = hold_floor(&transaction).await?;
+        let mut locked: HashMap<Uuid, (i64, i64, Timestamp)> = HashMap::new();
+        for row in query(&transaction, LOCK_SILENT, &[&agents]).await? {
+            let seen: Timestamp = row.try_get("last_seen_at")?;
+            let entry = locked.entry(row.try_get("agent_id")?).or_insert((0, row.try_get("spools")?, seen));
+            entry.0 += 1;
+            entry.2 = entry.2.max(seen);
+        }
+        locked.retain(|_, (rows, spools, seen)| rows == spools && *seen < cutoff);
+        let agents: Vec<Uuid> = locked.keys().copied().collect();
+        let ids = close::first_column(&query(&transaction, LOCK_THEIRS, &[&agents]).await?)?;
+        let end_of = |connection: &Connection| {
+            let seen = connection.agent.agent_id.and_then(|agent| locked.get(&agent)).map(|(_, _, seen)| *seen);
+            seen.unwrap_or(connection.connect_time)
+        };
+        let mut deltas = counts::Deltas::default();
+        let closed = close::close(&transaction, &ids, floor, REASON_AGENT_LOST, end_of, &mut deltas).await?;
+        counts::add(&transaction, &deltas, SHARD).await?;
+        transaction.commit().await?;
+        Ok(SweepOutcome { busy: false, closed })
+    }
+
+    /// Ends what deleted agents and the agents of deleted workspaces had open, when they were deleted.
+    pub async fn sweep_deleted(&self) -> Result<SweepOutcome, StoreError> {
+        self.retry_missing_days(async || {
+            let mut client = self.client().await?;
+            let transaction = begin_write(&mut client).await?;
+            if !query(&transaction, TRY_SWEEP, &[]).await?.iter().any(|row| row.get(0)) {
+                return Ok(SweepOutcome { busy: true, ..SweepOutcome::default() });
+            }
+            let floor = hold_floor(&transaction).await?;
+            let mut deleted_at: HashMap<Uuid, Option<Timestamp>> = HashMap::new();
+            for row in query(&transaction, DELETED, &[&CONNECTIONS_PER_TRANSACTION]).await? {
+                deleted_at.insert(row.try_get("id")?, row.try_get("deleted_at")?);
+            }
+            let ids: Vec<Uuid> = deleted_at.keys().copied().collect();
+            let ids = close::first_column(&query(&transaction, LOCK_IDS, &[&ids]).await?)?;
+            let end_of =
+                |connection: &Connection| deleted_at.get(&connection.id).copied().flatten().unwrap_or(connection.connect_time);
+            let mut deltas = counts::Deltas::default();
+            let closed = close::close(&transaction, &ids, floor, REASON_WORKSPACE_DELETED, end_of, &mut deltas).await?;
+            counts::add(&transaction, &deltas, SHARD).await?;
+            transaction.commit().await?;
+            Ok(SweepOutcome { busy: false, closed })
+        })
+        .await
+    }
+
+    /// Runs a transaction again while it fails for a reason that may pass, making the days of open connections that
+    /// have none: purge may have dropped the day of one that a live agent kept.
+    pub(super) async fn retry_missing_days<T>(
+        &self,
+        transaction: impl AsyncFn() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut attempt = 0;
+        loop {
+            match transaction().await {
+                Err(error) => {
+                    if matches!(error, StoreError::MissingDay(_)) {
+                        self.forget_days();
+                        self.attach_days_of_open().await?;
+                    }
+                    retry::pause(attempt, error).await?;
+                    attempt += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn attach_days_of_open(&self) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        let rows = client
+            .query("-- days_of_open\nSELECT DISTINCT (connect_time AT TIME ZONE 'UTC')::date FROM open_connections", &[])
+            .await?;
+        drop(client);
+        self.attach_days(rows.iter().map(|row| row.get(0))).await
+    }
+}

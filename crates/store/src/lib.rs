@@ -1,0 +1,24 @@
+//! All SQL of connlog, over one PostgreSQL.
+//!
+//! [`Store`] is the only way to the database. [`write`] applies events exactly, [`infer`] closes and reopens what the
+//! server concludes, [`read`] answers searches, [`purge`] enforces retention, [`directory`] and [`tokens`] keep who is
+//! who. Nothing here knows HTTP or gRPC.
+
+pub mod agents;
+pub mod directory;
+mod error;
+pub mod infer;
+mod partitions;
+pub mod purge;
+pub mod read;
+mod records;
+mod retry;
+mod row;
+pub mod schema;
+mod session;
+pub mod tokens;
+pub mod write;
+
+pub use error::StoreError;
+pub use records::{LostRecord, RejectedRecord};
+pub use session::{Store, StoreConfig};

@@ -1,0 +1,251 @@
+//! Retention: raising the floor, dropping whole days, trimming the day of the cutoff, and the proof that it ran.
+
+use std::time::Duration;
+
+use chrono::{NaiveDate, TimeDelta};
+use connlog_model::clock::Timestamp;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::partitions::{day_of, start_of};
+use crate::session::{begin_write, execute, query};
+use crate::write::counts::{self, Deltas};
+use crate::{Store, StoreError};
+
+/// The shard of counts in which trims are counted.
+const SHARD: i16 = 0;
+
+const TRY_LOCK: &str = "-- try_lock_purge
+SELECT pg_try_advisory_lock(x'636f6e6e'::int, 3)";
+
+const SET_LOCK_TIMEOUT: &str = "-- set_lock_timeout
+SELECT set_config('lock_timeout', $1, true)";
+
+const LOCK_FLOOR: &str = "-- lock_floor
+SELECT pg_advisory_xact_lock(x'636f6e6e'::int, 1)";
+
+const RAISE_FLOOR: &str = "-- raise_floor
+UPDATE retention_floor
+SET cutoff = greatest(cutoff, least($1::timestamptz, clock_timestamp() - make_interval(secs => $2)))
+RETURNING cutoff";
+
+const DROP_DAY: &str = "-- drop_day
+SELECT drop_day($1)";
+
+/// Rows that someone else holds are left for the next round.
+const TRIM: &str = "-- trim
+WITH due AS (
+    SELECT id, connect_time FROM connection_logs
+    WHERE connect_time >= $1 AND connect_time < $2
+    ORDER BY connect_time LIMIT $3 FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM connection_logs h USING due
+    WHERE h.id = due.id AND h.connect_time = due.connect_time AND h.connect_time >= $1 AND h.connect_time < $2
+    RETURNING h.organization_id, h.method, coalesce(h.app_name, '') AS app_name
+)
+SELECT organization_id, method, app_name, count(*) AS entries FROM gone GROUP BY 1, 2, 3";
+
+/// What a live agent streams and is still open is listed by it: what it does not list is closed within two heartbeats.
+const DUE_OPEN: &str = "connect_time < $1 AND NOT (boot_id IS NOT NULL AND EXISTS (
+        SELECT FROM agent_presence p WHERE p.agent_id = o.agent_id AND p.last_seen_at >= $2))";
+
+/// What a run did, as it is kept in `purge_runs`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Whole days that were dropped.
+    pub days_dropped: i32,
+    /// Rows that these days had.
+    pub rows_dropped: i64,
+    /// Rows that were deleted one by one.
+    pub rows_trimmed: i64,
+    /// Open connections that were removed.
+    pub open_removed: i64,
+}
+
+/// A row of `purge_runs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurgeRun {
+    /// Names the run.
+    pub id: Uuid,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// What lay strictly before was due.
+    pub cutoff: Timestamp,
+    /// What it removed.
+    pub removed: Removed,
+    /// What was due and is still there.
+    pub rows_left: i64,
+    /// `complete`, `incomplete` or `interrupted`.
+    pub outcome: String,
+    /// What went wrong, if anything did.
+    pub error: Option<String>,
+}
+
+/// The right to purge, held by a connection of its own until it is dropped.
+pub struct PurgeLock {
+    _connection: deadpool_postgres::ClientWrapper,
+}
+
+impl Store {
+    /// Takes the right to purge, if nobody else has it.
+    pub async fn try_lock_purge(&self) -> Result<Option<PurgeLock>, StoreError> {
+        // Taken out of the pool: closing the connection is what gives the lock back, whatever happens.
+        let connection = deadpool_postgres::Object::take(self.client().await?);
+        let client: &Client = &connection;
+        let locked: bool = client.query_one(TRY_LOCK, &[]).await?.try_get(0)?;
+        Ok(locked.then_some(PurgeLock { _connection: connection }))
+    }
+
+    /// Raises the retention floor to `cutoff`, but not past the database's clock less `retention`, and returns it. Waits
+    /// for batches that run on the old floor, at most `lock_timeout`.
+    pub async fn raise_floor(
+        &self,
+        cutoff: Timestamp,
+        retention: TimeDelta,
+        lock_timeout: Duration,
+    ) -> Result<Timestamp, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_write(&mut client).await?;
+        query(&transaction, SET_LOCK_TIMEOUT, &[&format!("{}ms", lock_timeout.as_millis())]).await?;
+        query(&transaction, LOCK_FLOOR, &[]).await?;
+        let seconds = retention.as_seconds_f64();
+        let rows = query(&transaction, RAISE_FLOOR, &[&cutoff, &seconds]).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Inconsistent("retention_floor has no row".to_owned()))?;
+        let floor = row.try_get(0)?;
+        transaction.commit().await?;
+        Ok(floor)
+    }
+
+    /// The days that have a partition and begin before `time`, oldest first.
+    pub async fn days_before(&self, time: Timestamp) -> Result<Vec<NaiveDate>, StoreError> {
+        let client = self.client().await?;
+        let sql = "-- days_before\nSELECT day FROM days() AS day WHERE day <= ($1::timestamptz AT TIME ZONE 'UTC')::date ORDER BY day";
+        let rows = client.query(sql, &[&time]).await?;
+        let days = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<NaiveDate>, _>>()?;
+        Ok(days.into_iter().filter(|day| start_of(*day) < time).collect())
+    }
+
+    /// Drops a day with its counts, and returns how many rows it had. Waits for its readers and writers at most
+    /// `lock_timeout`, during which new ones wait behind it.
+    pub async fn drop_day(&self, day: NaiveDate, lock_timeout: Duration) -> Result<i64, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_write(&mut client).await?;
+        query(&transaction, SET_LOCK_TIMEOUT, &[&format!("{}ms", lock_timeout.as_millis())]).await?;
+        let rows = query(&transaction, DROP_DAY, &[&day]).await?;
+        let dropped = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+        transaction.commit().await?;
+        self.forget_days();
+        Ok(dropped)
+    }
+
+    /// Deletes up to `limit` rows of one day that lie before `cutoff`, and returns how many.
+    pub async fn trim(&self, day: NaiveDate, cutoff: Timestamp, limit: i64) -> Result<i64, StoreError> {
+        let end = cutoff.min(start_of(day) + TimeDelta::days(1));
+        let mut client = self.client().await?;
+        let transaction = begin_write(&mut client).await?;
+        let (mut deltas, mut trimmed) = (Deltas::default(), 0);
+        for row in query(&transaction, TRIM, &[&start_of(day), &end, &limit]).await? {
+            let entries: i64 = row.try_get("entries")?;
+            deltas.add_row(day, row.try_get("organization_id")?, row.try_get("method")?, row.try_get("app_name")?, -entries);
+            trimmed += entries;
+        }
+        counts::add(&transaction, &deltas, SHARD).await?;
+        transaction.commit().await?;
+        Ok(trimmed)
+    }
+
+    /// Removes up to `limit` open connections that began before `cutoff`, except those of agents that gave a sign of
+    /// life since `live_since`, and returns how many.
+    pub async fn remove_open(&self, cutoff: Timestamp, live_since: Timestamp, limit: i64) -> Result<i64, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_write(&mut client).await?;
+        let sql = format!(
+            "-- remove_open\nWITH due AS (SELECT o.id FROM open_connections o WHERE {DUE_OPEN}\n\
+             ORDER BY o.id LIMIT $3 FOR UPDATE SKIP LOCKED)\n\
+             DELETE FROM open_connections WHERE id IN (SELECT id FROM due)"
+        );
+        let removed = execute(&transaction, &sql, &[&cutoff, &live_since, &limit]).await?;
+        transaction.commit().await?;
+        Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+    }
+
+    /// How many open connections are due.
+    pub async fn due_open(&self, cutoff: Timestamp, live_since: Timestamp) -> Result<i64, StoreError> {
+        let client = self.client().await?;
+        let sql = format!("-- due_open\nSELECT count(*) FROM open_connections o WHERE {DUE_OPEN}");
+        Ok(client.query_one(&sql, &[&cutoff, &live_since]).await?.try_get(0)?)
+    }
+
+    /// How many rows of history lie in a day and before `cutoff`: from the counts for a whole day, by counting for a
+    /// part of one.
+    pub async fn due_in_day(&self, day: NaiveDate, cutoff: Timestamp) -> Result<i64, StoreError> {
+        let client = self.client().await?;
+        let row = if day_of(cutoff) == day {
+            let sql = "-- due_in_part_of_day\nSELECT count(*) FROM connection_logs WHERE connect_time >= $1 AND connect_time < $2";
+            client.query_one(sql, &[&start_of(day), &cutoff]).await?
+        } else {
+            let sql = "-- due_in_day\nSELECT coalesce(sum(entries), 0)::bigint FROM connection_log_counts WHERE day = $1";
+            client.query_one(sql, &[&day]).await?
+        };
+        Ok(row.try_get(0)?)
+    }
+
+    /// Keeps the proof that a run happened.
+    pub async fn record_purge_run(&self, run: &PurgeRun) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        let sql = "-- record_purge_run
+INSERT INTO purge_runs (id, started_at, finished_at, cutoff, days_dropped, rows_dropped, rows_trimmed, open_removed,
+    rows_left, outcome, error)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        let removed = &run.removed;
+        client
+            .execute(
+                sql,
+                &[
+                    &run.id,
+                    &run.started_at,
+                    &run.finished_at,
+                    &run.cutoff,
+                    &removed.days_dropped,
+                    &removed.rows_dropped,
+                    &removed.rows_trimmed,
+                    &removed.open_removed,
+                    &run.rows_left,
+                    &run.outcome,
+                    &run.error,
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// The last runs, newest first.
+    pub async fn purge_runs(&self, limit: i64) -> Result<Vec<PurgeRun>, StoreError> {
+        let client = self.client().await?;
+        let sql = "-- purge_runs
+SELECT id, started_at, finished_at, cutoff, days_dropped, rows_dropped, rows_trimmed, open_removed, rows_left, outcome, error
+FROM purge_runs ORDER BY started_at DESC LIMIT $1";
+        let rows = client.query(sql, &[&limit]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(PurgeRun {
+                    id: row.try_get("id")?,
+                    started_at: row.try_get("started_at")?,
+                    finished_at: row.try_get("finished_at")?,
+                    cutoff: row.try_get("cutoff")?,
+                    removed: Removed {
+                        days_dropped: row.try_get("days_dropped")?,
+                        rows_dropped: row.try_get("rows_dropped")?,
+                        rows_trimmed: row.try_get("rows_trimmed")?,
+                        open_removed: row.try_get("open_removed")?,
+                    },
+                    rows_left: row.try_get("rows_left")?,
+                    outcome: row.try_get("outcome")?,
+                    error: row.try_get("error")?,
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,262 @@
+//! Connections as rows: columns out, columns in.
+//!
+//! A batch goes to the database as one array a column, which PostgreSQL unnests.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use connlog_model::clock::Timestamp;
+use connlog_model::connection::{Connection, End, Ranked};
+use connlog_model::event::{Outcome, WebEvent};
+use connlog_model::identity::{AgentIdentity, Workspace};
+use connlog_model::method::Method;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use crate::StoreError;
+
+/// What [`Connection`] needs of `open_connections`.
+pub(crate) const OPEN_COLUMNS: &str = "id, connection_id, organization_id, workspace_owner_id, workspace_id, \
+     workspace_name, agent_name, connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, \
+     agent_id, boot_id";
+
+/// What [`Connection`] needs of `connection_logs`.
+pub(crate) const HISTORY_COLUMNS: &str = "id, connection_id, organization_id, workspace_owner_id, workspace_id, \
+     workspace_name, agent_name, connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, \
+     disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes";
+
+/// The columns that both tables share, one array each.
+#[derive(Default)]
+pub(crate) struct CommonColumns {
+    id: Vec<Uuid>,
+    connection_id: Vec<Option<Uuid>>,
+    organization_id: Vec<Uuid>,
+    workspace_owner_id: Vec<Uuid>,
+    workspace_id: Vec<Uuid>,
+    workspace_name: Vec<String>,
+    agent_name: Vec<String>,
+    connect_time: Vec<Timestamp>,
+    method: Vec<i16>,
+    app_name: Vec<Option<String>>,
+    ip: Vec<Option<IpAddr>>,
+    client_session_id: Vec<Option<Uuid>>,
+    user_id: Vec<Option<Uuid>>,
+    attribute_ranks: Vec<Option<Vec<u8>>>,
+}
+
+impl CommonColumns {
+    fn push(&mut self, connection: &Connection) {
+        let workspace = &connection.agent.workspace;
+        self.id.push(connection.id);
+        self.connection_id.push(Some(connection.connection_id));
+        self.push_workspace(workspace, &connection.agent.agent_name);
+        self.connect_time.push(connection.connect_time);
+        self.method.push(connection.method.value.code());
+        self.app_name.push(connection.app_name.as_ref().map(|ranked| ranked.value.clone()));
+        self.ip.push(connection.ip.as_ref().map(|ranked| ranked.value));
+        self.client_session_id.push(connection.client_session_id.as_ref().map(|ranked| ranked.value));
+        self.user_id.push(connection.user_id.as_ref().map(|ranked| ranked.value));
+        self.attribute_ranks.push(connection.attribute_ranks().map(encode_ranks));
+    }
+
+    fn push_web(&mut self, event: &WebEvent) {
+        self.id.push(event.event_id);
+        self.connection_id.push(event.connection_id);
+        self.push_workspace(&event.workspace, &event.agent_name);
+        self.connect_time.push(event.time);
+        self.method.push(event.method.code());
+        self.app_name.push(None);
+        self.ip.push(event.ip);
+        self.client_session_id.push(None);
+        self.user_id.push(event.user_id);
+        self.attribute_ranks.push(None);
+    }
+
+    fn push_workspace(&mut self, workspace: &Workspace, agent_name: &str) {
+        self.organization_id.push(workspace.organization_id);
+        self.workspace_owner_id.push(workspace.owner_id);
+        self.workspace_id.push(workspace.workspace_id);
+        self.workspace_name.push(workspace.workspace_name.clone());
+        self.agent_name.push(agent_name.to_owned());
+    }
+
+    fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        vec![
+            &self.id,
+            &self.connection_id,
+            &self.organization_id,
+            &self.workspace_owner_id,
+            &self.workspace_id,
+            &self.workspace_name,
+            &self.agent_name,
+            &self.connect_time,
+            &self.method,
+            &self.app_name,
+            &self.ip,
+            &self.client_session_id,
+            &self.user_id,
+            &self.attribute_ranks,
+        ]
+    }
+}
+
+/// Rows of `open_connections`, one array a column, in the order of [`OPEN_COLUMNS`].
+#[derive(Default)]
+pub(crate) struct OpenArrays {
+    common: CommonColumns,
+    agent_id: Vec<Option<Uuid>>,
+    boot_id: Vec<Option<Uuid>>,
+}
+
+impl OpenArrays {
+    pub(crate) fn push(&mut self, connection: &Connection) {
+        self.common.push(connection);
+        self.agent_id.push(connection.agent.agent_id);
+        self.boot_id.push(connection.boot_id);
+    }
+
+    pub(crate) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let mut parameters = self.common.parameters();
+        parameters.extend([&self.agent_id as &(dyn ToSql + Sync), &self.boot_id]);
+        parameters
+    }
+}
+
+/// Rows of `connection_logs` that are connections, one array a column, in the order of [`HISTORY_COLUMNS`].
+#[derive(Default)]
+pub(crate) struct HistoryArrays {
+    common: CommonColumns,
+    disconnect_time: Vec<Option<Timestamp>>,
+    disconnect_inferred: Vec<bool>,
+    disconnect_reason: Vec<Option<String>>,
+    code: Vec<Option<i32>>,
+    rx_bytes: Vec<Option<i64>>,
+    tx_bytes: Vec<Option<i64>>,
+}
+
+impl HistoryArrays {
+    pub(crate) fn push(&mut self, connection: &Connection) {
+        self.common.push(connection);
+        self.disconnect_time.push(connection.end.as_ref().map(|end| end.time().max(connection.connect_time)));
+        let (inferred, reason, outcome) = match &connection.end {
+            Some(End::Real { outcome, .. }) => (false, &outcome.reason, Some(outcome)),
+            Some(End::Inferred { reason, .. }) => (true, reason, None),
+            None => unreachable!("only a completed connection goes to history"),
+        };
+        self.disconnect_inferred.push(inferred);
+        self.disconnect_reason.push((!reason.is_empty()).then(|| reason.clone()));
+        self.code.push(outcome.map(|outcome| outcome.code));
+        self.rx_bytes.push(outcome.and_then(|outcome| outcome.rx_bytes));
+        self.tx_bytes.push(outcome.and_then(|outcome| outcome.tx_bytes));
+    }
+
+    pub(crate) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let mut parameters = self.common.parameters();
+        parameters.extend([
+            &self.disconnect_time as &(dyn ToSql + Sync),
+            &self.disconnect_inferred,
+            &self.disconnect_reason,
+            &self.code,
+            &self.rx_bytes,
+            &self.tx_bytes,
+        ]);
+        parameters
+    }
+}
+
+/// Rows of `connection_logs` that are web events, one array a column.
+#[derive(Default)]
+pub(crate) struct WebArrays {
+    common: CommonColumns,
+    code: Vec<i32>,
+    user_agent: Vec<String>,
+    slug_or_port: Vec<String>,
+}
+
+impl WebArrays {
+    pub(crate) fn push(&mut self, event: &WebEvent) {
+        self.common.push_web(event);
+        self.code.push(event.status_code);
+        self.user_agent.push(event.user_agent.clone());
+        self.slug_or_port.push(event.slug_or_port.clone());
+    }
+
+    pub(crate) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let mut parameters = self.common.parameters();
+        parameters.extend([&self.code as &(dyn ToSql + Sync), &self.user_agent, &self.slug_or_port]);
+        parameters
+    }
+}
+
+/// Reads a row of [`OPEN_COLUMNS`].
+pub(crate) fn open_connection(row: &Row) -> Result<Connection, StoreError> {
+    let mut connection = common(row)?;
+    connection.agent.agent_id = row.try_get("agent_id")?;
+    connection.boot_id = row.try_get("boot_id")?;
+    Ok(connection)
+}
+
+/// Reads a row of [`HISTORY_COLUMNS`].
+pub(crate) fn completed_connection(row: &Row) -> Result<Connection, StoreError> {
+    let mut connection = common(row)?;
+    let time: Option<DateTime<Utc>> = row.try_get("disconnect_time")?;
+    let reason = row.try_get::<_, Option<String>>("disconnect_reason")?.unwrap_or_default();
+    let time = time.ok_or_else(|| StoreError::Inconsistent(format!("connection {} has no end", connection.id)))?;
+    connection.end = Some(if row.try_get("disconnect_inferred")? {
+        End::Inferred { time, reason }
+    } else {
+        let code = row.try_get::<_, Option<i32>>("code")?.unwrap_or_default();
+        let outcome = Outcome { reason, code, rx_bytes: row.try_get("rx_bytes")?, tx_bytes: row.try_get("tx_bytes")? };
+        End::Real { time, outcome }
+    });
+    Ok(connection)
+}
+
+fn common(row: &Row) -> Result<Connection, StoreError> {
+    let id: Uuid = row.try_get("id")?;
+    let connect_time: DateTime<Utc> = row.try_get("connect_time")?;
+    let method: i16 = row.try_get("method")?;
+    let method = Method::from_code(method)
+        .ok_or_else(|| StoreError::Inconsistent(format!("connection {id} has the unknown method {method}")))?;
+    let ranks = match row.try_get::<_, Option<&[u8]>>("attribute_ranks")? {
+        Some(bytes) => decode_ranks(bytes)
+            .ok_or_else(|| StoreError::Inconsistent(format!("connection {id} has unreadable attribute ranks")))?,
+        None => [connect_time.timestamp_micros(); 5],
+    };
+    fn ranked<T>(value: Option<T>, rank: i64) -> Option<Ranked<T>> {
+        value.map(|value| Ranked { rank, value })
+    }
+    Ok(Connection {
+        id,
+        connection_id: row.try_get("connection_id")?,
+        agent: AgentIdentity {
+            agent_id: None,
+            agent_name: row.try_get("agent_name")?,
+            workspace: Workspace {
+                organization_id: row.try_get("organization_id")?,
+                owner_id: row.try_get("workspace_owner_id")?,
+                workspace_id: row.try_get("workspace_id")?,
+                workspace_name: row.try_get("workspace_name")?,
+            },
+        },
+        boot_id: None,
+        connect_time,
+        method: Ranked { rank: ranks[0], value: method },
+        app_name: ranked(row.try_get("app_name")?, ranks[1]),
+        ip: ranked(row.try_get("ip")?, ranks[2]),
+        client_session_id: ranked(row.try_get("client_session_id")?, ranks[3]),
+        user_id: ranked(row.try_get("user_id")?, ranks[4]),
+        end: None,
+    })
+}
+
+fn encode_ranks(ranks: [i64; 5]) -> Vec<u8> {
+    ranks.into_iter().flat_map(i64::to_be_bytes).collect()
+}
+
+fn decode_ranks(bytes: &[u8]) -> Option<[i64; 5]> {
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let ranks: [[u8; 8]; 5] = chunks.try_into().ok()?;
+    rest.is_empty().then(|| ranks.map(i64::from_be_bytes))
+}

@@ -1,0 +1,50 @@
+//! Migrations, and the check that a service knows the schema it meets.
+
+use self::embedded::migrations;
+use crate::{Store, StoreError};
+
+// Generated, so in a private module of its own.
+mod embedded {
+    refinery::embed_migrations!("../../migrations");
+}
+
+/// Applies what is missing. Returns the versions applied, oldest first. Concurrent callers wait for each other.
+pub async fn migrate(store: &Store) -> Result<Vec<i32>, StoreError> {
+    let mut client = store.client().await?;
+    // Key 5 of connlog's advisory locks, see migrations/V1__initial.sql.
+    client.batch_execute("-- lock_migrations\nSELECT pg_advisory_lock(x'636f6e6e'::int, 5)").await?;
+    let outcome = migrations::runner().run_async(&mut **client).await;
+    client.batch_execute("-- unlock_migrations\nSELECT pg_advisory_unlock(x'636f6e6e'::int, 5)").await?;
+    let report = outcome.map_err(|error| StoreError::Invalid(format!("a migration failed: {error}")))?;
+    Ok(report.applied_migrations().iter().map(|migration| i32::try_from(migration.version()).unwrap_or(i32::MAX)).collect())
+}
+
+/// The newest version that this program knows.
+pub fn known_version() -> i32 {
+    let newest = migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
+    newest.and_then(|version| i32::try_from(version).ok()).unwrap_or(0)
+}
+
+/// Refuses a schema that is older or newer than the one this program knows.
+pub async fn check(store: &Store) -> Result<(), StoreError> {
+    let client = store.client().await?;
+    let exists = client
+        .query_one("-- schema_exists\nSELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
+        .await?
+        .get::<_, bool>(0);
+    let found = if exists {
+        client
+            .query_one("-- schema_version\nSELECT coalesce(max(version), 0)::int FROM refinery_schema_history", &[])
+            .await?
+            .get::<_, i32>(0)
+    } else {
+        0
+    };
+    let known = known_version();
+    let advice = match found.cmp(&known) {
+        std::cmp::Ordering::Equal => return Ok(()),
+        std::cmp::Ordering::Less => "run `connlogctl migrate`",
+        std::cmp::Ordering::Greater => "run a newer version of this program",
+    };
+    Err(StoreError::UnknownSchema { found, known, advice })
+}

@@ -1,0 +1,117 @@
+//! The pool, and the one way of running a statement.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::NaiveDate;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{IsolationLevel, NoTls, Row};
+
+use crate::StoreError;
+
+/// How to reach the database.
+#[derive(Clone)]
+pub struct StoreConfig {
+    /// `postgresql://…`, or the key=value form of libpq.
+    pub url: String,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// Name of this program in `pg_stat_activity`.
+    pub application_name: String,
+    /// How long to wait for a connection before the database counts as unavailable.
+    pub connect_timeout: Duration,
+}
+
+impl StoreConfig {
+    /// A configuration with room for `max_connections` and a connect timeout of 5 s.
+    pub fn new(url: impl Into<String>, application_name: impl Into<String>, max_connections: usize) -> Self {
+        Self {
+            url: url.into(),
+            max_connections,
+            application_name: application_name.into(),
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl std::fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreConfig").field("application_name", &self.application_name).finish_non_exhaustive()
+    }
+}
+
+/// The database. Clones share one pool.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    /// Days that are known to have a partition. Only a hint: purge may drop a day at any time.
+    pub(crate) known_days: Arc<Mutex<HashSet<NaiveDate>>>,
+}
+
+impl Store {
+    /// Prepares the pool. No connection is made yet.
+    pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
+        let mut postgres = tokio_postgres::Config::from_str(&config.url).map_err(|error| StoreError::Url(error.to_string()))?;
+        postgres.application_name(&config.application_name);
+        postgres.connect_timeout(config.connect_timeout);
+        // Partitions are pruned while planning only if the bounds are known: a generic plan would lock every one of them.
+        let mut options = postgres.get_options().unwrap_or_default().to_owned();
+        options.push_str(" -c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC");
+        postgres.options(options.trim());
+        let manager = Manager::from_config(postgres, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let pool = Pool::builder(manager)
+            .max_size(config.max_connections)
+            .wait_timeout(Some(config.connect_timeout))
+            .create_timeout(Some(config.connect_timeout))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| StoreError::Unavailable(error.into()))?;
+        Ok(Self { pool, known_days: Arc::default() })
+    }
+
+    /// A connection of the pool.
+    pub(crate) async fn client(&self) -> Result<Object, StoreError> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        client.simple_query("-- ping\nSELECT").await?;
+        Ok(())
+    }
+}
+
+/// Begins a transaction of the write path. The isolation is spelled out: under REPEATABLE READ the same statements let a
+/// connection be open and in history at once.
+pub(crate) async fn begin_write(client: &mut Object) -> Result<Transaction<'_>, StoreError> {
+    Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?)
+}
+
+/// Begins a transaction that sees one snapshot and writes nothing.
+pub(crate) async fn begin_read(client: &mut Object) -> Result<Transaction<'_>, StoreError> {
+    Ok(client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await?)
+}
+
+/// Runs a prepared statement and returns its rows.
+pub(crate) async fn query(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, StoreError> {
+    let statement = transaction.prepare_cached(sql).await?;
+    Ok(transaction.query(&statement, parameters).await?)
+}
+
+/// Runs a prepared statement and returns how many rows it touched.
+pub(crate) async fn execute(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<u64, StoreError> {
+    let statement = transaction.prepare_cached(sql).await?;
+    Ok(transaction.execute(&statement, parameters).await?)
+}

@@ -1,0 +1,110 @@
+//! API tokens: made, recognized, listed, revoked. Only the SHA-256 of a token is stored.
+
+use std::str::FromStr;
+
+use connlog_model::clock::Timestamp;
+use connlog_model::role::Role;
+use sha2::{Digest, Sha256};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{Store, StoreError};
+
+/// Begins every token that connlog makes, so that scanners for leaked secrets can find it.
+const TOKEN_PREFIX: &str = "connlog_";
+
+/// An API token, as the database knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiToken {
+    /// Names the token without being it.
+    pub id: Uuid,
+    /// What its bearer may do.
+    pub role: Role,
+    /// Whom it stands for.
+    pub user_id: Option<Uuid>,
+    /// The only organizations it reaches; none is all.
+    pub organizations: Option<Vec<Uuid>>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it stops being accepted.
+    pub expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// The SHA-256 of a token.
+pub fn digest(token: &str) -> Vec<u8> {
+    Sha256::digest(token.as_bytes()).to_vec()
+}
+
+/// Makes a new secret of 256 random bits.
+pub fn generate() -> String {
+    let bits: [u8; 32] = rand::random();
+    let hex: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{TOKEN_PREFIX}{hex}")
+}
+
+const COLUMNS: &str = "id, role, user_id, organizations, created_at, expires_at, revoked_at";
+
+impl Store {
+    /// Stores a token.
+    pub async fn create_token(&self, token: &ApiToken, sha256: &[u8]) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        client
+            .execute(
+                "-- create_token
+INSERT INTO api_tokens (id, sha256, role, user_id, organizations, created_at, expires_at, revoked_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                &[
+                    &token.id,
+                    &sha256,
+                    &token.role.as_str(),
+                    &token.user_id,
+                    &token.organizations,
+                    &token.created_at,
+                    &token.expires_at,
+                    &token.revoked_at,
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// The token with this SHA-256, unless it has expired or was revoked.
+    pub async fn api_token(&self, sha256: &[u8], now: Timestamp) -> Result<Option<ApiToken>, StoreError> {
+        let client = self.client().await?;
+        let sql = format!(
+            "-- api_token\nSELECT {COLUMNS} FROM api_tokens\nWHERE sha256 = $1 AND revoked_at IS NULL \
+             AND (expires_at IS NULL OR expires_at > $2)"
+        );
+        let statement = client.prepare_cached(&sql).await?;
+        client.query_opt(&statement, &[&sha256, &now]).await?.as_ref().map(api_token).transpose()
+    }
+
+    /// All tokens, oldest first.
+    pub async fn api_tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+        let client = self.client().await?;
+        let sql = format!("-- api_tokens\nSELECT {COLUMNS} FROM api_tokens ORDER BY created_at, id");
+        client.query(&sql, &[]).await?.iter().map(api_token).collect()
+    }
+
+    /// Revokes a token. Returns false if there is none of that id, or it was revoked before.
+    pub async fn revoke_token(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+        let client = self.client().await?;
+        let sql = "-- revoke_token\nUPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
+        Ok(client.execute(sql, &[&id, &now]).await? == 1)
+    }
+}
+
+fn api_token(row: &Row) -> Result<ApiToken, StoreError> {
+    let role: &str = row.try_get("role")?;
+    Ok(ApiToken {
+        id: row.try_get("id")?,
+        role: Role::from_str(role).map_err(|error| StoreError::Inconsistent(error.to_string()))?,
+        user_id: row.try_get("user_id")?,
+        organizations: row.try_get("organizations")?,
+        created_at: row.try_get("created_at")?,
+        expires_at: row.try_get("expires_at")?,
+        revoked_at: row.try_get("revoked_at")?,
+    })
+}

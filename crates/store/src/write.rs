@@ -1,0 +1,106 @@
+//! The write path: a batch of events becomes rows, exactly, whatever else runs at the same time.
+//!
+//! The order of the statements is everything; `README.md` of this crate has the reasons. In one READ COMMITTED
+//! transaction: hold the retention floor, stamp the presence of the senders, take the keys of all connections of the
+//! batch, look the fresh ones up in history, complete, merge, drop the keys that history had, count. From the moment
+//! the keys are taken nobody else can work on these connections, so what is read is merged in memory by
+//! [`Connection::merge`](connlog_model::connection::Connection::merge) and written back.
+
+mod connections;
+pub(crate) mod counts;
+mod floor;
+mod fold;
+pub(crate) mod history;
+pub(crate) mod keys;
+pub(crate) mod presence;
+mod web;
+
+use connlog_model::clock::Timestamp;
+use connlog_model::event::Event;
+use uuid::Uuid;
+
+pub(crate) use self::connections::NEVER;
+pub(crate) use self::floor::hold as hold_floor;
+use crate::partitions::day_of;
+use crate::records::{LostRecord, RejectedRecord, insert_lost, insert_rejected};
+use crate::session::begin_write;
+use crate::{Store, StoreError, retry};
+
+/// How many shards of counts writers may use, numbered from 1; purge and sweeps count in shard 0.
+pub const WRITER_SHARDS: i16 = 15;
+
+/// What is committed together.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Accepted events, in any order.
+    pub events: Vec<Event>,
+    /// How far the spools of the agents that sent them are committed with this batch.
+    pub stamps: Vec<Stamp>,
+    /// Losses that the agents report or the server found.
+    pub lost: Vec<LostRecord>,
+    /// Events that were refused before.
+    pub rejected: Vec<RejectedRecord>,
+}
+
+/// The progress of one stream: a sign of life, and how far its spool is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// The agent.
+    pub agent_id: Uuid,
+    /// The spool that the sequence numbers belong to.
+    pub spool_id: Uuid,
+    /// The stream that sends it; if it no longer owns the spool, the stamp is not made.
+    pub stream_id: Uuid,
+    /// Everything up to this sequence number is dealt with once the batch is committed.
+    pub committed_seq: i64,
+    /// When the server last heard of it.
+    pub seen_at: Timestamp,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Indices of the events that lie below the retention floor, ascending. They are not in the log.
+    pub below_floor: Vec<usize>,
+    /// Streams of the batch that no longer own their spool. Their events are committed all the same.
+    pub displaced: Vec<Uuid>,
+}
+
+impl Store {
+    /// Commits `batch`, counting in `shard` (1 to [`WRITER_SHARDS`]). Applying the same events again, alone or among
+    /// others, here or on another replica, changes nothing.
+    pub async fn apply_batch(&self, batch: &Batch, shard: i16, now: Timestamp) -> Result<Applied, StoreError> {
+        let mut attempt = 0;
+        loop {
+            self.attach_days(batch.events.iter().map(|event| day_of(event.start()))).await?;
+            match self.apply_once(batch, shard, now).await {
+                Ok(applied) => return Ok(applied),
+                Err(error) => {
+                    if matches!(error, StoreError::MissingDay(_)) {
+                        self.forget_days();
+                    }
+                    retry::pause(attempt, error).await?;
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    async fn apply_once(&self, batch: &Batch, shard: i16, now: Timestamp) -> Result<Applied, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_write(&mut client).await?;
+        let floor = floor::hold(&transaction).await?;
+        let displaced = presence::stamp(&transaction, &batch.stamps).await?;
+        let mut folded = fold::fold(&batch.events, floor);
+        let mut deltas = counts::Deltas::default();
+        connections::apply(&transaction, &mut folded, floor, now, &mut deltas).await?;
+        web::insert(&transaction, &folded.web, &mut deltas).await?;
+        insert_lost(&transaction, &batch.lost).await?;
+        insert_rejected(&transaction, &batch.rejected).await?;
+        counts::add(&transaction, &deltas, shard).await?;
+        transaction.commit().await?;
+        folded.below_floor.sort_unstable();
+        folded.below_floor.dedup();
+        Ok(Applied { below_floor: folded.below_floor, displaced })
+    }
+}

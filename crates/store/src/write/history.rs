@@ -1,0 +1,132 @@
+//! History: looking connections up by id, adding and changing them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::LazyLock;
+
+use chrono::{Days, TimeDelta};
+use connlog_model::clock::Timestamp;
+use connlog_model::connection::Connection;
+use deadpool_postgres::Transaction;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::fold::Entry;
+use crate::StoreError;
+use crate::partitions::windows;
+use crate::row::{HISTORY_COLUMNS, HistoryArrays, completed_connection};
+use crate::session::{execute, query};
+
+/// How far before a start in a reporter's own words a row is looked for: clocks of one connection's events differ.
+const KNOWN_START_MARGIN: TimeDelta = TimeDelta::days(1);
+/// How far back a row is looked for if the events do not say when it began. Documented in `proto/README.md`.
+pub(crate) const LOOK_BACK: TimeDelta = TimeDelta::days(45);
+/// Bounds later than this many days ago share one look-up; older ones are rare and have their own.
+const NEAR: TimeDelta = TimeDelta::days(8);
+/// How far in the future a row can lie: events are accepted up to a day ahead.
+pub(crate) const HORIZON: Days = Days::new(2);
+
+const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], \
+     $8::timestamptz[], $9::smallint[], $10::text[], $11::inet[], $12::uuid[], $13::uuid[], $14::bytea[], \
+     $15::timestamptz[], $16::boolean[], $17::text[], $18::int[], $19::bigint[], $20::bigint[]";
+
+static LOOK_UP: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "-- look_up_history\nSELECT {HISTORY_COLUMNS} FROM connection_logs\n\
+         WHERE id = ANY($1::uuid[]) AND connect_time >= $2 AND connect_time < $3 AND disconnect_time IS NOT NULL"
+    )
+});
+
+static INSERT: LazyLock<String> =
+    LazyLock::new(|| format!("-- insert_history\nINSERT INTO connection_logs ({HISTORY_COLUMNS})\nSELECT * FROM {UNNEST})"));
+
+/// Addressed by id and exact `connect_time`, with constant bounds, so that only the days concerned are touched. A new
+/// `connect_time` may move the row to another day.
+static UPDATE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "-- update_history\nUPDATE connection_logs AS h\nSET connect_time = k.connect_time, method = k.method, \
+         app_name = k.app_name, ip = k.ip, client_session_id = k.client_session_id, user_id = k.user_id, \
+         attribute_ranks = k.attribute_ranks, disconnect_time = k.disconnect_time, \
+         disconnect_inferred = k.disconnect_inferred, disconnect_reason = k.disconnect_reason, code = k.code, \
+         rx_bytes = k.rx_bytes, tx_bytes = k.tx_bytes, changed_xid = pg_current_xact_id()\n\
+         FROM {UNNEST}, $21::timestamptz[]) AS k ({HISTORY_COLUMNS}, stored_connect_time)\n\
+         WHERE h.id = k.id AND h.connect_time = k.stored_connect_time AND h.connect_time BETWEEN $22 AND $23"
+    )
+});
+
+/// Finds those of the fresh connections that history has. The statement is later than the one that took their keys, so
+/// its snapshot has whatever was completed before.
+pub(super) async fn look_up(
+    transaction: &Transaction<'_>,
+    entries: &BTreeMap<Uuid, Entry>,
+    fresh: &HashSet<Uuid>,
+    floor: Timestamp,
+    now: Timestamp,
+) -> Result<HashMap<Uuid, Connection>, StoreError> {
+    let (mut near, mut far) = (Probe::default(), Probe::default());
+    for (&id, entry) in entries.iter().filter(|(id, _)| fresh.contains(id)) {
+        let bound = look_up_bound(entry, floor);
+        if bound >= now - NEAR { near.add(id, bound) } else { far.add(id, bound) }
+    }
+    let mut found = HashMap::new();
+    for probe in [near, far] {
+        let Some(earliest) = probe.earliest else { continue };
+        for (from, to) in windows(earliest, now + HORIZON) {
+            for row in query(transaction, &LOOK_UP, &[&probe.ids, &from, &to]).await? {
+                let connection = completed_connection(&row)?;
+                found.insert(connection.id, connection);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[derive(Default)]
+struct Probe {
+    ids: Vec<Uuid>,
+    earliest: Option<Timestamp>,
+}
+
+impl Probe {
+    fn add(&mut self, id: Uuid, bound: Timestamp) {
+        self.ids.push(id);
+        self.earliest = Some(self.earliest.map_or(bound, |earliest| earliest.min(bound)));
+    }
+}
+
+fn look_up_bound(entry: &Entry, floor: Timestamp) -> Timestamp {
+    let bound = match (entry.known_start, &entry.connection.end) {
+        (Some(start), _) => start - KNOWN_START_MARGIN,
+        (None, Some(end)) => end.time().min(entry.connection.connect_time) - LOOK_BACK,
+        (None, None) => entry.connection.connect_time - LOOK_BACK,
+    };
+    bound.max(floor)
+}
+
+/// Adds completed connections.
+pub(crate) async fn insert(transaction: &Transaction<'_>, connections: &[Connection]) -> Result<(), StoreError> {
+    if connections.is_empty() {
+        return Ok(());
+    }
+    let mut arrays = HistoryArrays::default();
+    connections.iter().for_each(|connection| arrays.push(connection));
+    execute(transaction, &INSERT, &arrays.parameters()).await?;
+    Ok(())
+}
+
+/// Writes completed connections back, each with the `connect_time` under which it is stored.
+pub(crate) async fn update(
+    transaction: &Transaction<'_>,
+    connections: &[(Timestamp, Connection)],
+) -> Result<(), StoreError> {
+    let stored: Vec<Timestamp> = connections.iter().map(|(stored, _)| *stored).collect();
+    let (Some(earliest), Some(latest)) = (stored.iter().min(), stored.iter().max()) else { return Ok(()) };
+    let mut arrays = HistoryArrays::default();
+    connections.iter().for_each(|(_, connection)| arrays.push(connection));
+    let mut parameters = arrays.parameters();
+    parameters.extend([&stored as &(dyn ToSql + Sync), earliest, latest]);
+    let updated = execute(transaction, &UPDATE, &parameters).await?;
+    if usize::try_from(updated).ok() != Some(connections.len()) {
+        return Err(StoreError::Inconsistent(format!("{updated} of {} held rows of history changed", connections.len())));
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The write path on a real database: what single batches do.
+
+use chrono::{TimeDelta, Utc};
+use connlog_model::clock::{Timestamp, truncate_to_micros};
+use connlog_model::event::{Action, Event, Outcome};
+use connlog_model::method::Method;
+use connlog_model::search::Search;
+use connlog_store::Store;
+use connlog_store::read::{Page, PageRequest, Reach};
+use connlog_store::write::{Applied, Batch};
+use connlog_testkit::database::TestDatabase;
+use connlog_testkit::fixtures;
+
+fn now() -> Timestamp {
+    truncate_to_micros(Utc::now())
+}
+
+async fn apply(store: &Store, events: Vec<Event>) -> Applied {
+    store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap()
+}
+
+async fn page(store: &Store, query: &str) -> Page {
+    let request = PageRequest { limit: 100, offset: 0, count_cap: 2000 };
+    store.page(&Search::parse(query).unwrap(), &Reach::default(), request).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_opens_and_completes() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let site = fixtures::site(1, 1);
+    let start = now() - TimeDelta::hours(1);
+
+    apply(&store, vec![fixtures::connect(&site.agent, 7, start)]).await;
+    assert_eq!(page(&store, "status:ongoing").await.count.entries, 1);
+
+    let outcome = Outcome { reason: "closed".to_owned(), code: 3, rx_bytes: Some(5), tx_bytes: None };
+    let end = start + TimeDelta::minutes(5);
+    let disconnect = Action::Disconnect { connected_at: None, outcome };
+    apply(&store, vec![fixtures::agent_event(&site.agent, 7, end, disconnect)]).await;
+
+    let completed = page(&store, "status:completed").await;
+    assert_eq!(completed.count.entries, 1);
+    let entry = &completed.entries[0];
+    assert_eq!((entry.connect_time, entry.disconnect_time, entry.code), (start, Some(end), Some(3)));
+    assert_eq!(entry.rx_bytes, Some(5));
+    assert_eq!(page(&store, "status:ongoing").await.entries, vec![]);
+}
+
+#[tokio::test]
+async fn a_replay_of_everything_changes_nothing() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let site = fixtures::site(1, 1);
+    let start = now() - TimeDelta::hours(1);
+    let events = vec![
+        fixtures::connect(&site.agent, 7, start),
+        fixtures::disconnect(&site.agent, 7, start + TimeDelta::minutes(5)),
+        fixtures::connect(&site.agent, 8, start),
+        fixtures::web(&site.agent, 9, start, Method::WorkspaceApp),
+    ];
+    for event in &events {
+        apply(&store, vec![event.clone()]).await;
+    }
+    let before = page(&store, "").await;
+    apply(&store, events.iter().rev().cloned().collect()).await;
+    apply(&store, events).await;
+    let after = page(&store, "").await;
+    assert_eq!(before.entries, after.entries);
+    assert_eq!(after.count.entries, 3);
+}
+
+#[tokio::test]
+async fn a_late_connect_lowers_the_start_and_moves_the_row_to_its_day() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let site = fixtures::site(1, 1);
+    let end = now() - TimeDelta::hours(1);
+    let start = end - TimeDelta::days(3);
+    apply(&store, vec![fixtures::disconnect(&site.agent, 7, end)]).await;
+    apply(&store, vec![fixtures::connect(&site.agent, 7, start)]).await;
+    let entry = &page(&store, "").await.entries[0];
+    assert_eq!((entry.connect_time, entry.disconnect_time), (start, Some(end)));
+    let client = database.client().await.unwrap();
+    let wrong: i64 = client
+        .query_one(
+            "SELECT count(*) FROM (SELECT day, sum(entries) AS n FROM connection_log_counts GROUP BY day) c
+             FULL JOIN (SELECT (connect_time AT TIME ZONE 'UTC')::date AS day, count(*) AS n FROM connection_logs GROUP BY 1) h
+             USING (day) WHERE coalesce(c.n, 0) <> coalesce(h.n, 0)",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(wrong, 0);
+}

@@ -1,0 +1,199 @@
+//! A gate between a client and PostgreSQL: each statement waits until it is let through.
+//!
+//! It works on the wire, so what runs is the shipped code, statement by statement, in an order that a test decides. It
+//! can also rewrite SQL on its way, which is how mutation checks change a statement without touching the code.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::pgwire::{Message, read_message};
+
+/// Changes SQL on its way; `None` leaves it as it is.
+pub type Rewrite = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// A statement that waits at the gate.
+pub struct Waiting {
+    /// Its name: the first line of its SQL, without the comment dashes.
+    pub name: String,
+    release: oneshot::Sender<()>,
+}
+
+impl Waiting {
+    /// Lets it through.
+    pub fn release(self) {
+        let _gone_if_the_connection_was_cut = self.release.send(());
+    }
+}
+
+/// What a gate reports.
+pub enum Report {
+    /// A statement arrived and waits.
+    Arrived(Waiting),
+    /// The statement that was let through has been answered.
+    Answered,
+}
+
+/// A proxy for one client connection at a time.
+pub struct Gate {
+    port: u16,
+    reports: mpsc::UnboundedReceiver<Report>,
+    control: Arc<Mutex<Control>>,
+}
+
+#[derive(Default)]
+struct Control {
+    closed: bool,
+}
+
+impl Gate {
+    /// Opens a gate to the server at `server` (`host:port`). It lets everything through until [`close`](Self::close).
+    pub async fn open(server: String, rewrite: Option<Rewrite>) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let (sender, reports) = mpsc::unbounded_channel();
+        let control = Arc::new(Mutex::new(Control::default()));
+        let shared = Arc::clone(&control);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(upstream) = TcpStream::connect(&server).await else { return };
+                let _unsupported_is_only_slower = (client.set_nodelay(true), upstream.set_nodelay(true));
+                let (client_read, client_write) = client.into_split();
+                let (server_read, server_write) = upstream.into_split();
+                let (answered_sender, answered) = mpsc::unbounded_channel();
+                tokio::spawn(forward_answers(server_read, client_write, answered_sender));
+                let requests = Requests {
+                    reader: client_read,
+                    writer: server_write,
+                    answered,
+                    reports: sender.clone(),
+                    control: Arc::clone(&shared),
+                    rewrite: rewrite.clone(),
+                    prepared: std::collections::HashMap::new(),
+                };
+                tokio::spawn(requests.forward());
+            }
+        });
+        Ok(Self { port, reports, control })
+    }
+
+    /// The port to connect to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// From now on every statement waits to be let through.
+    pub async fn close(&mut self) {
+        self.control.lock().await.closed = true;
+        while self.reports.try_recv().is_ok() {}
+    }
+
+    /// From now on everything passes. Reports of what passed before are dropped at the next [`close`](Self::close).
+    pub async fn reopen(&mut self) {
+        self.control.lock().await.closed = false;
+    }
+
+    /// The next report.
+    pub async fn report(&mut self) -> Result<Report> {
+        self.reports.recv().await.context("the gate is gone")
+    }
+
+    /// The next report, if there is one already.
+    pub fn try_report(&mut self) -> Option<Report> {
+        self.reports.try_recv().ok()
+    }
+}
+
+struct Requests {
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    answered: mpsc::UnboundedReceiver<()>,
+    reports: mpsc::UnboundedSender<Report>,
+    control: Arc<Mutex<Control>>,
+    rewrite: Option<Rewrite>,
+    prepared: std::collections::HashMap<String, String>,
+}
+
+impl Requests {
+    /// Forwards request by request: everything up to a `Sync` or a simple `Query` is one.
+    async fn forward(mut self) -> Option<()> {
+        let startup = read_message(&mut self.reader, true).await.ok()??;
+        self.writer.write_all(&startup.bytes).await.ok()?;
+        self.answered.recv().await?;
+        loop {
+            let (bytes, statement) = self.read_request().await?;
+            let closed = self.control.lock().await.closed;
+            match statement {
+                Some(name) if closed => {
+                    let (release, released) = oneshot::channel();
+                    self.reports.send(Report::Arrived(Waiting { name, release })).ok()?;
+                    released.await.ok()?;
+                    self.writer.write_all(&bytes).await.ok()?;
+                    self.answered.recv().await?;
+                    self.reports.send(Report::Answered).ok()?;
+                }
+                _ => {
+                    self.writer.write_all(&bytes).await.ok()?;
+                    self.answered.recv().await?;
+                }
+            }
+        }
+    }
+
+    /// One request, and the name of its statement if it executes one.
+    async fn read_request(&mut self) -> Option<(BytesMut, Option<String>)> {
+        let (mut bytes, mut statement) = (BytesMut::new(), None);
+        loop {
+            let mut message = read_message(&mut self.reader, false).await.ok()??;
+            if let Some(rewrite) = &self.rewrite {
+                message = message.rewritten(&**rewrite);
+            }
+            bytes.extend_from_slice(&message.bytes);
+            match message.kind? {
+                b'P' => self.remember(&message),
+                b'B' => statement = self.bound_statement(&message),
+                b'Q' => return Some((bytes, message.query_sql().map(|sql| first_line(&sql)))),
+                b'S' => return Some((bytes, statement)),
+                b'X' => {
+                    self.writer.write_all(&bytes).await.ok()?;
+                    return None;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn remember(&mut self, message: &Message) {
+        if let Some(sql) = message.parse_sql() {
+            let name = message.bytes[5..].split(|byte| *byte == 0).next().unwrap_or_default();
+            self.prepared.insert(String::from_utf8_lossy(name).into_owned(), first_line(&sql));
+        }
+    }
+
+    /// A `Bind` names its portal, then its prepared statement.
+    fn bound_statement(&self, message: &Message) -> Option<String> {
+        let name = message.bytes[5..].split(|byte| *byte == 0).nth(1)?;
+        self.prepared.get(String::from_utf8_lossy(name).as_ref()).cloned()
+    }
+}
+
+fn first_line(sql: &str) -> String {
+    sql.lines().next().unwrap_or_default().trim_start_matches('-').trim().to_owned()
+}
+
+/// Forwards answers, and tells after each `ReadyForQuery` that one is complete.
+async fn forward_answers(mut reader: OwnedReadHalf, mut writer: OwnedWriteHalf, answered: mpsc::UnboundedSender<()>) {
+    while let Ok(Some(message)) = read_message(&mut reader, false).await {
+        if writer.write_all(&message.bytes).await.is_err() {
+            return;
+        }
+        if message.kind == Some(b'Z') && answered.send(()).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What connlog's tests and its demo stand on: a private PostgreSQL, a database for each test, fixtures, and instruments
+//! that work on the wire, so that what is tested is exactly what is shipped.
+
+pub mod database;
+pub mod fixtures;
+pub mod gate;
+pub mod pgwire;
+pub mod postgres;
