@@ -186,14 +186,14 @@ CREATE TABLE agent_presence (
     spool_id      uuid NOT NULL,
     boot_id       uuid NOT NULL,
     stream_id     uuid NOT NULL,
-    committed_seq bigint NOT NULL,
+    committed_seq bigint,
     last_seen_at  timestamptz NOT NULL,
     PRIMARY KEY (agent_id, spool_id)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE agent_presence IS 'What is known of each agent that streams: one row for each of its spools.';
 COMMENT ON COLUMN agent_presence.boot_id IS 'The boot that last said Hello with this spool.';
 COMMENT ON COLUMN agent_presence.stream_id IS 'The stream that owns the spool now; an older one that finds another id here gives way.';
-COMMENT ON COLUMN agent_presence.committed_seq IS 'Everything up to this sequence number of the spool is in the log, rejected, or recorded as lost.';
+COMMENT ON COLUMN agent_presence.committed_seq IS 'Everything up to this sequence number of the spool is in the log, rejected, or recorded as lost; NULL until the first commit.';
 COMMENT ON COLUMN agent_presence.last_seen_at IS 'The last sign of life, by the clock of the ingest that had it.';
 
 CREATE TABLE ingest_attendance (

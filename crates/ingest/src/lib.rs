@@ -1,1 +1,17 @@
-//! Placeholder.
+//! `connlog-ingest`: receives connection events over gRPC and acknowledges each only after it is committed.
+//!
+//! The way of an event: [`grpc`] reads it, [`parse`] makes it a type of the model, [`commit`] gathers batches and gives
+//! them to the store, [`service_log`] writes it down, and the acknowledgement goes back. [`watch`] closes what agents that
+//! died left open.
+
+pub mod auth;
+pub mod commit;
+pub mod config;
+pub mod grpc;
+pub mod parse;
+mod serve;
+pub mod service_log;
+mod watch;
+
+pub use config::Config;
+pub use serve::run;

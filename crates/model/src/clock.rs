@@ -15,6 +15,18 @@ pub fn truncate_to_micros(time: Timestamp) -> Timestamp {
     time.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(time)
 }
 
+/// A time as the API and the service log show it: RFC 3339, UTC, with as many fractional digits as it needs.
+pub fn rfc3339(time: Timestamp) -> String {
+    let mut text = time.format("%Y-%m-%dT%H:%M:%S").to_string();
+    let nanos = time.timestamp_subsec_nanos();
+    if nanos > 0 {
+        text.push('.');
+        text.push_str(format!("{nanos:09}").trim_end_matches('0'));
+    }
+    text.push('Z');
+    text
+}
+
 /// A source of the current time.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
@@ -50,6 +62,14 @@ mod tests {
         clock.advance(TimeDelta::hours(1));
         assert!(twin.now() - before >= TimeDelta::hours(1));
         assert_eq!(twin.now().timestamp_subsec_nanos() % 1000, 0);
+    }
+
+    #[test]
+    fn fractions_are_shown_without_trailing_zeros() {
+        let at = |micros| DateTime::from_timestamp_micros(micros).unwrap();
+        assert_eq!(rfc3339(at(0)), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(at(100_000)), "1970-01-01T00:00:00.1Z");
+        assert_eq!(rfc3339(at(1)), "1970-01-01T00:00:00.000001Z");
     }
 
     #[test]

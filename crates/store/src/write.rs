@@ -51,8 +51,8 @@ pub struct Stamp {
     pub spool_id: Uuid,
     /// The stream that sends it; if it no longer owns the spool, the stamp is not made.
     pub stream_id: Uuid,
-    /// Everything up to this sequence number is dealt with once the batch is committed.
-    pub committed_seq: i64,
+    /// Everything up to this sequence number is dealt with once the batch is committed; none for a mere sign of life.
+    pub committed_seq: Option<i64>,
     /// When the server last heard of it.
     pub seen_at: Timestamp,
 }

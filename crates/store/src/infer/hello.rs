@@ -2,12 +2,13 @@
 
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, REASON_AGENT_RESTARTED, REASON_DISCONNECT_LOST};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{SHARD, close};
 use crate::session::{begin_write, execute, query};
 use crate::write::{counts, hold_floor};
-use crate::{LostRecord, Store, StoreError, retry};
+use crate::{Store, StoreError};
 
 /// What the first message of a stream says.
 #[derive(Debug, Clone)]
@@ -20,8 +21,6 @@ pub struct Hello {
     pub boot_id: Uuid,
     /// The stream, as the server names it.
     pub stream_id: Uuid,
-    /// The first sequence number that it will send.
-    pub first_unacked_seq: i64,
     /// When the server got it.
     pub received_at: Timestamp,
 }
@@ -33,8 +32,8 @@ pub struct Greeting {
     pub boot_is_new: bool,
     /// The last sign of life before.
     pub last_seen_at: Option<Timestamp>,
-    /// How far the spool is committed.
-    pub committed_seq: i64,
+    /// How far the spool is committed; none if nothing of it is.
+    pub committed_seq: Option<i64>,
 }
 
 const LOCK_PRESENCE: &str = "-- lock_presence
@@ -43,9 +42,9 @@ WHERE agent_id = $1 ORDER BY spool_id FOR UPDATE";
 
 const GREET: &str = "-- greet
 INSERT INTO agent_presence (agent_id, spool_id, boot_id, stream_id, committed_seq, last_seen_at)
-VALUES ($1, $2, $3, $4, $5, $6)
+VALUES ($1, $2, $3, $4, NULL, $5)
 ON CONFLICT (agent_id, spool_id) DO UPDATE
-SET boot_id = excluded.boot_id, stream_id = excluded.stream_id, committed_seq = excluded.committed_seq,
+SET boot_id = excluded.boot_id, stream_id = excluded.stream_id,
     last_seen_at = greatest(agent_presence.last_seen_at, excluded.last_seen_at)";
 
 const OTHER_BOOTS: &str = "-- open_under_other_boots
@@ -69,32 +68,21 @@ SELECT id FROM open_connections WHERE agent_id = $1 AND boot_id IS NOT NULL AND 
 ORDER BY id FOR UPDATE";
 
 impl Store {
-    /// Makes the stream the owner of its spool, and records `gap` if the sequence numbers that it begins with show that
-    /// events are missing. `gap` gets the last committed number.
-    pub async fn greet(
-        &self,
-        hello: &Hello,
-        gap: impl Fn(i64) -> Option<LostRecord>,
-    ) -> Result<Greeting, StoreError> {
-        let mut attempt = 0;
+    /// Makes the stream the owner of its spool.
+    pub async fn greet(&self, hello: &Hello) -> Result<Greeting, StoreError> {
+        let mut attempts = 0;
         loop {
-            match self.greet_once(hello, &gap).await {
+            match self.greet_once(hello).await {
                 Ok(greeting) => return Ok(greeting),
-                Err(error) => retry::pause(attempt, error).await?,
+                Err(error) => self.settle(&mut attempts, error).await?,
             }
-            attempt += 1;
         }
     }
 
-    async fn greet_once(
-        &self,
-        hello: &Hello,
-        gap: &impl Fn(i64) -> Option<LostRecord>,
-    ) -> Result<Greeting, StoreError> {
+    async fn greet_once(&self, hello: &Hello) -> Result<Greeting, StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_write(&mut client).await?;
-        let mut greeting =
-            Greeting { boot_is_new: true, last_seen_at: None, committed_seq: hello.first_unacked_seq - 1 };
+        let mut greeting = Greeting { boot_is_new: true, last_seen_at: None, committed_seq: None };
         for row in query(&transaction, LOCK_PRESENCE, &[&hello.agent_id]).await? {
             let seen: Timestamp = row.try_get("last_seen_at")?;
             greeting.last_seen_at = greeting.last_seen_at.max(Some(seen));
@@ -105,16 +93,9 @@ impl Store {
                 greeting.boot_is_new = false;
             }
         }
-        let lost: Vec<LostRecord> = gap(greeting.committed_seq).into_iter().collect();
-        let committed_seq = greeting.committed_seq.max(hello.first_unacked_seq - 1);
-        let (agent_id, spool_id) = (&hello.agent_id, &hello.spool_id);
-        execute(
-            &transaction,
-            GREET,
-            &[agent_id, spool_id, &hello.boot_id, &hello.stream_id, &committed_seq, &hello.received_at],
-        )
-        .await?;
-        crate::records::insert_lost(&transaction, &lost).await?;
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&hello.agent_id, &hello.spool_id, &hello.boot_id, &hello.stream_id, &hello.received_at];
+        execute(&transaction, GREET, &parameters).await?;
         transaction.commit().await?;
         Ok(greeting)
     }
@@ -129,22 +110,35 @@ impl Store {
         listed: &[Uuid],
         ended_at: Timestamp,
     ) -> Result<Vec<Connection>, StoreError> {
-        self.retry_missing_days(async || {
-            let mut client = self.client().await?;
-            let transaction = begin_write(&mut client).await?;
-            let floor = hold_floor(&transaction).await?;
-            query(&transaction, LOCK_PRESENCE, &[&agent_id]).await?;
-            let adopted = close::first_column(&query(&transaction, LOCK_LISTED, &[&listed, &boot_id]).await?)?;
-            execute(&transaction, ADOPT, &[&adopted, &boot_id]).await?;
-            let ids = close::first_column(&query(&transaction, OTHER_BOOTS, &[&agent_id, &boot_id, &listed]).await?)?;
-            let mut deltas = counts::Deltas::default();
-            let closed =
-                close::close(&transaction, &ids, floor, REASON_AGENT_RESTARTED, |_| ended_at, &mut deltas).await?;
-            counts::add(&transaction, &deltas, SHARD).await?;
-            transaction.commit().await?;
-            Ok(closed)
-        })
-        .await
+        let mut attempts = 0;
+        loop {
+            match self.close_other_boots_once(agent_id, boot_id, listed, ended_at).await {
+                Ok(closed) => return Ok(closed),
+                Err(error) => self.settle(&mut attempts, error).await?,
+            }
+        }
+    }
+
+    async fn close_other_boots_once(
+        &self,
+        agent_id: Uuid,
+        boot_id: Uuid,
+        listed: &[Uuid],
+        ended_at: Timestamp,
+    ) -> Result<Vec<Connection>, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_write(&mut client).await?;
+        let floor = hold_floor(&transaction).await?;
+        query(&transaction, LOCK_PRESENCE, &[&agent_id]).await?;
+        let adopted = close::first_column(&query(&transaction, LOCK_LISTED, &[&listed, &boot_id]).await?)?;
+        execute(&transaction, ADOPT, &[&adopted, &boot_id]).await?;
+        let ids = close::first_column(&query(&transaction, OTHER_BOOTS, &[&agent_id, &boot_id, &listed]).await?)?;
+        let mut deltas = counts::Deltas::default();
+        let closed =
+            close::close(&transaction, &ids, floor, REASON_AGENT_RESTARTED, |_| ended_at, &mut deltas).await?;
+        counts::add(&transaction, &deltas, SHARD).await?;
+        transaction.commit().await?;
+        Ok(closed)
     }
 
     /// The open connections of `agent_id`'s own streams that it does not list (row ids).
@@ -162,19 +156,31 @@ impl Store {
         ids: &[Uuid],
         ended_at: Timestamp,
     ) -> Result<Vec<Connection>, StoreError> {
-        self.retry_missing_days(async || {
-            let mut client = self.client().await?;
-            let transaction = begin_write(&mut client).await?;
-            let floor = hold_floor(&transaction).await?;
-            query(&transaction, LOCK_PRESENCE, &[&agent_id]).await?;
-            let ids = close::first_column(&query(&transaction, LOCK_UNLISTED, &[&agent_id, &ids]).await?)?;
-            let mut deltas = counts::Deltas::default();
-            let closed =
-                close::close(&transaction, &ids, floor, REASON_DISCONNECT_LOST, |_| ended_at, &mut deltas).await?;
-            counts::add(&transaction, &deltas, SHARD).await?;
-            transaction.commit().await?;
-            Ok(closed)
-        })
-        .await
+        let mut attempts = 0;
+        loop {
+            match self.close_unlisted_once(agent_id, ids, ended_at).await {
+                Ok(closed) => return Ok(closed),
+                Err(error) => self.settle(&mut attempts, error).await?,
+            }
+        }
+    }
+
+    async fn close_unlisted_once(
+        &self,
+        agent_id: Uuid,
+        ids: &[Uuid],
+        ended_at: Timestamp,
+    ) -> Result<Vec<Connection>, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_write(&mut client).await?;
+        let floor = hold_floor(&transaction).await?;
+        query(&transaction, LOCK_PRESENCE, &[&agent_id]).await?;
+        let ids = close::first_column(&query(&transaction, LOCK_UNLISTED, &[&agent_id, &ids]).await?)?;
+        let mut deltas = counts::Deltas::default();
+        let closed =
+            close::close(&transaction, &ids, floor, REASON_DISCONNECT_LOST, |_| ended_at, &mut deltas).await?;
+        counts::add(&transaction, &deltas, SHARD).await?;
+        transaction.commit().await?;
+        Ok(closed)
     }
 }

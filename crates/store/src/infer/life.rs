@@ -13,7 +13,7 @@ use crate::row::{HISTORY_COLUMNS, completed_connection};
 use crate::session::{begin_write, query};
 use crate::write::history::{HORIZON, LOOK_BACK};
 use crate::write::{NEVER, Stamp, counts, hold_floor, keys, presence};
-use crate::{Store, StoreError, retry};
+use crate::{Store, StoreError};
 
 /// A sign of life of an agent over one of its streams.
 #[derive(Debug)]
@@ -52,13 +52,12 @@ WHERE id = ANY($1::uuid[]) AND connect_time >= $2 AND connect_time < $3 AND disc
 impl Store {
     /// Notes that the agent lives, and reopens what it lists and the server had taken for ended. A real end stays.
     pub async fn sign_of_life(&self, sign: &SignOfLife<'_>) -> Result<Life, StoreError> {
-        let mut attempt = 0;
+        let mut attempts = 0;
         loop {
             match self.sign_of_life_once(sign).await {
                 Ok(life) => return Ok(life),
-                Err(error) => retry::pause(attempt, error).await?,
+                Err(error) => self.settle(&mut attempts, error).await?,
             }
-            attempt += 1;
         }
     }
 

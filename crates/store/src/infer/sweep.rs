@@ -88,17 +88,24 @@ impl Store {
         drop(client);
         let mut outcome = SweepOutcome::default();
         for agents in silent.chunks(AGENTS_PER_TRANSACTION) {
-            let part = self.retry_missing_days(async || self.close_silent(agents, cutoff).await).await?;
+            let part = self.close_silent(agents, cutoff).await?;
             outcome.closed.extend(part.closed);
-            if part.busy {
-                outcome.busy = true;
-                break;
-            }
+            outcome.busy |= part.busy;
         }
         Ok(outcome)
     }
 
     async fn close_silent(&self, agents: &[Uuid], cutoff: Timestamp) -> Result<SweepOutcome, StoreError> {
+        let mut attempts = 0;
+        loop {
+            match self.close_silent_once(agents, cutoff).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => self.settle(&mut attempts, error).await?,
+            }
+        }
+    }
+
+    async fn close_silent_once(&self, agents: &[Uuid], cutoff: Timestamp) -> Result<SweepOutcome, StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_write(&mut client).await?;
         if !query(&transaction, TRY_SWEEP, &[]).await?.iter().any(|row| row.get(0)) {
@@ -128,50 +135,47 @@ impl Store {
 
     /// Ends what deleted agents and the agents of deleted workspaces had open, when they were deleted.
     pub async fn sweep_deleted(&self) -> Result<SweepOutcome, StoreError> {
-        self.retry_missing_days(async || {
-            let mut client = self.client().await?;
-            let transaction = begin_write(&mut client).await?;
-            if !query(&transaction, TRY_SWEEP, &[]).await?.iter().any(|row| row.get(0)) {
-                return Ok(SweepOutcome { busy: true, ..SweepOutcome::default() });
-            }
-            let floor = hold_floor(&transaction).await?;
-            let mut deleted_at: HashMap<Uuid, Option<Timestamp>> = HashMap::new();
-            for row in query(&transaction, DELETED, &[&CONNECTIONS_PER_TRANSACTION]).await? {
-                deleted_at.insert(row.try_get("id")?, row.try_get("deleted_at")?);
-            }
-            let ids: Vec<Uuid> = deleted_at.keys().copied().collect();
-            let ids = close::first_column(&query(&transaction, LOCK_IDS, &[&ids]).await?)?;
-            let end_of =
-                |connection: &Connection| deleted_at.get(&connection.id).copied().flatten().unwrap_or(connection.connect_time);
-            let mut deltas = counts::Deltas::default();
-            let closed = close::close(&transaction, &ids, floor, REASON_WORKSPACE_DELETED, end_of, &mut deltas).await?;
-            counts::add(&transaction, &deltas, SHARD).await?;
-            transaction.commit().await?;
-            Ok(SweepOutcome { busy: false, closed })
-        })
-        .await
-    }
-
-    /// Runs a transaction again while it fails for a reason that may pass, making the days of open connections that
-    /// have none: purge may have dropped the day of one that a live agent kept.
-    pub(super) async fn retry_missing_days<T>(
-        &self,
-        transaction: impl AsyncFn() -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let mut attempt = 0;
+        let mut attempts = 0;
         loop {
-            match transaction().await {
-                Err(error) => {
-                    if matches!(error, StoreError::MissingDay(_)) {
-                        self.forget_days();
-                        self.attach_days_of_open().await?;
-                    }
-                    retry::pause(attempt, error).await?;
-                    attempt += 1;
-                }
-                done => return done,
+            match self.sweep_deleted_once().await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => self.settle(&mut attempts, error).await?,
             }
         }
+    }
+
+    async fn sweep_deleted_once(&self) -> Result<SweepOutcome, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_write(&mut client).await?;
+        if !query(&transaction, TRY_SWEEP, &[]).await?.iter().any(|row| row.get(0)) {
+            return Ok(SweepOutcome { busy: true, ..SweepOutcome::default() });
+        }
+        let floor = hold_floor(&transaction).await?;
+        let mut deleted_at: HashMap<Uuid, Option<Timestamp>> = HashMap::new();
+        for row in query(&transaction, DELETED, &[&CONNECTIONS_PER_TRANSACTION]).await? {
+            deleted_at.insert(row.try_get("id")?, row.try_get("deleted_at")?);
+        }
+        let ids: Vec<Uuid> = deleted_at.keys().copied().collect();
+        let ids = close::first_column(&query(&transaction, LOCK_IDS, &[&ids]).await?)?;
+        let end_of =
+            |connection: &Connection| deleted_at.get(&connection.id).copied().flatten().unwrap_or(connection.connect_time);
+        let mut deltas = counts::Deltas::default();
+        let closed = close::close(&transaction, &ids, floor, REASON_WORKSPACE_DELETED, end_of, &mut deltas).await?;
+        counts::add(&transaction, &deltas, SHARD).await?;
+        transaction.commit().await?;
+        Ok(SweepOutcome { busy: false, closed })
+    }
+
+    /// Waits before a failed transaction of this module is tried again, or gives the error back if that is hopeless.
+    /// Makes the days of open connections that have none: purge may have dropped the day of one that a live agent kept.
+    pub(super) async fn settle(&self, attempts: &mut u32, error: StoreError) -> Result<(), StoreError> {
+        if matches!(error, StoreError::MissingDay(_)) {
+            self.forget_days();
+            self.attach_days_of_open().await?;
+        }
+        retry::pause(*attempts, error).await?;
+        *attempts += 1;
+        Ok(())
     }
 
     async fn attach_days_of_open(&self) -> Result<(), StoreError> {

@@ -25,7 +25,7 @@ pub(crate) async fn stamp(transaction: &Transaction<'_>, stamps: &[Stamp]) -> Re
         return Ok(Vec::new());
     }
     let mut sorted: Vec<&Stamp> = stamps.iter().collect();
-    sorted.sort_by_key(|stamp| (stamp.agent_id, stamp.spool_id, stamp.stream_id, -stamp.committed_seq));
+    sorted.sort_by_key(|stamp| (stamp.agent_id, stamp.spool_id, stamp.stream_id, std::cmp::Reverse(stamp.committed_seq)));
     sorted.dedup_by_key(|stamp| (stamp.agent_id, stamp.spool_id, stamp.stream_id));
     let mut displaced: Vec<Uuid> = Vec::new();
     // A statement cannot touch a row twice: of two streams of one spool in one batch the later stamp has its own turn.

@@ -1,0 +1,220 @@
+//! The writers: gather what waits, commit it, write it down, answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use connlog_model::clock::Clock;
+use connlog_model::event::Event;
+use connlog_store::write::{Applied, Batch};
+use connlog_store::{Store, StoreError};
+use tokio::sync::{Semaphore, mpsc, watch};
+use uuid::Uuid;
+
+use super::letters::letter;
+use super::{Committed, Committer, Queued};
+use crate::service_log::ServiceLog;
+use connlog_runtime::shutdown::Shutdown;
+
+/// Pause between attempts while the database cannot be reached, or the service log cannot be written.
+const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
+/// What the log answers for an event below the retention floor.
+const BELOW_FLOOR: &str = "lies below the retention floor: what is that old has been purged";
+/// What the log answers for an event that the database refuses.
+const REFUSED: &str = "the database refused it";
+
+/// The writers of a service.
+pub struct Writers {
+    store: Store,
+    clock: Clock,
+    service_log: Arc<ServiceLog>,
+    max_transaction_events: usize,
+}
+
+impl Writers {
+    /// Writers that put at most `max_transaction_events` into one transaction.
+    pub fn new(store: Store, clock: Clock, service_log: ServiceLog, max_transaction_events: usize) -> Self {
+        Self { store, clock, service_log: Arc::new(service_log), max_transaction_events }
+    }
+
+    /// Starts `count` writers. They end when the last [`Committer`] is gone and their queues are empty.
+    pub fn start(self, count: i16, max_queued_events: usize, shutdown: &Shutdown) -> Committer {
+        let (down, database_down) = watch::channel(false);
+        let down = Arc::new(down);
+        let shared = Arc::new(self);
+        let mut queues = Vec::new();
+        for shard in 1..=count {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            queues.push(sender);
+            let writer = Writer { shared: Arc::clone(&shared), shard, receiver, down: Arc::clone(&down) };
+            shutdown.spawn("writer", writer.run());
+        }
+        Committer { queues, room: Arc::new(Semaphore::new(max_queued_events)), capacity: max_queued_events, database_down }
+    }
+}
+
+struct Writer {
+    shared: Arc<Writers>,
+    shard: i16,
+    receiver: mpsc::UnboundedReceiver<Queued>,
+    down: Arc<watch::Sender<bool>>,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        while let Some(first) = self.receiver.recv().await {
+            let mut events = first.submission.weight();
+            let mut gathered = vec![first];
+            while events < self.shared.max_transaction_events
+                && let Ok(next) = self.receiver.try_recv()
+            {
+                events += next.submission.weight();
+                gathered.push(next);
+            }
+            self.commit(gathered).await;
+        }
+    }
+
+    /// Commits, whatever it takes: an outage is waited out, and a submission that the database refuses is taken apart so
+    /// that it does not hold up the others.
+    async fn commit(&self, mut gathered: Vec<Queued>) {
+        let began = Instant::now();
+        match self.apply(&gathered).await {
+            Ok(committed) => self.finish(gathered, committed, began).await,
+            Err(error) if gathered.len() > 1 => {
+                tracing::warn!(%error, submissions = gathered.len(), "a batch was refused; its submissions are tried one by one");
+                for queued in gathered {
+                    Box::pin(self.commit(vec![queued])).await;
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a submission was refused; its events are tried one by one");
+                self.take_apart(&mut gathered[0]).await;
+                match self.apply(&gathered).await {
+                    Ok(committed) => self.finish(gathered, committed, began).await,
+                    // Without its events a submission is only bookkeeping. Its sender is left without an answer and
+                    // will send it again.
+                    Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a submission cannot be recorded"),
+                }
+            }
+        }
+    }
+
+    /// Finds the events that the database refuses and turns them into dead letters.
+    async fn take_apart(&self, queued: &mut Queued) {
+        let submission = &mut queued.submission;
+        let now = self.shared.clock.now();
+        let mut kept = Vec::new();
+        for item in std::mem::take(&mut submission.items) {
+            let alone = Batch { events: vec![item.event.clone()], ..Batch::default() };
+            if let Err(error) = self.apply_through_outages(&alone).await {
+                tracing::error!(error = &error as &dyn std::error::Error, seq = item.seq, "an event was refused by the database");
+                let agent = Some(&*item.agent);
+                submission.rejected.push(letter(&submission.sender, item.seq, agent, &item.message, "event", REFUSED, now));
+            } else {
+                kept.push(item);
+            }
+        }
+        submission.items = kept;
+    }
+
+    async fn apply(&self, gathered: &[Queued]) -> Result<Vec<Committed>, StoreError> {
+        let mut batch = Batch::default();
+        for queued in gathered {
+            let submission = &queued.submission;
+            batch.events.extend(submission.items.iter().map(|item| item.event.clone()));
+            batch.rejected.extend(submission.rejected.iter().cloned());
+            batch.lost.extend(submission.lost.iter().cloned());
+            batch.stamps.extend(submission.stamp.clone());
+        }
+        let applied = self.apply_through_outages(&batch).await?;
+        let mut below_floor = applied.below_floor.into_iter().peekable();
+        let (mut committed, mut offset) = (Vec::with_capacity(gathered.len()), 0);
+        let mut letters = Vec::new();
+        for queued in gathered {
+            let submission = &queued.submission;
+            let mut answer = Committed::default();
+            answer.displaced = submission.stamp.as_ref().is_some_and(|stamp| applied.displaced.contains(&stamp.stream_id));
+            while let Some(index) = below_floor.next_if(|index| *index < offset + submission.items.len()) {
+                let item = &submission.items[index - offset];
+                let now = self.shared.clock.now();
+                letters.push(letter(&submission.sender, item.seq, Some(&item.agent), &item.message, "timestamp", BELOW_FLOOR, now));
+                answer.refused.push((item.seq, "timestamp", BELOW_FLOOR.to_owned()));
+            }
+            offset += submission.items.len();
+            committed.push(answer);
+        }
+        if !letters.is_empty() {
+            // In a transaction of its own, and still before the answer: a sender that gets none sends it all again.
+            while let Err(error) = self.shared.store.record_rejected(&letters).await {
+                self.wait_out(error).await?;
+            }
+        }
+        Ok(committed)
+    }
+
+    async fn apply_through_outages(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        loop {
+            match self.shared.store.apply_batch(batch, self.shard, self.shared.clock.now()).await {
+                Ok(applied) => {
+                    if self.down.send_replace(false) {
+                        tracing::info!("the database is back");
+                    }
+                    return Ok(applied);
+                }
+                Err(error) => self.wait_out(error).await?,
+            }
+        }
+    }
+
+    /// Pauses if `error` is an outage, and gives it back otherwise.
+    async fn wait_out(&self, error: StoreError) -> Result<(), StoreError> {
+        if !error.is_unavailable() && !error.is_transient() {
+            return Err(error);
+        }
+        if !self.down.send_replace(true) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the database is unavailable; events wait");
+        }
+        tokio::time::sleep(OUTAGE_PAUSE).await;
+        Ok(())
+    }
+
+    async fn finish(&self, gathered: Vec<Queued>, committed: Vec<Committed>, began: Instant) {
+        let mut lines = self.shared.service_log.lines(logged(&gathered, &committed), self.shared.clock.now());
+        let mut reported = false;
+        // The line comes before the answer, so an event is not acknowledged while its line cannot be written.
+        while let Err(error) = self.shared.service_log.write(&mut lines).await {
+            if !std::mem::replace(&mut reported, true) {
+                tracing::error!(%error, "the service log cannot be written; events wait");
+            }
+            tokio::time::sleep(OUTAGE_PAUSE).await;
+        }
+        self.count(&gathered, &committed, began);
+        for (queued, answer) in gathered.into_iter().zip(committed) {
+            // A sender that is gone will ask again; the replay changes nothing.
+            let _gone = queued.answer.send(answer);
+        }
+    }
+
+    fn count(&self, gathered: &[Queued], committed: &[Committed], began: Instant) {
+        let items: usize = gathered.iter().map(|queued| queued.submission.items.len()).sum();
+        let refused: usize = committed.iter().map(|answer| answer.refused.len()).sum();
+        let rejected: usize = gathered.iter().map(|queued| queued.submission.rejected.len()).sum();
+        let lost: i64 = gathered.iter().flat_map(|queued| &queued.submission.lost).map(|record| record.events).sum();
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        metrics::counter!("connlog_ingest_events_total", "outcome" => "committed").increment(count(items - refused));
+        metrics::counter!("connlog_ingest_events_total", "outcome" => "rejected").increment(count(rejected + refused));
+        metrics::counter!("connlog_ingest_events_total", "outcome" => "lost").increment(u64::try_from(lost).unwrap_or(0));
+        #[expect(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 events")]
+        metrics::histogram!("connlog_ingest_batch_events").record(items as f64);
+        metrics::histogram!("connlog_ingest_commit_seconds").record(began.elapsed().as_secs_f64());
+    }
+}
+
+/// The events of a committed batch that are in the log, each with the call that it came by.
+fn logged<'a>(gathered: &'a [Queued], committed: &'a [Committed]) -> impl Iterator<Item = (Uuid, &'a Event)> {
+    gathered.iter().zip(committed).flat_map(|(queued, answer)| {
+        let submission = &queued.submission;
+        let refused = |seq| answer.refused.iter().any(|(refused, _, _)| *refused == seq);
+        submission.items.iter().filter(move |item| !refused(item.seq)).map(|item| (submission.request_id, &item.event))
+    })
+}

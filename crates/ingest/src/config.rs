@@ -1,0 +1,87 @@
+//! Configuration of `connlog-ingest`: each flag has an environment variable, shown by `--help`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use clap::Parser;
+use connlog_model::clock::Clock;
+use connlog_model::retention::parse_duration;
+
+/// Receives connection events over gRPC and commits them to PostgreSQL.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "connlog-ingest", version)]
+pub struct Config {
+    /// PostgreSQL, as postgresql://… or key=value.
+    #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: String,
+    /// Where agents and reporters connect.
+    #[arg(long, env = "CONNLOG_INGEST_LISTEN", default_value = "127.0.0.1:7070", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "CONNLOG_INGEST_ADMIN_LISTEN", default_value = "127.0.0.1:7071", value_name = "ADDRESS")]
+    pub admin_listen: SocketAddr,
+    /// Each accepted event as one line of JSON, appended to this file.
+    #[arg(long, env = "CODER_LOGGING_JSON", value_name = "PATH")]
+    pub log_json: Option<PathBuf>,
+    /// Each accepted event as one line for people, appended to this file.
+    #[arg(long, env = "CODER_LOGGING_HUMAN", value_name = "PATH")]
+    pub log_human: Option<PathBuf>,
+    /// Writers, each with a database connection of its own: 1 to 15.
+    #[arg(long, env = "CONNLOG_WRITERS", default_value_t = 2, value_parser = clap::value_parser!(i16).range(1..=15))]
+    pub writers: i16,
+    /// Most events in one transaction.
+    #[arg(long, env = "CONNLOG_MAX_TRANSACTION_EVENTS", default_value_t = 2000, value_parser = positive, value_name = "N")]
+    pub max_transaction_events: usize,
+    /// Most events that wait for a writer; beyond it streams are not read and unary callers are told to come back.
+    #[arg(long, env = "CONNLOG_MAX_QUEUED_EVENTS", default_value_t = 50_000, value_parser = positive, value_name = "N")]
+    pub max_queued_events: usize,
+    /// Most events in one message.
+    #[arg(long, env = "CONNLOG_MAX_BATCH_EVENTS", default_value_t = 1000, value_parser = positive, value_name = "N")]
+    pub max_batch_events: usize,
+    /// Most unacknowledged events of one stream.
+    #[arg(long, env = "CONNLOG_MAX_IN_FLIGHT_EVENTS", default_value_t = 4000, value_parser = positive, value_name = "N")]
+    pub max_in_flight_events: usize,
+    /// Largest message, in bytes.
+    #[arg(long, env = "CONNLOG_MAX_MESSAGE_BYTES", default_value_t = 4 << 20, value_parser = positive, value_name = "N")]
+    pub max_message_bytes: usize,
+    /// Oldest time that an event may have.
+    #[arg(long, env = "CONNLOG_MAX_EVENT_AGE", default_value = "400d", value_parser = duration, value_name = "DURATION")]
+    pub max_event_age: TimeDelta,
+    /// Silence after which what an agent had open is closed.
+    #[arg(long, env = "CONNLOG_AGENT_LOST_AFTER", default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    pub agent_lost_after: TimeDelta,
+    /// How often agents give a sign of life.
+    #[arg(long, env = "CONNLOG_HEARTBEAT_INTERVAL", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub heartbeat_interval: TimeDelta,
+    /// Age at which a stream is ended, so that agents spread over replicas.
+    #[arg(long, env = "CONNLOG_MAX_STREAM_AGE", default_value = "1h", value_parser = duration, value_name = "DURATION")]
+    pub max_stream_age: TimeDelta,
+    /// How long a recognized token is remembered, and a revoked one still accepted.
+    #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub token_cache: TimeDelta,
+    /// How long a unary call waits for its commit.
+    #[arg(long, env = "CONNLOG_COMMIT_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub commit_timeout: TimeDelta,
+    /// How long a shutdown may take.
+    #[arg(long, env = "CONNLOG_GRACE_PERIOD", default_value = "20s", value_parser = duration, value_name = "DURATION")]
+    pub grace_period: TimeDelta,
+    /// Where the time comes from.
+    #[arg(skip)]
+    pub clock: Clock,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "must be a positive number".to_owned())
+}
+
+fn duration(text: &str) -> Result<TimeDelta, String> {
+    let duration = parse_duration(text).map_err(|error| error.to_string())?;
+    if duration > TimeDelta::zero() { Ok(duration) } else { Err("must be longer than 0".to_owned()) }
+}
+
+/// A configured duration as the standard library has it.
+pub(crate) fn std_duration(duration: TimeDelta) -> Duration {
+    duration.to_std().unwrap_or_default()
+}

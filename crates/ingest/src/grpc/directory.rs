@@ -1,0 +1,96 @@
+//! `Directory.Sync`: a control plane keeps names current. All entries of a call are seen at once, or none.
+
+use connlog_model::clock::Clock;
+use connlog_proto::v1;
+use connlog_proto::v1::directory_entry::Entry;
+use connlog_proto::v1::directory_server::Directory;
+use connlog_store::Store;
+use connlog_store::directory::{DirectoryEntry, Import};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::auth::Authenticator;
+use crate::grpc::{invalid, status};
+use crate::parse::{Invalid, required_id};
+
+/// The service.
+pub struct DirectorySync {
+    /// Recognizes administrators.
+    pub authenticator: Authenticator,
+    /// Holds the directory.
+    pub store: Store,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+#[tonic::async_trait]
+impl Directory for DirectorySync {
+    async fn sync(&self, request: Request<Streaming<v1::DirectoryEntry>>) -> Result<Response<v1::SyncSummary>, Status> {
+        self.authenticator.directory_keeper(&request).await?;
+        let mut entries = request.into_inner();
+        let mut connection = self.store.import_connection().await.map_err(|error| status(&error))?;
+        let import = Import::begin(&mut connection, self.clock.now()).await.map_err(|error| status(&error))?;
+        let (mut summary, mut index) = (v1::SyncSummary::default(), 0_u32);
+        while let Some(entry) = entries.message().await? {
+            let entry = parse(entry, &mut summary).map_err(|error| invalid(&at(index, &error)))?;
+            import.apply(&entry).await.map_err(|error| match error {
+                connlog_store::StoreError::Invalid(reason) => invalid(&at(index, &Invalid::new("entry", reason))),
+                error => status(&error),
+            })?;
+            index += 1;
+        }
+        import.commit().await.map_err(|error| status(&error))?;
+        Ok(Response::new(summary))
+    }
+}
+
+fn at(index: u32, error: &Invalid) -> Invalid {
+    Invalid::new(error.field, format!("of entry {index}: {}", error.reason))
+}
+
+fn parse(entry: v1::DirectoryEntry, summary: &mut v1::SyncSummary) -> Result<DirectoryEntry, Invalid> {
+    Ok(match entry.entry.ok_or_else(|| Invalid::new("entry", "is missing"))? {
+        Entry::Organization(it) => {
+            summary.organizations += 1;
+            DirectoryEntry::Organization {
+                id: required_id("id", &it.id)?,
+                name: it.name,
+                display_name: it.display_name,
+                icon: it.icon,
+                deleted: it.deleted,
+            }
+        }
+        Entry::User(it) => {
+            summary.users += 1;
+            DirectoryEntry::User {
+                id: required_id("id", &it.id)?,
+                username: it.username,
+                email: it.email,
+                name: it.name,
+                avatar_url: it.avatar_url,
+                status: it.status,
+                login_type: it.login_type,
+                deleted: it.deleted,
+            }
+        }
+        Entry::Workspace(it) => {
+            summary.workspaces += 1;
+            DirectoryEntry::Workspace {
+                id: required_id("id", &it.id)?,
+                organization_id: required_id("organization_id", &it.organization_id)?,
+                owner_id: required_id("owner_id", &it.owner_id)?,
+                name: it.name,
+                deleted: it.deleted,
+            }
+        }
+        Entry::Agent(it) => {
+            summary.agents += 1;
+            DirectoryEntry::Agent {
+                id: required_id("id", &it.id)?,
+                workspace_id: required_id("workspace_id", &it.workspace_id)?,
+                name: it.name,
+                token: it.token,
+                deleted: it.deleted,
+            }
+        }
+    })
+}

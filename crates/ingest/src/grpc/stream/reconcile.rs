@@ -1,0 +1,101 @@
+//! What an agent lists as open against what the log has open.
+//!
+//! A sign of life is noted at once, and reopens what the agent lists and the log had taken for ended. Closing waits until
+//! everything that the agent had to say before it made the list is committed: the real disconnect may be on its way.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use connlog_model::clock::Timestamp;
+use connlog_model::identity::AgentIdentity;
+use connlog_store::infer::SignOfLife;
+use connlog_store::write::Stamp;
+use connlog_store::{Store, StoreError};
+use uuid::Uuid;
+
+/// After so many signs of life, connections that the log did not know are asked for again.
+const FORGET_UNKNOWN_AFTER: u32 = 20;
+
+/// A list of open connections, and what has to be committed before it says anything about the others.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// The connections, by the agent's ids.
+    pub connections: Vec<Uuid>,
+    /// The newest event in the spool when the list was made; 0 if the agent does not say.
+    pub last_seq: i64,
+    /// When the server got it.
+    pub received_at: Timestamp,
+    /// Whether it came with the Hello.
+    pub is_hello: bool,
+}
+
+/// The state of one stream's reconciliation.
+pub struct Reconciler {
+    pub(super) store: Store,
+    pub(super) agent: Arc<AgentIdentity>,
+    pub(super) agent_id: Uuid,
+    pub(super) spool_id: Uuid,
+    pub(super) stream_id: Uuid,
+    pub(super) boot_id: Uuid,
+    /// The last sign of life before this stream.
+    pub(super) last_seen_before: Option<Timestamp>,
+    /// Listed connections that the log does not have.
+    pub(super) unknown: HashSet<Uuid>,
+    pub(super) signs: u32,
+    /// What the heartbeat before did not list, and when that came.
+    pub(super) unlisted_before: Option<(HashSet<Uuid>, Timestamp)>,
+}
+
+impl Reconciler {
+    /// Notes a sign of life. Returns false if the stream no longer owns its spool.
+    pub async fn sign_of_life(&mut self, listing: &Listing) -> Result<bool, StoreError> {
+        self.signs += 1;
+        if self.signs.is_multiple_of(FORGET_UNKNOWN_AFTER) {
+            self.unknown.clear();
+        }
+        let listed: Vec<Uuid> = listing.connections.iter().copied().filter(|id| !self.unknown.contains(id)).collect();
+        let stamp = Stamp {
+            agent_id: self.agent_id,
+            spool_id: self.spool_id,
+            stream_id: self.stream_id,
+            committed_seq: None,
+            seen_at: listing.received_at,
+        };
+        let sign = SignOfLife { agent: &self.agent, stamp, boot_id: self.boot_id, listed: &listed };
+        let life = self.store.sign_of_life(&sign).await?;
+        if !life.reopened.is_empty() {
+            tracing::info!(agent_id = %self.agent_id, connections = life.reopened.len(), "connections that had been taken for ended are open");
+            metrics::counter!("connlog_ingest_reopened_total").increment(life.reopened.len() as u64);
+        }
+        self.unknown.extend(life.unknown);
+        Ok(!life.displaced)
+    }
+
+    /// Closes what `listing` shows to have ended. To be called once everything up to `listing.last_seq` is committed.
+    pub async fn close(&mut self, listing: &Listing) -> Result<(), StoreError> {
+        let listed: Vec<Uuid> = listing.connections.iter().map(|id| self.agent.row_id(*id)).collect();
+        if listing.is_hello {
+            let ended_at = self.last_seen_before.unwrap_or(listing.received_at);
+            let closed = self.store.close_other_boots(self.agent_id, self.boot_id, &listed, ended_at).await?;
+            report("restarted", self.agent_id, closed.len());
+        } else if listing.last_seq > 0 {
+            let unlisted: HashSet<Uuid> = self.store.unlisted(self.agent_id, &listed).await?.into_iter().collect();
+            if let Some((before, since)) = &self.unlisted_before {
+                let twice: Vec<Uuid> = unlisted.intersection(before).copied().collect();
+                if !twice.is_empty() {
+                    let closed = self.store.close_unlisted(self.agent_id, &twice, *since).await?;
+                    report("disconnect_lost", self.agent_id, closed.len());
+                }
+            }
+            self.unlisted_before = Some((unlisted, listing.received_at));
+        }
+        Ok(())
+    }
+}
+
+fn report(cause: &'static str, agent_id: Uuid, connections: usize) {
+    if connections > 0 {
+        tracing::info!(%agent_id, connections, cause, "connections are taken for ended");
+        metrics::counter!("connlog_ingest_inferred_total", "cause" => cause).increment(connections as u64);
+    }
+}

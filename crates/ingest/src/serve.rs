@@ -1,0 +1,137 @@
+//! The service as a whole: its parts, started in order and stopped in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use connlog_proto::coder::agent_server::AgentServer;
+use connlog_proto::v1::connection_log_server::ConnectionLogServer;
+use connlog_proto::v1::directory_server::DirectoryServer;
+use connlog_runtime::admin::{self, Readiness};
+use connlog_runtime::shutdown::Shutdown;
+use connlog_runtime::telemetry;
+use connlog_store::{Store, StoreConfig, schema};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use crate::auth::Authenticator;
+use crate::commit::Writers;
+use crate::config::{Config, std_duration};
+use crate::grpc::coder::CoderAgent;
+use crate::grpc::directory::DirectorySync;
+use crate::grpc::report::Reports;
+use crate::grpc::stream::{ConnectionLogService, Registry, StreamLimits, Streams};
+use crate::grpc::unary::UnaryCalls;
+use crate::service_log::ServiceLog;
+use crate::watch::watch;
+
+/// Connections beyond those of the writers: authentication, signs of life, the watch.
+const OTHER_CONNECTIONS: usize = 6;
+/// How often an idle connection is asked whether it is still there, so that half-open ones end.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the answer may take.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Flow control: the window of a connection is far larger than that of a stream, so that one stream that is not read
+/// does not starve the others.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// How often health and queue are looked at.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Runs the service until `shutdown`. Returns whether it ended well.
+pub async fn run(config: Config, listener: TcpListener, admin_listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<bool> {
+    let writers = usize::try_from(config.writers).unwrap_or(1);
+    let store = Store::new(&StoreConfig::new(&config.database_url, "connlog-ingest", writers + OTHER_CONNECTIONS))?;
+    schema::check(&store).await.context("cannot start on this database")?;
+    let metrics = telemetry::metrics();
+    let service_log = ServiceLog::open(config.log_json.as_deref(), config.log_human.as_deref()).await?;
+    let committer = Writers::new(store.clone(), config.clock.clone(), service_log, config.max_transaction_events)
+        .start(config.writers, config.max_queued_events, &shutdown);
+    shutdown.spawn("watch", watch(store.clone(), config.clock.clone(), config.agent_lost_after, shutdown.clone()));
+    shutdown.spawn("admin listener", admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
+
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    shutdown.spawn("health", {
+        let (store, committer, shutdown) = (store.clone(), committer.clone(), shutdown.clone());
+        async move {
+            while !shutdown.has_begun() {
+                metrics::gauge!("connlog_ingest_queued_events").set(u32::try_from(committer.queued_events()).unwrap_or(u32::MAX));
+                if store.ping().await.is_ok() {
+                    health_reporter.set_serving::<ConnectionLogServer<ConnectionLogService>>().await;
+                } else {
+                    health_reporter.set_not_serving::<ConnectionLogServer<ConnectionLogService>>().await;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+                    () = shutdown.begun() => {}
+                }
+            }
+            health_reporter.set_not_serving::<ConnectionLogServer<ConnectionLogService>>().await;
+        }
+    });
+
+    let authenticator = Authenticator::new(store.clone(), config.clock.clone(), std_duration(config.token_cache));
+    let calls = UnaryCalls {
+        committer: committer.clone(),
+        clock: config.clock.clone(),
+        max_event_age: config.max_event_age,
+        commit_timeout: std_duration(config.commit_timeout),
+    };
+    let reports = Reports { authenticator: authenticator.clone(), calls: calls.clone(), max_events: config.max_batch_events };
+    let streams = Streams {
+        store: store.clone(),
+        committer,
+        clock: config.clock.clone(),
+        registry: Registry::default(),
+        limits: StreamLimits {
+            max_batch_events: config.max_batch_events,
+            max_in_flight_events: config.max_in_flight_events,
+            heartbeat_interval: config.heartbeat_interval,
+            max_age: std_duration(config.max_stream_age),
+            max_event_age: config.max_event_age,
+        },
+        shutdown: shutdown.clone(),
+    };
+    let directory = DirectorySync { authenticator: authenticator.clone(), store, clock: config.clock.clone() };
+    let limit = config.max_message_bytes;
+    let service = ConnectionLogService { authenticator: authenticator.clone(), streams, calls: calls.clone(), reports };
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .tcp_nodelay(true)
+        .add_service(health)
+        .add_service(reflection()?)
+        .add_service(ConnectionLogServer::new(service).max_decoding_message_size(limit))
+        .add_service(DirectoryServer::new(directory).max_decoding_message_size(limit))
+        .add_service(AgentServer::new(CoderAgent { authenticator, calls }).max_decoding_message_size(limit));
+
+    tracing::info!(address = %listener.local_addr()?, "connlog-ingest is listening");
+    shutdown.spawn("gRPC listener", {
+        let shutdown = shutdown.clone();
+        async move {
+            let incoming = TcpListenerStream::new(listener);
+            if let Err(error) = router.serve_with_incoming_shutdown(incoming, shutdown.begun()).await {
+                tracing::error!(%error, "the gRPC listener failed");
+            }
+        }
+    });
+    shutdown.begun().await;
+    Ok(shutdown.finish(std_duration(config.grace_period)).await)
+}
+
+fn readiness(store: Store) -> Readiness {
+    Arc::new(move || {
+        let store = store.clone();
+        Box::pin(async move { schema::check(&store).await.map_err(|error| error.to_string()) })
+    })
+}
+
+fn reflection() -> anyhow::Result<tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>> {
+    Ok(tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(connlog_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?)
+}
