@@ -1,1 +1,14 @@
-//! Placeholder.
+//! `connlog-query`: answers for the connection log over REST, in the words of Coder's API.
+//!
+//! The way of a request: [`auth`] says who asks and what they may see, the handler of the endpoint (one file each) parses
+//! the parameters into the model, the store answers, and [`dto`] shows it.
+
+pub mod auth;
+pub mod config;
+pub mod dto;
+pub mod error;
+pub mod list;
+mod serve;
+
+pub use config::Config;
+pub use serve::run;

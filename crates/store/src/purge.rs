@@ -7,7 +7,7 @@ use connlog_model::clock::Timestamp;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::partitions::{day_of, start_of};
+use crate::partitions::start_of;
 use crate::session::{begin_write, execute, query};
 use crate::write::counts::{self, Deltas};
 use crate::{Store, StoreError};
@@ -178,18 +178,12 @@ impl Store {
         Ok(client.query_one(&sql, &[&cutoff, &live_since]).await?.try_get(0)?)
     }
 
-    /// How many rows of history lie in a day and before `cutoff`: from the counts for a whole day, by counting for a
-    /// part of one.
-    pub async fn due_in_day(&self, day: NaiveDate, cutoff: Timestamp) -> Result<i64, StoreError> {
+    /// How many rows of history lie in a day and before `cutoff`, counted: what the counts say is not proof.
+    pub async fn rows_in_day(&self, day: NaiveDate, cutoff: Timestamp) -> Result<i64, StoreError> {
         let client = self.client().await?;
-        let row = if day_of(cutoff) == day {
-            let sql = "-- due_in_part_of_day\nSELECT count(*) FROM connection_logs WHERE connect_time >= $1 AND connect_time < $2";
-            client.query_one(sql, &[&start_of(day), &cutoff]).await?
-        } else {
-            let sql = "-- due_in_day\nSELECT coalesce(sum(entries), 0)::bigint FROM connection_log_counts WHERE day = $1";
-            client.query_one(sql, &[&day]).await?
-        };
-        Ok(row.try_get(0)?)
+        let sql = "-- rows_in_day\nSELECT count(*) FROM connection_logs WHERE connect_time >= $1 AND connect_time < $2";
+        let end = cutoff.min(start_of(day) + TimeDelta::days(1));
+        Ok(client.query_one(sql, &[&start_of(day), &end]).await?.try_get(0)?)
     }
 
     /// Keeps the proof that a run happened.

@@ -103,13 +103,17 @@ fn with_database(server_url: &str, name: &str) -> Result<String> {
 }
 
 fn shared_server() -> Result<String> {
-    static SERVER: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
+    static SERVER: OnceLock<Result<std::sync::Mutex<PostgresServer>, String>> = OnceLock::new();
     if let Ok(url) = std::env::var(SERVER_VARIABLE) {
         return Ok(url);
     }
-    let server = SERVER.get_or_init(|| PostgresServer::start(Options::for_tests()).map_err(|error| format!("{error:#}")));
+    let server = SERVER.get_or_init(|| start_server().map_err(|error| format!("{error:#}")));
     match server {
-        Ok(server) => Ok(server.url("postgres")),
+        Ok(server) => Ok(server.lock().expect("no one panics while holding the server").url("postgres")),
         Err(error) => anyhow::bail!("{error}"),
     }
+}
+
+fn start_server() -> Result<std::sync::Mutex<PostgresServer>> {
+    Ok(std::sync::Mutex::new(PostgresServer::start(Options::for_tests())?))
 }

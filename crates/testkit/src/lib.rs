@@ -6,3 +6,4 @@ pub mod fixtures;
 pub mod gate;
 pub mod pgwire;
 pub mod postgres;
+pub mod process;

@@ -2,16 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
+
+use crate::process::{Process, free_address};
 
 /// The account that the server runs as if the caller is root, which PostgreSQL refuses.
 const UNPRIVILEGED: &str = "postgres";
@@ -57,7 +57,7 @@ pub struct PostgresServer {
     data: PathBuf,
     options: Options,
     port: u16,
-    process: Option<u32>,
+    process: Option<Process>,
 }
 
 impl PostgresServer {
@@ -68,7 +68,7 @@ impl PostgresServer {
         remove_abandoned(&root);
         let data = root.join(format!("pg-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()));
         fs::create_dir(&data).with_context(|| format!("cannot create {}", data.display()))?;
-        let port = if options.port == 0 { free_port()? } else { options.port };
+        let port = if options.port == 0 { free_address()?.port() } else { options.port };
         let mut server = Self { binaries, data, options, port, process: None };
         server.initialize()?;
         server.run()?;
@@ -140,7 +140,7 @@ impl PostgresServer {
         let log_path = self.data.with_extension("log");
         let log = fs::File::options().create(true).append(true).open(&log_path)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.process = Some(spawn_bound_to_process(command)?);
+        self.process = Some(Process::spawn_as_is("PostgreSQL", command)?);
         self.wait_until_ready().with_context(|| fs::read_to_string(log_path).unwrap_or_default())
     }
 
@@ -161,19 +161,15 @@ impl PostgresServer {
     }
 
     fn stop(&mut self, signal: Signal) -> Result<()> {
-        let Some(process) = self.process else { return Ok(()) };
-        kill(pid(process), signal)?;
-        let deadline = Instant::now() + PATIENCE;
-        while self.is_running() {
-            ensure!(Instant::now() < deadline, "the private PostgreSQL server did not stop");
-            std::thread::sleep(Duration::from_millis(10));
+        if let Some(mut process) = self.process.take() {
+            process.signal(signal)?;
+            process.wait(PATIENCE)?;
         }
-        self.process = None;
         Ok(())
     }
 
-    fn is_running(&self) -> bool {
-        self.process.is_some_and(|process| kill(pid(process), None).is_ok())
+    fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.exit_status().is_none())
     }
 
     fn command(&self, program: &str, drop_privileges: bool) -> Command {
@@ -196,30 +192,11 @@ impl Drop for PostgresServer {
     }
 }
 
-fn pid(process: u32) -> Pid {
-    Pid::from_raw(i32::try_from(process).expect("a process id fits an i32"))
-}
-
 fn remove(data: &Path) {
     if let Err(error) = fs::remove_dir_all(data) {
         eprintln!("cannot remove {}: {error}", data.display());
     }
     let _absent_if_it_never_ran = fs::remove_file(data.with_extension("log"));
-}
-
-/// Spawns from a thread that lives as long as this process: the kernel sends the death signal when the *thread* that
-/// made the child ends.
-fn spawn_bound_to_process(mut command: Command) -> Result<u32> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut spawned: std::io::Result<Child> = command.spawn();
-        let id = spawned.as_ref().map(Child::id).map_err(|error| std::io::Error::new(error.kind(), error.to_string()));
-        let _nobody_waits_if_the_caller_is_gone = sender.send(id);
-        if let Ok(child) = &mut spawned {
-            let _reaped = child.wait();
-        }
-    });
-    Ok(receiver.recv().context("the thread that starts processes ended")??)
 }
 
 /// The newest server that Debian has installed, or what `PATH` has.
@@ -276,8 +253,4 @@ fn remove_abandoned(root: &Path) {
             remove(&entry.path());
         }
     }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -1,0 +1,39 @@
+//! The `connlog-purge` program. It exits with 0 only if everything due is gone.
+
+use std::process::ExitCode;
+
+use connlog_purge::{Config, Failure, Outcome, Settings, Summary};
+use connlog_runtime::program::{self, EXIT_TEMPORARY};
+use connlog_runtime::shutdown::Shutdown;
+use connlog_runtime::telemetry;
+use connlog_store::{Store, StoreConfig, schema};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let settings = match program::parse::<Config>().map(Settings::resolve) {
+        Ok(Ok(settings)) => settings,
+        Ok(Err(message)) => return program::usage_error(&message),
+        Err(code) => return code,
+    };
+    telemetry::init();
+    match purge(&settings).await {
+        Ok(summary) => report(&summary, settings.config.json),
+        Err(error) if matches!(error.downcast_ref(), Some(Failure::Busy)) => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_TEMPORARY)
+        }
+        Err(error) => program::failure(&error),
+    }
+}
+
+async fn purge(settings: &Settings) -> anyhow::Result<Summary> {
+    let store = Store::new(&StoreConfig::new(&settings.config.database_url, "connlog-purge", 4))?;
+    schema::check(&store).await?;
+    Ok(connlog_purge::run(settings, &store, &Shutdown::on_signals()?).await?)
+}
+
+fn report(summary: &Summary, json: bool) -> ExitCode {
+    if json { println!("{}", serde_json::json!(summary)) } else { println!("{summary}") }
+    let done = matches!(summary.outcome, Outcome::Complete | Outcome::KeptForever | Outcome::DryRun);
+    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,46 @@
+//! Configuration of `connlog-query`: each flag has an environment variable, shown by `--help`.
+
+use std::net::SocketAddr;
+
+use chrono::TimeDelta;
+use clap::Parser;
+use connlog_model::clock::Clock;
+use connlog_model::retention::parse_duration;
+
+/// Answers for the connection log over REST.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "connlog-query", version)]
+pub struct Config {
+    /// PostgreSQL, as postgresql://… or key=value.
+    #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: String,
+    /// Where the API is served.
+    #[arg(long, env = "CONNLOG_QUERY_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "CONNLOG_QUERY_ADMIN_LISTEN", default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
+    pub admin_listen: SocketAddr,
+    /// Database connections, and so queries that run at once.
+    #[arg(long, env = "CONNLOG_QUERY_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=500), value_name = "N")]
+    pub connections: u16,
+    /// Where counting stops if an exact count has to be made row by row.
+    #[arg(long, env = "CONNLOG_COUNT_CAP", default_value_t = 2000, value_parser = clap::value_parser!(i64).range(1..=1_000_000), value_name = "N")]
+    pub count_cap: i64,
+    /// How long a request may take.
+    #[arg(long, env = "CONNLOG_REQUEST_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub request_timeout: TimeDelta,
+    /// How long a recognized token is remembered, and a revoked one still accepted.
+    #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub token_cache: TimeDelta,
+    /// How long a shutdown may take.
+    #[arg(long, env = "CONNLOG_GRACE_PERIOD", default_value = "20s", value_parser = duration, value_name = "DURATION")]
+    pub grace_period: TimeDelta,
+    /// Where the time comes from.
+    #[arg(skip)]
+    pub clock: Clock,
+}
+
+fn duration(text: &str) -> Result<TimeDelta, String> {
+    let duration = parse_duration(text).map_err(|error| error.to_string())?;
+    if duration > TimeDelta::zero() { Ok(duration) } else { Err("must be longer than 0".to_owned()) }
+}

@@ -1,0 +1,30 @@
+//! The `connlog-query` program.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use connlog_query::Config;
+use connlog_runtime::shutdown::Shutdown;
+use connlog_runtime::{program, telemetry};
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config: Config = match program::parse() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    telemetry::init();
+    match start(config).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => program::failure(&error),
+    }
+}
+
+async fn start(config: Config) -> anyhow::Result<bool> {
+    let bind = async |address| TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
+    let listener = bind(config.listen).await?;
+    let admin = bind(config.admin_listen).await?;
+    connlog_query::run(config, listener, admin, Shutdown::on_signals()?).await
+}

@@ -1,0 +1,113 @@
+//! Child processes that end with this one, and ports for them to listen on.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A child process. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    pid: Pid,
+    exit: mpsc::Receiver<ExitStatus>,
+    ended: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Runs `command` such that the kernel ends it with `death_signal` when this process ends, however that ends.
+    ///
+    /// The child is spawned from a thread of its own that lives as long as the child: the kernel sends the signal when
+    /// the *thread* that made the child ends.
+    pub fn spawn(name: &str, command: &Command, death_signal: &str) -> Result<Self> {
+        let mut bound = Command::new("setpriv");
+        bound.arg(format!("--pdeathsig={death_signal}")).arg(command.get_program()).args(command.get_args());
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => bound.env(key, value),
+                None => bound.env_remove(key),
+            };
+        }
+        Self::spawn_as_is(name, bound)
+    }
+
+    /// Runs `command`, which has to see to its own end.
+    pub fn spawn_as_is(name: &str, mut command: Command) -> Result<Self> {
+        let (spawned_sender, spawned) = mpsc::channel();
+        let (exit_sender, exit) = mpsc::channel();
+        std::thread::spawn(move || {
+            let child: std::io::Result<Child> = command.spawn();
+            let id = child.as_ref().map(Child::id).map_err(|error| error.to_string());
+            let _nobody_waits_if_the_caller_is_gone = spawned_sender.send(id);
+            if let Ok(mut child) = child
+                && let Ok(status) = child.wait()
+            {
+                let _nobody_asks = exit_sender.send(status);
+            }
+        });
+        let id = spawned.recv().context("the thread that starts processes ended")?;
+        let id = id.map_err(|error| anyhow::anyhow!("cannot start {name}: {error}"))?;
+        let pid = Pid::from_raw(i32::try_from(id).context("a process id fits an i32")?);
+        Ok(Self { name: name.to_owned(), pid, exit, ended: None })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.pid, signal)?)
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.exit.try_recv().ok();
+        }
+        self.ended
+    }
+
+    /// Waits until it ends, at most `patience`.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        if let Some(status) = self.ended {
+            return Ok(status);
+        }
+        let status = self.exit.recv_timeout(patience).with_context(|| format!("{} did not end within {patience:?}", self.name))?;
+        self.ended = Some(status);
+        Ok(status)
+    }
+
+    /// Waits until something listens on `address`.
+    pub fn wait_until_listening(&mut self, address: SocketAddr, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while std::net::TcpStream::connect(address).is_err() {
+            if let Some(status) = self.exit_status() {
+                anyhow::bail!("{} ended with {status} before it listened on {address}", self.name);
+            }
+            ensure!(Instant::now() < deadline, "{} does not listen on {address}", self.name);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.exit_status().is_none() {
+            // It may have ended since; then there is nobody to kill.
+            let _gone = kill(self.pid, Signal::SIGKILL);
+            let _reaped = self.exit.recv_timeout(Duration::from_secs(10));
+        }
+    }
+}
+
+/// A loopback address that nobody listens on now.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

@@ -1,0 +1,95 @@
+//! `cargo xtask demo`: the whole of connlog on one machine, with traffic that looks like a day of a real fleet.
+
+mod agent;
+mod api;
+mod check;
+mod directory;
+mod ledger;
+mod proxy;
+mod services;
+mod sessions;
+mod traffic;
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::api::Api;
+use self::directory::Directory;
+use self::ledger::Ledger;
+use self::services::Services;
+use self::traffic::Traffic;
+use crate::install;
+
+/// How often the live summary is renewed.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Runs the demo, until Ctrl-C or until it is checked.
+pub(crate) fn run(check: bool, seconds: u64) -> Result<()> {
+    install::postgresql()?;
+    services::build()?;
+    tokio::runtime::Runtime::new()?.block_on(demo(check, seconds))
+}
+
+async fn demo(check: bool, seconds: u64) -> Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let directory = Directory::sample();
+    let mut services = Services::start(&directory)?;
+    let ledger = Ledger::default();
+    let traffic = Traffic::start(&directory, &services, &ledger)?;
+    let api = Api::new(services.query, services.auditor_token.clone());
+    announce(&services, &directory);
+    let ends = check.then(|| Instant::now() + Duration::from_secs(seconds));
+    let interrupted = loop {
+        tokio::select! {
+            () = tokio::time::sleep(SUMMARY_INTERVAL) => {}
+            _ = interrupt.recv() => break true,
+            _ = terminate.recv() => break true,
+        }
+        summarize(&api, &ledger).await?;
+        if ends.is_some_and(|ends| Instant::now() >= ends) {
+            break false;
+        }
+    };
+    println!();
+    if interrupted {
+        println!("stopping");
+    }
+    traffic.quiesce().await?;
+    let outcome = if check && !interrupted { check::check(&api, &ledger, &directory, &services).await } else { Ok(()) };
+    traffic.stop().await;
+    services.stop()?;
+    println!("stopped; nothing is left running");
+    outcome
+}
+
+fn announce(services: &Services, directory: &Directory) {
+    let base = format!("http://{}", services.query);
+    println!();
+    println!("  REST API      {base}/api/v2/connectionlog");
+    println!("  gRPC ingest   {}", services.ingest);
+    println!("  metrics       http://{}/metrics, http://{}/metrics", services.ingest_admin, services.query_admin);
+    println!("  database      {}", services.database_url);
+    println!("  service logs  {}", services.service_log.display());
+    println!("  auditor       {} (token below; `me` is {0})", directory.auditor());
+    println!();
+    let header = format!("-H 'Coder-Session-Token: {}'", services.auditor_token);
+    for query in ["limit=3", "q=type:vscode+status:ongoing&limit=3", "q=method:tunnel+username:me&limit=3"] {
+        println!("  curl -s {header} '{base}/api/v2/connectionlog?{query}'");
+    }
+    println!();
+}
+
+async fn summarize(api: &Api, ledger: &Ledger) -> Result<()> {
+    let (all, ongoing) = (api.count("").await?, api.count("status:ongoing").await?);
+    let line = format!("sent {} events, acknowledged {}; the log has {all} entries, {ongoing} ongoing", ledger.sent(), ledger.acknowledged());
+    let mut out = std::io::stdout();
+    if out.is_terminal() {
+        write!(out, "\r\x1b[K{line}")?;
+    } else {
+        writeln!(out, "{line}")?;
+    }
+    Ok(out.flush()?)
+}

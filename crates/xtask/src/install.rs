@@ -1,0 +1,48 @@
+//! Installs what a fresh Debian or Ubuntu lacks, saying what and why first.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+
+/// Where Debian's PostgreSQL packages read whether to make a cluster when they are installed.
+const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/connlog.conf";
+
+/// Installs PostgreSQL's server programs if there are none. No cluster is made: nothing listens on port 5432 afterwards.
+pub(crate) fn postgresql() -> Result<()> {
+    if has_server_programs() {
+        return Ok(());
+    }
+    println!("PostgreSQL's server programs are not installed. connlog stores its log in PostgreSQL; the demo and the tests");
+    println!("start a private server of their own. Installing Debian's package `postgresql`, without its default cluster.");
+    as_root("mkdir", &["-p", "/etc/postgresql-common/createcluster.d"])?;
+    let local = std::env::temp_dir().join(format!("connlog-createcluster-{}", std::process::id()));
+    fs::write(&local, "# A private server is started by connlog's tests; none is needed on port 5432.\ncreate_main_cluster = false\n")?;
+    as_root("cp", &[&local.to_string_lossy(), CREATE_CLUSTER])?;
+    fs::remove_file(&local)?;
+    as_root("apt-get", &["update", "-q"])?;
+    as_root("env", &["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qy", "--no-install-recommends", "postgresql"])?;
+    if has_server_programs() { Ok(()) } else { bail!("PostgreSQL is still missing after its installation") }
+}
+
+fn has_server_programs() -> bool {
+    let in_debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().any(|entry| entry.path().join("bin/postgres").exists());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    in_debian || std::env::split_paths(&path).any(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+}
+
+fn as_root(program: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = if geteuid().is_root() {
+        Command::new(program)
+    } else if Path::new("/usr/bin/sudo").exists() {
+        let mut command = Command::new("sudo");
+        command.arg(program);
+        command
+    } else {
+        bail!("installing needs root or sudo; run `apt-get install postgresql` as root");
+    };
+    let status = command.args(arguments).status().with_context(|| format!("cannot run {program}"))?;
+    if status.success() { Ok(()) } else { bail!("`{program} {}` failed", arguments.join(" ")) }
+}

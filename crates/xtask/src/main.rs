@@ -1,0 +1,50 @@
+//! `cargo xtask`: the commands that a developer needs, and that CI runs.
+
+mod demo;
+mod install;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// connlog's development commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs everything on a private PostgreSQL, with simulated agents and a proxy, until Ctrl-C.
+    Demo {
+        /// Drives traffic for a while, checks what the log says of it, purges, and exits with 0 or 1.
+        #[arg(long)]
+        check: bool,
+        /// How long --check drives live traffic.
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        seconds: u64,
+    },
+    /// Installs what the tests need and runs all checks: format, lints, docs, tests, the demo's check.
+    Test {
+        /// Also what takes longer: every schedule of the explorer, long soaks.
+        #[arg(long)]
+        full: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Demo { check, seconds } => demo::run(check, seconds),
+        Command::Test { full } => test::run(full),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `cargo xtask test`: every check, in the order in which they fail fastest.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use connlog_testkit::database::SERVER_VARIABLE;
+use connlog_testkit::postgres::{Options, PostgresServer};
+
+use crate::install;
+
+/// Asks tests for everything that they can do, however long it takes.
+const FULL_VARIABLE: &str = "CONNLOG_TEST_FULL";
+
+/// Runs all checks.
+pub(crate) fn run(full: bool) -> Result<()> {
+    install::postgresql()?;
+    step("format", cargo(&["fmt", "--all", "--check"]))?;
+    step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    let mut docs = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    step("documentation", docs)?;
+    step("build", cargo(&["build", "--workspace", "--bins", "--locked"]))?;
+    // One server for all test programs, unless the caller names one.
+    let server = match std::env::var(SERVER_VARIABLE) {
+        Ok(_) => None,
+        Err(_) => Some(PostgresServer::start(Options::for_tests())?),
+    };
+    let mut tests = cargo(&["test", "--workspace", "--locked"]);
+    if let Some(server) = &server {
+        tests.env(SERVER_VARIABLE, server.url("postgres"));
+    }
+    if full {
+        tests.env(FULL_VARIABLE, "1");
+    }
+    step("tests", tests)?;
+    drop(server);
+    step("demo", cargo(&["xtask", "demo", "--check"]))
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments);
+    command
+}
+
+fn step(name: &str, mut command: Command) -> Result<()> {
+    println!("== {name}");
+    let began = Instant::now();
+    let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    if !status.success() {
+        bail!("{name} failed");
+    }
+    println!("== {name}: {:.0} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
