@@ -99,11 +99,12 @@ async fn list(store: &Store) -> anyhow::Result<()> {
             (None, None) => "no expiry".to_owned(),
         };
         let user = token.user_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
-        let created = rfc3339(token.created_at.to_utc() - TimeDelta::nanoseconds(i64::from(token.created_at.timestamp_subsec_nanos())));
-        let organizations = token.organizations.map_or_else(
-            || "all".to_owned(),
-            |ids| ids.iter().map(Uuid::to_string).collect::<Vec<_>>().join(","),
+        let created = rfc3339(
+            token.created_at.to_utc() - TimeDelta::nanoseconds(i64::from(token.created_at.timestamp_subsec_nanos())),
         );
+        let organizations = token
+            .organizations
+            .map_or_else(|| "all".to_owned(), |ids| ids.iter().map(Uuid::to_string).collect::<Vec<_>>().join(","));
         println!("{}  {:8}  {user:36}  {created:20}  {state:20}  {organizations}", token.id, token.role.as_str());
     }
     Ok(())

@@ -64,12 +64,18 @@ impl Authenticator {
     pub async fn directory_keeper<T>(&self, request: &Request<T>) -> Result<Arc<ApiToken>, Status> {
         match self.caller(request.metadata()).await? {
             Caller::Api(token) if token.role.may_keep_directory() && token.organizations.is_none() => Ok(token),
-            _ => Err(Status::permission_denied("this call needs a token of role admin that is not limited to organizations")),
+            _ => Err(Status::permission_denied(
+                "this call needs a token of role admin that is not limited to organizations",
+            )),
         }
     }
 
     /// The agent that a reporter names, if the directory knows the workspace.
-    pub async fn agent_by_name(&self, workspace_id: Uuid, name: &str) -> Result<Option<Arc<AgentIdentity>>, Arc<StoreError>> {
+    pub async fn agent_by_name(
+        &self,
+        workspace_id: Uuid,
+        name: &str,
+    ) -> Result<Option<Arc<AgentIdentity>>, Arc<StoreError>> {
         let load = async { self.store.agent_by_name(workspace_id, name).await };
         self.agents.try_get_with((workspace_id, name.to_owned()), load).await
     }

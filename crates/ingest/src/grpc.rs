@@ -14,15 +14,16 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::parse::Invalid;
 
-/// When a caller that was told UNAVAILABLE or RESOURCE_EXHAUSTED should try again.
+/// When a caller that was told UNAVAILABLE or `RESOURCE_EXHAUSTED` should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The status of an error of the store. What is not the caller's to know is logged here, once.
 pub fn status(error: &StoreError) -> Status {
     match error {
-        StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::MissingDay(_) | StoreError::LockTimeout(_) => {
-            unavailable("the log is not available; nothing was acknowledged")
-        }
+        StoreError::Unavailable(_)
+        | StoreError::Conflict(_)
+        | StoreError::MissingDay(_)
+        | StoreError::LockTimeout(_) => unavailable("the log is not available; nothing was acknowledged"),
         StoreError::Invalid(reason) => Status::invalid_argument(reason.clone()),
         _ => {
             tracing::error!(error = error as &dyn std::error::Error, "a call failed");
@@ -42,7 +43,7 @@ pub fn unavailable(message: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
 }
 
-/// RESOURCE_EXHAUSTED, with a hint when to try again.
+/// `RESOURCE_EXHAUSTED`, with a hint when to try again.
 pub fn overloaded() -> Status {
     let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
     Status::with_error_details(Code::ResourceExhausted, "too many events are waiting to be committed", details)

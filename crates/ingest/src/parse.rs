@@ -56,7 +56,10 @@ impl Span {
         let parsed = nanos.and_then(|nanos| DateTime::from_timestamp(time.seconds, nanos)).map(truncate_to_micros);
         let time = parsed.ok_or_else(|| Invalid::new(field, "is not a time"))?;
         if time < self.earliest {
-            return Err(Invalid::new(field, format!("lies before {}, the earliest accepted time", rfc3339(self.earliest))));
+            return Err(Invalid::new(
+                field,
+                format!("lies before {}, the earliest accepted time", rfc3339(self.earliest)),
+            ));
         }
         if time > self.now + MAX_AHEAD {
             return Err(Invalid::new(field, "lies more than 24 hours in the future"));
@@ -67,7 +70,8 @@ impl Span {
 
 /// A 16-byte id that is not nil.
 pub fn required_id(field: &'static str, bytes: &[u8]) -> Result<Uuid, Invalid> {
-    let id = Uuid::from_slice(bytes).map_err(|_| Invalid::new(field, format!("has {} bytes instead of 16", bytes.len())))?;
+    let id =
+        Uuid::from_slice(bytes).map_err(|_| Invalid::new(field, format!("has {} bytes instead of 16", bytes.len())))?;
     if id.is_nil() { Err(Invalid::new(field, "is nil")) } else { Ok(id) }
 }
 

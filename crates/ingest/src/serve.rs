@@ -40,7 +40,12 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs the service until `shutdown`. Returns whether it ended well.
-pub async fn run(config: Config, listener: TcpListener, admin_listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<bool> {
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    shutdown: Shutdown,
+) -> anyhow::Result<bool> {
     let writers = usize::try_from(config.writers).unwrap_or(1);
     let store = Store::new(&StoreConfig::new(&config.database_url, "connlog-ingest", writers + OTHER_CONNECTIONS))?;
     schema::check(&store).await.context("cannot start on this database")?;
@@ -56,7 +61,8 @@ pub async fn run(config: Config, listener: TcpListener, admin_listener: TcpListe
         let (store, committer, shutdown) = (store.clone(), committer.clone(), shutdown.clone());
         async move {
             while !shutdown.has_begun() {
-                metrics::gauge!("connlog_ingest_queued_events").set(u32::try_from(committer.queued_events()).unwrap_or(u32::MAX));
+                metrics::gauge!("connlog_ingest_queued_events")
+                    .set(u32::try_from(committer.queued_events()).unwrap_or(u32::MAX));
                 if store.ping().await.is_ok() {
                     health_reporter.set_serving::<ConnectionLogServer<ConnectionLogService>>().await;
                 } else {
@@ -78,7 +84,8 @@ pub async fn run(config: Config, listener: TcpListener, admin_listener: TcpListe
         max_event_age: config.max_event_age,
         commit_timeout: std_duration(config.commit_timeout),
     };
-    let reports = Reports { authenticator: authenticator.clone(), calls: calls.clone(), max_events: config.max_batch_events };
+    let reports =
+        Reports { authenticator: authenticator.clone(), calls: calls.clone(), max_events: config.max_batch_events };
     let streams = Streams {
         store: store.clone(),
         committer,
@@ -129,7 +136,9 @@ fn readiness(store: Store) -> Readiness {
     })
 }
 
-fn reflection() -> anyhow::Result<tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>> {
+fn reflection() -> anyhow::Result<
+    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+> {
     Ok(tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(connlog_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

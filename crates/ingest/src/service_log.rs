@@ -47,7 +47,9 @@ impl ServiceLog {
         for (format, path) in [(Format::Json, json), (Format::Human, human)] {
             let Some(path) = path else { continue };
             let opened = File::options().create(true).append(true).open(path).await;
-            let file = opened.map_err(|error| io::Error::new(error.kind(), format!("cannot open the service log {}: {error}", path.display())))?;
+            let file = opened.map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot open the service log {}: {error}", path.display()))
+            })?;
             targets.push(Target { format, file: Mutex::new(file) });
         }
         Ok(Self { targets, logged: Cache::new(REMEMBERED_EVENTS) })
@@ -93,7 +95,13 @@ impl ServiceLog {
 }
 
 fn emit(request_id: Uuid, event: &Event, now: Timestamp) -> Entry<'_> {
-    Entry { logged_at: now, caller: concat!(file!(), ":", line!()), func: concat!(module_path!(), "::emit"), request_id, event }
+    Entry {
+        logged_at: now,
+        caller: concat!(file!(), ":", line!()),
+        func: concat!(module_path!(), "::emit"),
+        request_id,
+        event,
+    }
 }
 
 /// What makes two deliveries the same event. A time of receipt differs with each delivery, so it does not count.

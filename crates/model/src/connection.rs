@@ -154,7 +154,11 @@ impl Connection {
             self.client_session_id.as_ref().map(|ranked| ranked.rank),
             self.user_id.as_ref().map(|ranked| ranked.rank),
         ];
-        if ranks.iter().flatten().all(|&rank| rank == usual) { None } else { Some(ranks.map(Option::unwrap_or_default)) }
+        if ranks.iter().flatten().all(|&rank| rank == usual) {
+            None
+        } else {
+            Some(ranks.map(Option::unwrap_or_default))
+        }
     }
 }
 
@@ -179,8 +183,12 @@ fn merge_ends(a: Option<End>, b: Option<End>) -> Option<End> {
         (a, b) => return a.or(b),
     };
     let a_wins = match (&a, &b) {
-        (Real { time: t, outcome: o }, Real { time: u, outcome: p }) => (t, o) <= (u, p),
-        (Inferred { time: t, reason: r }, Inferred { time: u, reason: s }) => (t, r) <= (u, s),
+        (Real { time, outcome }, Real { time: other_time, outcome: other_outcome }) => {
+            (time, outcome) <= (other_time, other_outcome)
+        }
+        (Inferred { time, reason }, Inferred { time: other_time, reason: other_reason }) => {
+            (time, reason) <= (other_time, other_reason)
+        }
         (Real { .. }, Inferred { .. }) => true,
         (Inferred { .. }, Real { .. }) => false,
     };

@@ -35,9 +35,7 @@ impl FromStr for Retention {
 
 /// Parses a duration of the grammar of this module. The range is that of 64-bit nanoseconds, some 292 years.
 pub fn parse_duration(text: &str) -> Result<TimeDelta, InvalidDuration> {
-    parse_nanos(text)
-        .map(TimeDelta::nanoseconds)
-        .map_err(|cause| InvalidDuration { text: text.to_owned(), cause })
+    parse_nanos(text).map(TimeDelta::nanoseconds).map_err(|cause| InvalidDuration { text: text.to_owned(), cause })
 }
 
 fn parse_nanos(text: &str) -> Result<i64, &'static str> {
@@ -89,7 +87,8 @@ fn scaled(number: &str, unit: i128) -> Result<i128, &'static str> {
     if fraction.contains('.') {
         return Err("a number has two points");
     }
-    let parse = |digits: &str| if digits.is_empty() { Ok(0) } else { digits.parse::<i128>().map_err(|_| "it is too long") };
+    let parse =
+        |digits: &str| if digits.is_empty() { Ok(0) } else { digits.parse::<i128>().map_err(|_| "it is too long") };
     // Digits beyond the fifteenth are below a nanosecond for every unit up to a week.
     let fraction = &fraction[..fraction.len().min(15)];
     let scale = 10_i128.pow(u32::try_from(fraction.len()).unwrap_or(15));
@@ -126,7 +125,9 @@ mod tests {
         ] {
             assert_eq!(parse_duration(text), Ok(TimeDelta::seconds(seconds)), "{text}");
         }
-        for (text, nanos) in [("1ns", 1), ("1us", 1_000), ("1µs", 1_000), ("1μs", 1_000), ("1.5ms", 1_500_000), ("0.1ns", 0)] {
+        for (text, nanos) in
+            [("1ns", 1), ("1us", 1_000), ("1µs", 1_000), ("1μs", 1_000), ("1.5ms", 1_500_000), ("0.1ns", 0)]
+        {
             assert_eq!(parse_duration(text), Ok(TimeDelta::nanoseconds(nanos)), "{text}");
         }
     }
@@ -134,8 +135,27 @@ mod tests {
     #[test]
     fn everything_else_is_refused() {
         for text in [
-            "", "90", "d", "1 d", " 1d", "1d ", "1mo", "1M", "1y", "1.5.5d", ".d", "-", "+", "--1d", "1d-1h", "1e3s", "300y",
-            "99999999999999999999999999999999999999999w", "200000w", "９d", "ninety days",
+            "",
+            "90",
+            "d",
+            "1 d",
+            " 1d",
+            "1d ",
+            "1mo",
+            "1M",
+            "1y",
+            "1.5.5d",
+            ".d",
+            "-",
+            "+",
+            "--1d",
+            "1d-1h",
+            "1e3s",
+            "300y",
+            "99999999999999999999999999999999999999999w",
+            "200000w",
+            "９d",
+            "ninety days",
         ] {
             assert!(parse_duration(text).is_err(), "{text:?}");
         }

@@ -33,7 +33,11 @@ async fn purge(settings: &Settings) -> anyhow::Result<Summary> {
 }
 
 fn report(summary: &Summary, json: bool) -> ExitCode {
-    if json { println!("{}", serde_json::json!(summary)) } else { println!("{summary}") }
+    if json {
+        println!("{}", serde_json::json!(summary));
+    } else {
+        println!("{summary}");
+    }
     let done = matches!(summary.outcome, Outcome::Complete | Outcome::KeptForever | Outcome::DryRun);
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

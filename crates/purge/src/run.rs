@@ -68,7 +68,7 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
         Ok(()) if shutdown.has_begun() => Outcome::Interrupted,
         Ok(()) | Err(_) => Outcome::Incomplete,
     };
-    run.outcome = outcome.as_str().to_owned();
+    outcome.as_str().clone_into(&mut run.outcome);
     run.error = worked.as_ref().err().map(chain);
     run.finished_at = truncate_to_micros(Utc::now());
     store.record_purge_run(&run).await?;
@@ -94,7 +94,8 @@ impl Purge<'_> {
             if self.shutdown.has_begun() {
                 break;
             }
-            let whole = day.succ_opt().is_some_and(|next| next.and_time(chrono::NaiveTime::MIN).and_utc() <= self.cutoff);
+            let whole =
+                day.succ_opt().is_some_and(|next| next.and_time(chrono::NaiveTime::MIN).and_utc() <= self.cutoff);
             if !(whole && self.drop_day(day, removed).await?) {
                 self.trim(day, removed).await?;
             }
@@ -181,7 +182,8 @@ impl Purge<'_> {
 
     /// What a run would remove now.
     async fn due(&self) -> Result<Removed, StoreError> {
-        let mut due = Removed { open_removed: self.store.due_open(self.cutoff, self.live_since).await?, ..Removed::default() };
+        let mut due =
+            Removed { open_removed: self.store.due_open(self.cutoff, self.live_since).await?, ..Removed::default() };
         for day in self.store.days_before(self.cutoff).await? {
             let rows = self.store.rows_in_day(day, self.cutoff).await?;
             if day.succ_opt().is_some_and(|next| next.and_time(chrono::NaiveTime::MIN).and_utc() <= self.cutoff) {

@@ -39,16 +39,16 @@ impl Authenticator {
     }
 
     async fn recognize(&self, headers: &HeaderMap) -> Result<Arc<ApiToken>, ApiError> {
-        let token = bearer(headers)
-            .ok_or_else(|| ApiError::unauthorized("Send a token as `Coder-Session-Token` or `Authorization: Bearer`."))?;
+        let token = bearer(headers).ok_or_else(|| {
+            ApiError::unauthorized("Send a token as `Coder-Session-Token` or `Authorization: Bearer`.")
+        })?;
         let sha256 = tokens::digest(token);
-        let token = match self.tokens.get(&sha256).await {
-            Some(token) => token,
-            None => {
-                let token = self.store.api_token(&sha256, self.clock.now()).await?.map(Arc::new);
-                self.tokens.insert(sha256, token.clone()).await;
-                token
-            }
+        let token = if let Some(token) = self.tokens.get(&sha256).await {
+            token
+        } else {
+            let token = self.store.api_token(&sha256, self.clock.now()).await?.map(Arc::new);
+            self.tokens.insert(sha256, token.clone()).await;
+            token
         };
         let now = self.clock.now();
         token

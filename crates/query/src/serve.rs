@@ -32,7 +32,12 @@ pub struct Service {
 }
 
 /// Runs the service until `shutdown`. Returns whether it ended well.
-pub async fn run(config: Config, listener: TcpListener, admin_listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<bool> {
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    shutdown: Shutdown,
+) -> anyhow::Result<bool> {
     let store = Store::new(&StoreConfig::new(&config.database_url, "connlog-query", usize::from(config.connections)))?;
     schema::check(&store).await.context("cannot start on this database")?;
     let metrics = telemetry::metrics();
@@ -54,7 +59,8 @@ pub async fn run(config: Config, listener: TcpListener, admin_listener: TcpListe
     shutdown.spawn("HTTP listener", {
         let shutdown = shutdown.clone();
         async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.begun().await }).await;
+            let served =
+                axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.begun().await }).await;
             if let Err(error) = served {
                 tracing::error!(%error, "the HTTP listener failed");
             }
@@ -73,9 +79,11 @@ fn readiness(store: Store) -> Readiness {
 
 async fn measure(request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let path = request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let path =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
     let response = next.run(request).await;
     let status = response.status().as_u16().to_string();
-    metrics::histogram!("connlog_query_request_seconds", "endpoint" => path, "status" => status).record(began.elapsed().as_secs_f64());
+    metrics::histogram!("connlog_query_request_seconds", "endpoint" => path, "status" => status)
+        .record(began.elapsed().as_secs_f64());
     response
 }

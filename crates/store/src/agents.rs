@@ -26,7 +26,11 @@ ORDER BY a.deleted, a.id LIMIT 1";
 
 impl Store {
     /// The agent that bears the token with this SHA-256, unless it has expired.
-    pub async fn agent_by_token(&self, sha256: &[u8], now: Timestamp) -> Result<Option<Arc<AgentIdentity>>, StoreError> {
+    pub async fn agent_by_token(
+        &self,
+        sha256: &[u8],
+        now: Timestamp,
+    ) -> Result<Option<Arc<AgentIdentity>>, StoreError> {
         let client = self.client().await?;
         let statement = client.prepare_cached(BY_TOKEN).await?;
         client.query_opt(&statement, &[&sha256, &now]).await?.as_ref().map(identity).transpose()
@@ -34,7 +38,11 @@ impl Store {
 
     /// The agent of that name in a workspace that the directory knows. An agent that the directory does not know is
     /// taken at its word; its id is absent.
-    pub async fn agent_by_name(&self, workspace_id: Uuid, name: &str) -> Result<Option<Arc<AgentIdentity>>, StoreError> {
+    pub async fn agent_by_name(
+        &self,
+        workspace_id: Uuid,
+        name: &str,
+    ) -> Result<Option<Arc<AgentIdentity>>, StoreError> {
         let client = self.client().await?;
         let statement = client.prepare_cached(BY_NAME).await?;
         client.query_opt(&statement, &[&workspace_id, &name]).await?.as_ref().map(identity).transpose()

@@ -118,7 +118,8 @@ impl Store {
     /// The id of the user of that name, in any case; deleted users do not match.
     pub async fn user_id(&self, username: &str) -> Result<Option<Uuid>, StoreError> {
         let client = self.client().await?;
-        let sql = "-- user_id\nSELECT id FROM users WHERE lower(username) = lower($1) AND NOT deleted ORDER BY id LIMIT 1";
+        let sql =
+            "-- user_id\nSELECT id FROM users WHERE lower(username) = lower($1) AND NOT deleted ORDER BY id LIMIT 1";
         Ok(client.query_opt(sql, &[&username]).await?.map(|row| row.try_get(0)).transpose()?)
     }
 

@@ -58,7 +58,11 @@ impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(code) = error.code() else {
             // Encoding errors have no code either, but they are not a matter of the connection.
-            return if error.is_closed() || is_io(&error) { Self::Unavailable(error.into()) } else { Self::Database(error) };
+            return if error.is_closed() || is_io(&error) {
+                Self::Unavailable(error.into())
+            } else {
+                Self::Database(error)
+            };
         };
         match code {
             &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict(error),

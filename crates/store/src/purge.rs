@@ -148,7 +148,13 @@ impl Store {
         let (mut deltas, mut trimmed) = (Deltas::default(), 0);
         for row in query(&transaction, TRIM, &[&start_of(day), &end, &limit]).await? {
             let entries: i64 = row.try_get("entries")?;
-            deltas.add_row(day, row.try_get("organization_id")?, row.try_get("method")?, row.try_get("app_name")?, -entries);
+            deltas.add_row(
+                day,
+                row.try_get("organization_id")?,
+                row.try_get("method")?,
+                row.try_get("app_name")?,
+                -entries,
+            );
             trimmed += entries;
         }
         counts::add(&transaction, &deltas, SHARD).await?;

@@ -86,7 +86,10 @@ impl Store {
     }
 }
 
-pub(crate) async fn insert_rejected(transaction: &Transaction<'_>, letters: &[RejectedRecord]) -> Result<(), StoreError> {
+pub(crate) async fn insert_rejected(
+    transaction: &Transaction<'_>,
+    letters: &[RejectedRecord],
+) -> Result<(), StoreError> {
     // In the order of the ids, so that two replays of the same letters cannot deadlock.
     let mut letters: Vec<&RejectedRecord> = letters.iter().collect();
     letters.sort_by_key(|letter| letter.id);

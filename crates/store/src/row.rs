@@ -224,9 +224,6 @@ fn common(row: &Row) -> Result<Connection, StoreError> {
             .ok_or_else(|| StoreError::Inconsistent(format!("connection {id} has unreadable attribute ranks")))?,
         None => [connect_time.timestamp_micros(); 5],
     };
-    fn ranked<T>(value: Option<T>, rank: i64) -> Option<Ranked<T>> {
-        value.map(|value| Ranked { rank, value })
-    }
     Ok(Connection {
         id,
         connection_id: row.try_get("connection_id")?,
@@ -249,6 +246,10 @@ fn common(row: &Row) -> Result<Connection, StoreError> {
         user_id: ranked(row.try_get("user_id")?, ranks[4]),
         end: None,
     })
+}
+
+fn ranked<T>(value: Option<T>, rank: i64) -> Option<Ranked<T>> {
+    value.map(|value| Ranked { rank, value })
 }
 
 fn encode_ranks(ranks: [i64; 5]) -> Vec<u8> {

@@ -16,13 +16,13 @@ pub async fn migrate(store: &Store) -> Result<Vec<i32>, StoreError> {
     let outcome = migrations::runner().run_async(&mut **client).await;
     client.batch_execute("-- unlock_migrations\nSELECT pg_advisory_unlock(x'636f6e6e'::int, 5)").await?;
     let report = outcome.map_err(|error| StoreError::Invalid(format!("a migration failed: {error}")))?;
-    Ok(report.applied_migrations().iter().map(|migration| i32::try_from(migration.version()).unwrap_or(i32::MAX)).collect())
+    Ok(report.applied_migrations().iter().map(refinery::Migration::version).collect())
 }
 
 /// The newest version that this program knows.
 pub fn known_version() -> i32 {
     let newest = migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
-    newest.and_then(|version| i32::try_from(version).ok()).unwrap_or(0)
+    newest.unwrap_or(0)
 }
 
 /// Refuses a schema that is older or newer than the one this program knows.

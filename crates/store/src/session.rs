@@ -54,7 +54,8 @@ pub struct Store {
 impl Store {
     /// Prepares the pool. No connection is made yet.
     pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
-        let mut postgres = tokio_postgres::Config::from_str(&config.url).map_err(|error| StoreError::Url(error.to_string()))?;
+        let mut postgres =
+            tokio_postgres::Config::from_str(&config.url).map_err(|error| StoreError::Url(error.to_string()))?;
         postgres.application_name(&config.application_name);
         postgres.connect_timeout(config.connect_timeout);
         // Partitions are pruned while planning only if the bounds are known: a generic plan would lock every one of them.

@@ -40,8 +40,7 @@ pub fn digest(token: &str) -> Vec<u8> {
 /// Makes a new secret of 256 random bits.
 pub fn generate() -> String {
     let bits: [u8; 32] = rand::random();
-    let hex: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{TOKEN_PREFIX}{hex}")
+    format!("{TOKEN_PREFIX}{}", hex::encode(bits))
 }
 
 const COLUMNS: &str = "id, role, user_id, organizations, created_at, expires_at, revoked_at";

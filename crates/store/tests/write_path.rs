@@ -1,5 +1,7 @@
 //! The write path on a real database: what single batches do.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use chrono::{TimeDelta, Utc};
 use connlog_model::clock::{Timestamp, truncate_to_micros};
 use connlog_model::event::{Action, Event, Outcome};

@@ -87,7 +87,8 @@ async fn make_template(admin: &Client, server_url: &str, name: &str) -> Result<(
 
 /// Connects, and drives the connection in the background.
 pub async fn connect(url: &str) -> Result<Client> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.context("cannot connect to the test server")?;
+    let (client, connection) =
+        tokio_postgres::connect(url, NoTls).await.context("cannot connect to the test server")?;
     tokio::spawn(async move {
         // Tests stop servers on purpose; the client reports what it notices.
         let _ended = connection.await;
@@ -97,8 +98,10 @@ pub async fn connect(url: &str) -> Result<Client> {
 
 fn with_database(server_url: &str, name: &str) -> Result<String> {
     tokio_postgres::Config::from_str(server_url)?;
-    let (base, query) = server_url.split_once('?').map_or((server_url, String::new()), |(base, query)| (base, format!("?{query}")));
-    let authority = base.rfind('/').filter(|at| *at > base.find("//").map_or(0, |start| start + 1)).unwrap_or(base.len());
+    let (base, query) =
+        server_url.split_once('?').map_or((server_url, String::new()), |(base, query)| (base, format!("?{query}")));
+    let authority =
+        base.rfind('/').filter(|at| *at > base.find("//").map_or(0, |start| start + 1)).unwrap_or(base.len());
     Ok(format!("{}/{name}{query}", &base[..authority]))
 }
 

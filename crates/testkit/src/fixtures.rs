@@ -75,7 +75,8 @@ pub fn site(number: u128, organization: u128) -> Site {
             deleted: false,
         },
     ];
-    let workspace = Workspace { organization_id, owner_id, workspace_id, workspace_name: format!("workspace-{number}") };
+    let workspace =
+        Workspace { organization_id, owner_id, workspace_id, workspace_name: format!("workspace-{number}") };
     let agent = AgentIdentity { agent_id: Some(agent_id), agent_name: "main".to_owned(), workspace };
     Site { agent: Arc::new(agent), token, directory }
 }
@@ -89,8 +90,15 @@ pub async fn api_token(
     now: Timestamp,
 ) -> Result<String, StoreError> {
     let secret = tokens::generate();
-    let token =
-        ApiToken { id: Uuid::new_v4(), role, user_id, organizations, created_at: now, expires_at: None, revoked_at: None };
+    let token = ApiToken {
+        id: Uuid::new_v4(),
+        role,
+        user_id,
+        organizations,
+        created_at: now,
+        expires_at: None,
+        revoked_at: None,
+    };
     store.create_token(&token, &tokens::digest(&secret)).await?;
     Ok(secret)
 }

@@ -16,7 +16,7 @@ use crate::process::{Process, free_address};
 /// The account that the server runs as if the caller is root, which PostgreSQL refuses.
 const UNPRIVILEGED: &str = "postgres";
 /// How long the server may take to start or stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How a private server is set up.
 #[derive(Debug, Clone)]
@@ -103,7 +103,8 @@ impl PostgresServer {
 
     fn initialize(&self) -> Result<()> {
         let owner = if geteuid().is_root() {
-            let user = User::from_name(UNPRIVILEGED)?.context("there is no user postgres; install Debian's postgresql")?;
+            let user =
+                User::from_name(UNPRIVILEGED)?.context("there is no user postgres; install Debian's postgresql")?;
             std::os::unix::fs::chown(&self.data, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
             Some(user)
         } else {
@@ -147,7 +148,11 @@ impl PostgresServer {
     fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            let ready = self.command("pg_isready", false).args(["-q", "-h", "127.0.0.1", "-p"]).arg(self.port.to_string()).status()?;
+            let ready = self
+                .command("pg_isready", false)
+                .args(["-q", "-h", "127.0.0.1", "-p"])
+                .arg(self.port.to_string())
+                .status()?;
             if ready.success() {
                 return Ok(());
             }
@@ -245,7 +250,10 @@ fn can_enter(path: &Path) -> bool {
 fn remove_abandoned(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.strip_prefix("pg-")).and_then(|rest| rest.split('-').next()?.parse().ok());
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("pg-"))
+            .and_then(|rest| rest.split('-').next()?.parse().ok());
         if let Some(owner) = owner
             && entry.path().is_dir()
             && kill(Pid::from_raw(owner), None).is_err()

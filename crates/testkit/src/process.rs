@@ -41,7 +41,7 @@ impl Process {
         let (exit_sender, exit) = mpsc::channel();
         std::thread::spawn(move || {
             let child: std::io::Result<Child> = command.spawn();
-            let id = child.as_ref().map(Child::id).map_err(|error| error.to_string());
+            let id = child.as_ref().map(Child::id).map_err(std::string::ToString::to_string);
             let _nobody_waits_if_the_caller_is_gone = spawned_sender.send(id);
             if let Ok(mut child) = child
                 && let Ok(status) = child.wait()
@@ -78,7 +78,10 @@ impl Process {
         if let Some(status) = self.ended {
             return Ok(status);
         }
-        let status = self.exit.recv_timeout(patience).with_context(|| format!("{} did not end within {patience:?}", self.name))?;
+        let status = self
+            .exit
+            .recv_timeout(patience)
+            .with_context(|| format!("{} did not end within {patience:?}", self.name))?;
         self.ended = Some(status);
         Ok(status)
     }

@@ -38,7 +38,7 @@ async fn demo(check: bool, seconds: u64) -> Result<()> {
     let directory = Directory::sample();
     let mut services = Services::start(&directory)?;
     let ledger = Ledger::default();
-    let traffic = Traffic::start(&directory, &services, &ledger)?;
+    let traffic = Traffic::start(&directory, &services, &ledger);
     let api = Api::new(services.query, services.auditor_token.clone());
     announce(&services, &directory);
     let ends = check.then(|| Instant::now() + Duration::from_secs(seconds));
@@ -84,7 +84,11 @@ fn announce(services: &Services, directory: &Directory) {
 
 async fn summarize(api: &Api, ledger: &Ledger) -> Result<()> {
     let (all, ongoing) = (api.count("").await?, api.count("status:ongoing").await?);
-    let line = format!("sent {} events, acknowledged {}; the log has {all} entries, {ongoing} ongoing", ledger.sent(), ledger.acknowledged());
+    let line = format!(
+        "sent {} events, acknowledged {}; the log has {all} entries, {ongoing} ongoing",
+        ledger.sent(),
+        ledger.acknowledged()
+    );
     let mut out = std::io::stdout();
     if out.is_terminal() {
         write!(out, "\r\x1b[K{line}")?;

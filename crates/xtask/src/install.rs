@@ -15,22 +15,37 @@ pub(crate) fn postgresql() -> Result<()> {
     if has_server_programs() {
         return Ok(());
     }
-    println!("PostgreSQL's server programs are not installed. connlog stores its log in PostgreSQL; the demo and the tests");
-    println!("start a private server of their own. Installing Debian's package `postgresql`, without its default cluster.");
+    println!(
+        "PostgreSQL's server programs are not installed. connlog stores its log in PostgreSQL; the demo and the tests"
+    );
+    println!(
+        "start a private server of their own. Installing Debian's package `postgresql`, without its default cluster."
+    );
     as_root("mkdir", &["-p", "/etc/postgresql-common/createcluster.d"])?;
     let local = std::env::temp_dir().join(format!("connlog-createcluster-{}", std::process::id()));
-    fs::write(&local, "# A private server is started by connlog's tests; none is needed on port 5432.\ncreate_main_cluster = false\n")?;
+    fs::write(
+        &local,
+        "# A private server is started by connlog's tests; none is needed on port 5432.\ncreate_main_cluster = false\n",
+    )?;
     as_root("cp", &[&local.to_string_lossy(), CREATE_CLUSTER])?;
     fs::remove_file(&local)?;
     as_root("apt-get", &["update", "-q"])?;
-    as_root("env", &["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qy", "--no-install-recommends", "postgresql"])?;
+    as_root(
+        "env",
+        &["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qy", "--no-install-recommends", "postgresql"],
+    )?;
     if has_server_programs() { Ok(()) } else { bail!("PostgreSQL is still missing after its installation") }
 }
 
 fn has_server_programs() -> bool {
-    let in_debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().any(|entry| entry.path().join("bin/postgres").exists());
+    let in_debian = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| entry.path().join("bin/postgres").exists());
     let path = std::env::var_os("PATH").unwrap_or_default();
-    in_debian || std::env::split_paths(&path).any(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+    in_debian
+        || std::env::split_paths(&path).any(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
 }
 
 fn as_root(program: &str, arguments: &[&str]) -> Result<()> {

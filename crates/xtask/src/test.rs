@@ -47,7 +47,7 @@ fn cargo(arguments: &[&str]) -> Command {
 fn step(name: &str, mut command: Command) -> Result<()> {
     println!("== {name}");
     let began = Instant::now();
-    let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     if !status.success() {
         bail!("{name} failed");
     }

@@ -55,7 +55,9 @@ pub fn letter(
         Sender::Reporter { token_id } => (None, Some(*token_id), None),
     };
     let mut name = Vec::with_capacity(message.len() + 48);
-    for id in [agent_id, token_id, position.map(|(spool_id, _)| spool_id), agent.map(|agent| agent.workspace.workspace_id)] {
+    for id in
+        [agent_id, token_id, position.map(|(spool_id, _)| spool_id), agent.map(|agent| agent.workspace.workspace_id)]
+    {
         name.extend_from_slice(id.unwrap_or_default().as_bytes());
     }
     name.extend_from_slice(&position.map_or(0, |(_, seq)| seq).to_be_bytes());

@@ -48,7 +48,12 @@ impl Writers {
             let writer = Writer { shared: Arc::clone(&shared), shard, receiver, down: Arc::clone(&down) };
             shutdown.spawn("writer", writer.run());
         }
-        Committer { queues, room: Arc::new(Semaphore::new(max_queued_events)), capacity: max_queued_events, database_down }
+        Committer {
+            queues,
+            room: Arc::new(Semaphore::new(max_queued_events)),
+            capacity: max_queued_events,
+            database_down,
+        }
     }
 }
 
@@ -87,13 +92,18 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "a submission was refused; its events are tried one by one");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a submission was refused; its events are tried one by one"
+                );
                 self.take_apart(&mut gathered[0]).await;
                 match self.apply(&gathered).await {
                     Ok(committed) => self.finish(gathered, committed, began).await,
                     // Without its events a submission is only bookkeeping. Its sender is left without an answer and
                     // will send it again.
-                    Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a submission cannot be recorded"),
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "a submission cannot be recorded");
+                    }
                 }
             }
         }
@@ -107,9 +117,21 @@ impl Writer {
         for item in std::mem::take(&mut submission.items) {
             let alone = Batch { events: vec![item.event.clone()], ..Batch::default() };
             if let Err(error) = self.apply_through_outages(&alone).await {
-                tracing::error!(error = &error as &dyn std::error::Error, seq = item.seq, "an event was refused by the database");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    seq = item.seq,
+                    "an event was refused by the database"
+                );
                 let agent = Some(&*item.agent);
-                submission.rejected.push(letter(&submission.sender, item.seq, agent, &item.message, "event", REFUSED, now));
+                submission.rejected.push(letter(
+                    &submission.sender,
+                    item.seq,
+                    agent,
+                    &item.message,
+                    "event",
+                    REFUSED,
+                    now,
+                ));
             } else {
                 kept.push(item);
             }
@@ -132,12 +154,20 @@ impl Writer {
         let mut letters = Vec::new();
         for queued in gathered {
             let submission = &queued.submission;
-            let mut answer = Committed::default();
-            answer.displaced = submission.stamp.as_ref().is_some_and(|stamp| applied.displaced.contains(&stamp.stream_id));
+            let displaced = submission.stamp.as_ref().is_some_and(|stamp| applied.displaced.contains(&stamp.stream_id));
+            let mut answer = Committed { refused: Vec::new(), displaced };
             while let Some(index) = below_floor.next_if(|index| *index < offset + submission.items.len()) {
                 let item = &submission.items[index - offset];
                 let now = self.shared.clock.now();
-                letters.push(letter(&submission.sender, item.seq, Some(&item.agent), &item.message, "timestamp", BELOW_FLOOR, now));
+                letters.push(letter(
+                    &submission.sender,
+                    item.seq,
+                    Some(&item.agent),
+                    &item.message,
+                    "timestamp",
+                    BELOW_FLOOR,
+                    now,
+                ));
                 answer.refused.push((item.seq, "timestamp", BELOW_FLOOR.to_owned()));
             }
             offset += submission.items.len();
@@ -188,26 +218,26 @@ impl Writer {
             }
             tokio::time::sleep(OUTAGE_PAUSE).await;
         }
-        self.count(&gathered, &committed, began);
+        count(&gathered, &committed, began);
         for (queued, answer) in gathered.into_iter().zip(committed) {
             // A sender that is gone will ask again; the replay changes nothing.
             let _gone = queued.answer.send(answer);
         }
     }
+}
 
-    fn count(&self, gathered: &[Queued], committed: &[Committed], began: Instant) {
-        let items: usize = gathered.iter().map(|queued| queued.submission.items.len()).sum();
-        let refused: usize = committed.iter().map(|answer| answer.refused.len()).sum();
-        let rejected: usize = gathered.iter().map(|queued| queued.submission.rejected.len()).sum();
-        let lost: i64 = gathered.iter().flat_map(|queued| &queued.submission.lost).map(|record| record.events).sum();
-        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        metrics::counter!("connlog_ingest_events_total", "outcome" => "committed").increment(count(items - refused));
-        metrics::counter!("connlog_ingest_events_total", "outcome" => "rejected").increment(count(rejected + refused));
-        metrics::counter!("connlog_ingest_events_total", "outcome" => "lost").increment(u64::try_from(lost).unwrap_or(0));
-        #[expect(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 events")]
-        metrics::histogram!("connlog_ingest_batch_events").record(items as f64);
-        metrics::histogram!("connlog_ingest_commit_seconds").record(began.elapsed().as_secs_f64());
-    }
+fn count(gathered: &[Queued], committed: &[Committed], began: Instant) {
+    let items: usize = gathered.iter().map(|queued| queued.submission.items.len()).sum();
+    let refused: usize = committed.iter().map(|answer| answer.refused.len()).sum();
+    let rejected: usize = gathered.iter().map(|queued| queued.submission.rejected.len()).sum();
+    let lost: i64 = gathered.iter().flat_map(|queued| &queued.submission.lost).map(|record| record.events).sum();
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    metrics::counter!("connlog_ingest_events_total", "outcome" => "committed").increment(count(items - refused));
+    metrics::counter!("connlog_ingest_events_total", "outcome" => "rejected").increment(count(rejected + refused));
+    metrics::counter!("connlog_ingest_events_total", "outcome" => "lost").increment(u64::try_from(lost).unwrap_or(0));
+    #[expect(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 events")]
+    metrics::histogram!("connlog_ingest_batch_events").record(items as f64);
+    metrics::histogram!("connlog_ingest_commit_seconds").record(began.elapsed().as_secs_f64());
 }
 
 /// The events of a committed batch that are in the log, each with the call that it came by.

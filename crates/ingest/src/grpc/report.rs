@@ -55,7 +55,15 @@ impl Reports {
                 (agent, parsed) => {
                     let error = parsed.err().unwrap_or_else(|| Invalid::new("workspace_id", UNKNOWN_WORKSPACE));
                     let agent = agent.as_deref();
-                    submission.rejected.push(letter(&submission.sender, seq, agent, &message, error.field, &error.reason, now));
+                    submission.rejected.push(letter(
+                        &submission.sender,
+                        seq,
+                        agent,
+                        &message,
+                        error.field,
+                        &error.reason,
+                        now,
+                    ));
                     rejected.push(v1::Rejection { seq, field: error.field.to_owned(), reason: error.reason });
                 }
             }
@@ -64,9 +72,11 @@ impl Reports {
         // A reporter's batches keep their order: they go to the same writer.
         let committed = self.calls.commit(token.id, submission).await?;
         let accepted = accepted - committed.refused.len();
-        rejected.extend(
-            committed.refused.into_iter().map(|(seq, field, reason)| v1::Rejection { seq, field: field.to_owned(), reason }),
-        );
+        rejected.extend(committed.refused.into_iter().map(|(seq, field, reason)| v1::Rejection {
+            seq,
+            field: field.to_owned(),
+            reason,
+        }));
         rejected.sort_by_key(|rejection| rejection.seq);
         Ok(v1::ReportEventsResponse { accepted: u32::try_from(accepted).unwrap_or(u32::MAX), rejected })
     }
@@ -82,27 +92,38 @@ impl Reports {
             Ok(id) => id,
             Err(error) => return Ok((None, Err(error))),
         };
-        let agent = match self.agent(token, workspace_id, &reported.agent_name).await? {
-            Some(agent) => agent,
-            None => return Ok((None, Err(Invalid::new("workspace_id", UNKNOWN_WORKSPACE)))),
+        let Some(agent) = self.agent(token, workspace_id, &reported.agent_name).await? else {
+            return Ok((None, Err(Invalid::new("workspace_id", UNKNOWN_WORKSPACE))));
         };
         let parsed = self.parse_event(&agent, reported, now);
         Ok((Some(agent), parsed))
     }
 
-    fn parse_event(&self, agent: &Arc<AgentIdentity>, reported: &v1::ReportedEvent, now: Timestamp) -> Result<Event, Invalid> {
+    fn parse_event(
+        &self,
+        agent: &Arc<AgentIdentity>,
+        reported: &v1::ReportedEvent,
+        now: Timestamp,
+    ) -> Result<Event, Invalid> {
         let user_id = optional_id("user_id", &reported.user_id)?;
         let source = Source { agent: Arc::clone(agent), boot_id: None, user_id };
         let span = Span::new(now, self.calls.max_event_age);
         match &reported.event {
-            Some(v1::reported_event::Event::Connection(message)) => connection(message, &source, &span).map(Event::Agent),
+            Some(v1::reported_event::Event::Connection(message)) => {
+                connection(message, &source, &span).map(Event::Agent)
+            }
             Some(v1::reported_event::Event::Web(message)) => web(message, &source, &span).map(Event::Web),
             None => Err(Invalid::new("event", "is missing, or of a kind that this server does not know")),
         }
     }
 
     /// An organization out of the token's reach looks like an unknown workspace.
-    async fn agent(&self, token: &ApiToken, workspace_id: Uuid, name: &str) -> Result<Option<Arc<AgentIdentity>>, Status> {
+    async fn agent(
+        &self,
+        token: &ApiToken,
+        workspace_id: Uuid,
+        name: &str,
+    ) -> Result<Option<Arc<AgentIdentity>>, Status> {
         let name = clean_text(name, MAX_NAME_BYTES);
         let agent = self.authenticator.agent_by_name(workspace_id, &name).await.map_err(|error| status(&error))?;
         Ok(agent.filter(|agent| {

@@ -1,7 +1,8 @@
 //! `connlog.v1.ConnectionLog`: the streams of agents, and the calls that end in [`super::unary`] and [`super::report`].
 
-mod registry;
+mod active;
 mod reconcile;
+mod registry;
 mod sequence;
 mod session;
 

@@ -29,7 +29,7 @@ pub struct UnaryCalls {
 }
 
 impl UnaryCalls {
-    /// Commits one event of `agent`. What cannot be accepted is kept as a dead letter, and INVALID_ARGUMENT.
+    /// Commits one event of `agent`. What cannot be accepted is kept as a dead letter, and `INVALID_ARGUMENT`.
     pub async fn report_connection(
         &self,
         agent: Arc<AgentIdentity>,
@@ -81,5 +81,12 @@ impl UnaryCalls {
 }
 
 pub(super) fn submission(sender: Sender) -> Submission {
-    Submission { request_id: Uuid::new_v4(), sender, items: Vec::new(), rejected: Vec::new(), lost: Vec::new(), stamp: None }
+    Submission {
+        request_id: Uuid::new_v4(),
+        sender,
+        items: Vec::new(),
+        rejected: Vec::new(),
+        lost: Vec::new(),
+        stamp: None,
+    }
 }

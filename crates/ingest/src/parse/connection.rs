@@ -37,7 +37,12 @@ pub fn connection(message: &v1::Connection, source: &Source, span: &Span) -> Res
             connected_at: message.connected_at.as_ref().map(|time| span.time("connected_at", time)).transpose()?,
             outcome: outcome(message)?,
         },
-        _ => return Err(Invalid::new("action", format!("{} is neither CONNECT (1) nor DISCONNECT (2)", message.action))),
+        _ => {
+            return Err(Invalid::new(
+                "action",
+                format!("{} is neither CONNECT (1) nor DISCONNECT (2)", message.action),
+            ));
+        }
     };
     Ok(AgentEvent {
         agent: Arc::clone(&source.agent),
@@ -193,7 +198,8 @@ mod tests {
     #[test]
     fn a_reason_is_cleaned_and_cut() {
         let reason = Some(format!("a\0b{}", "x".repeat(5_000)));
-        let Action::Disconnect { outcome, .. } = parse(&v1::Connection { reason, ..message(2, 1, "") }).unwrap().action else {
+        let Action::Disconnect { outcome, .. } = parse(&v1::Connection { reason, ..message(2, 1, "") }).unwrap().action
+        else {
             panic!("it is a disconnect")
         };
         assert!(outcome.reason.starts_with("abx"));

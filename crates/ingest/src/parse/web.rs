@@ -19,7 +19,10 @@ pub fn web(message: &v1::WebConnection, source: &Source, span: &Span) -> Result<
         Ok(v1::WebType::Tunnel) => Method::Tunnel,
         _ => return Err(Invalid::new("type", format!("{} is not a web type", message.r#type))),
     };
-    let time = message.timestamp.as_ref().ok_or_else(|| Invalid::new("timestamp", "is missing: a replay is recognized by it"))?;
+    let time = message
+        .timestamp
+        .as_ref()
+        .ok_or_else(|| Invalid::new("timestamp", "is missing: a replay is recognized by it"))?;
     Ok(WebEvent {
         event_id,
         workspace: Arc::new(source.agent.workspace.clone()),

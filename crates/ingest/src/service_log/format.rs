@@ -173,7 +173,8 @@ fn ip_text(ip: Option<IpAddr>) -> String {
 
 /// Quoted where it is empty, or has white space or anything that needs an escape: a line must stay one line.
 fn quoted(text: &str) -> String {
-    let plain = !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\' | '='));
+    let plain =
+        !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\' | '='));
     if plain { text.to_owned() } else { json!(text).to_string() }
 }
 
@@ -286,14 +287,18 @@ mod tests {
 
     #[test]
     fn a_disconnect_has_its_reason_and_code() {
-        let outcome = Outcome { reason: "process \"exited\"\nbadly".to_owned(), code: 255, rx_bytes: None, tx_bytes: None };
+        let outcome =
+            Outcome { reason: "process \"exited\"\nbadly".to_owned(), code: 255, rx_bytes: None, tx_bytes: None };
         let event = agent_event(Action::Disconnect { connected_at: None, outcome });
         let json = line(&event, Format::Json);
         assert!(json.contains(r#""Code":255,"#), "{json}");
         assert!(json.contains(r#""DisconnectReason":"process \"exited\"\nbadly","#), "{json}");
         assert!(json.ends_with("\"ConnectionStatus\":\"disconnected\"}}\n"), "{json}");
         let human = line(&event, Format::Human);
-        assert!(human.contains(r#"  DisconnectReason="process \"exited\"\nbadly"  ConnectionStatus=disconnected"#), "{human}");
+        assert!(
+            human.contains(r#"  DisconnectReason="process \"exited\"\nbadly"  ConnectionStatus=disconnected"#),
+            "{human}"
+        );
         assert_eq!(human.lines().count(), 1);
     }
 

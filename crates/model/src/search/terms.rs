@@ -18,7 +18,8 @@ pub(super) fn split(query: &str) -> Result<Vec<(String, String)>, Invalid> {
 }
 
 fn pair(element: &str) -> Result<(String, String), Invalid> {
-    let invalid = |rest: &str| Invalid { field: "q".to_owned(), detail: format!("Query element {} {rest}", quote(element)) };
+    let invalid =
+        |rest: &str| Invalid { field: "q".to_owned(), detail: format!("Query element {} {rest}", quote(element)) };
     if element.starts_with(':') || element.ends_with(':') {
         return Err(invalid("cannot start or end with ':'"));
     }

@@ -13,6 +13,7 @@ use crate::clock::{Timestamp, truncate_to_micros};
 const SUGGESTION_SIMILARITY: f64 = 0.8;
 
 /// To which microsecond a finer time goes, so that an inclusive bound stays exact.
+#[derive(Clone, Copy)]
 pub(super) enum Rounding {
     Up,
     Down,
@@ -77,7 +78,7 @@ impl Reader {
     pub(super) fn time(&mut self, key: &'static str, rounding: Rounding) -> Option<Timestamp> {
         let value = self.text(key)?;
         match DateTime::parse_from_rfc3339(&value.to_uppercase()) {
-            Ok(time) => Some(round(time.with_timezone(&Utc), &rounding)),
+            Ok(time) => Some(round(time.with_timezone(&Utc), rounding)),
             Err(error) => {
                 let detail = format!(
                     "Query param {key:?} must be a valid date format (2006-01-02T15:04:05.999999999Z07:00): {error}"
@@ -92,7 +93,7 @@ impl Reader {
         for key in std::mem::take(&mut self.values).into_keys() {
             let mut detail = format!("{} is not a valid query param", quote(&key));
             if let Some(similar) = most_similar(&key) {
-                detail.push_str(&format!(". Did you mean {similar:?}?"));
+                detail = format!("{detail}. Did you mean {similar:?}?");
             }
             self.invalid.push(Invalid { field: key, detail });
         }
@@ -104,7 +105,7 @@ impl Reader {
     }
 }
 
-fn round(time: Timestamp, rounding: &Rounding) -> Timestamp {
+fn round(time: Timestamp, rounding: Rounding) -> Timestamp {
     let floor = truncate_to_micros(time);
     match rounding {
         Rounding::Up if floor < time => floor + TimeDelta::microseconds(1),

@@ -134,8 +134,7 @@ impl Store {
         execute(&transaction, ADOPT, &[&adopted, &boot_id]).await?;
         let ids = close::first_column(&query(&transaction, OTHER_BOOTS, &[&agent_id, &boot_id, &listed]).await?)?;
         let mut deltas = counts::Deltas::default();
-        let closed =
-            close::close(&transaction, &ids, floor, REASON_AGENT_RESTARTED, |_| ended_at, &mut deltas).await?;
+        let closed = close::close(&transaction, &ids, floor, REASON_AGENT_RESTARTED, |_| ended_at, &mut deltas).await?;
         counts::add(&transaction, &deltas, SHARD).await?;
         transaction.commit().await?;
         Ok(closed)
@@ -177,8 +176,7 @@ impl Store {
         query(&transaction, LOCK_PRESENCE, &[&agent_id]).await?;
         let ids = close::first_column(&query(&transaction, LOCK_UNLISTED, &[&agent_id, &ids]).await?)?;
         let mut deltas = counts::Deltas::default();
-        let closed =
-            close::close(&transaction, &ids, floor, REASON_DISCONNECT_LOST, |_| ended_at, &mut deltas).await?;
+        let closed = close::close(&transaction, &ids, floor, REASON_DISCONNECT_LOST, |_| ended_at, &mut deltas).await?;
         counts::add(&transaction, &deltas, SHARD).await?;
         transaction.commit().await?;
         Ok(closed)

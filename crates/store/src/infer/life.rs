@@ -153,9 +153,9 @@ async fn reopen(
     }
     reopened.sort_unstable_by_key(|connection| connection.id);
     keys::update(transaction, &reopened).await?;
-    let ended: Vec<Uuid> = fresh.into_iter().filter(|id| !reopened.iter().any(|connection| connection.id == *id)).collect();
+    let ended: Vec<Uuid> =
+        fresh.into_iter().filter(|id| !reopened.iter().any(|connection| connection.id == *id)).collect();
     keys::drop(transaction, &ended).await?;
     counts::add(transaction, &deltas, SHARD).await?;
     Ok(reopened)
 }
-

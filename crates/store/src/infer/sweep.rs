@@ -157,8 +157,9 @@ impl Store {
         }
         let ids: Vec<Uuid> = deleted_at.keys().copied().collect();
         let ids = close::first_column(&query(&transaction, LOCK_IDS, &[&ids]).await?)?;
-        let end_of =
-            |connection: &Connection| deleted_at.get(&connection.id).copied().flatten().unwrap_or(connection.connect_time);
+        let end_of = |connection: &Connection| {
+            deleted_at.get(&connection.id).copied().flatten().unwrap_or(connection.connect_time)
+        };
         let mut deltas = counts::Deltas::default();
         let closed = close::close(&transaction, &ids, floor, REASON_WORKSPACE_DELETED, end_of, &mut deltas).await?;
         counts::add(&transaction, &deltas, SHARD).await?;
@@ -181,7 +182,10 @@ impl Store {
     async fn attach_days_of_open(&self) -> Result<(), StoreError> {
         let client = self.client().await?;
         let rows = client
-            .query("-- days_of_open\nSELECT DISTINCT (connect_time AT TIME ZONE 'UTC')::date FROM open_connections", &[])
+            .query(
+                "-- days_of_open\nSELECT DISTINCT (connect_time AT TIME ZONE 'UTC')::date FROM open_connections",
+                &[],
+            )
             .await?;
         drop(client);
         self.attach_days(rows.iter().map(|row| row.get(0))).await

@@ -70,7 +70,8 @@ impl Conditions {
             self.add("method = ?", family.method().code());
             match family {
                 ConnectionType::Ssh => {
-                    let ides: Vec<&str> = apps_of(ConnectionType::Vscode).chain(apps_of(ConnectionType::Jetbrains)).collect();
+                    let ides: Vec<&str> =
+                        apps_of(ConnectionType::Vscode).chain(apps_of(ConnectionType::Jetbrains)).collect();
                     self.add("(app_name IS NULL OR app_name <> ALL(?))", ides);
                 }
                 ConnectionType::Vscode | ConnectionType::Jetbrains => {

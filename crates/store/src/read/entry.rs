@@ -100,9 +100,8 @@ pub(super) const DIRECTORY_COLUMNS: &str = "org.name AS organization_name, \
 pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {
     let id: Uuid = row.try_get("id")?;
     let method: i16 = row.try_get("method")?;
-    let text = |name: &str| -> Result<String, StoreError> {
-        Ok(row.try_get::<_, Option<String>>(name)?.unwrap_or_default())
-    };
+    let text =
+        |name: &str| -> Result<String, StoreError> { Ok(row.try_get::<_, Option<String>>(name)?.unwrap_or_default()) };
     Ok(Entry {
         id,
         connect_time: row.try_get("connect_time")?,

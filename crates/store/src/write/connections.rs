@@ -123,8 +123,7 @@ async fn merge_into_history(
 }
 
 fn entry_of<'a>(folded: &'a Folded<'_>, id: Uuid) -> Result<&'a Entry, StoreError> {
-    folded
-        .connections
-        .get(&id)
-        .ok_or_else(|| StoreError::Inconsistent(format!("the database answered with connection {id}, which is not of the batch")))
+    folded.connections.get(&id).ok_or_else(|| {
+        StoreError::Inconsistent(format!("the database answered with connection {id}, which is not of the batch"))
+    })
 }

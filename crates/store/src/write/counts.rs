@@ -36,7 +36,14 @@ impl Deltas {
         *self.0.entry(key).or_default() += 1;
     }
 
-    pub(crate) fn add_row(&mut self, day: NaiveDate, organization_id: Uuid, method: i16, app_name: String, entries: i64) {
+    pub(crate) fn add_row(
+        &mut self,
+        day: NaiveDate,
+        organization_id: Uuid,
+        method: i16,
+        app_name: String,
+        entries: i64,
+    ) {
         *self.0.entry((day, organization_id, method, app_name)).or_default() += entries;
     }
 }

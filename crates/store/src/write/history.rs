@@ -36,8 +36,9 @@ static LOOK_UP: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-static INSERT: LazyLock<String> =
-    LazyLock::new(|| format!("-- insert_history\nINSERT INTO connection_logs ({HISTORY_COLUMNS})\nSELECT * FROM {UNNEST})"));
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    format!("-- insert_history\nINSERT INTO connection_logs ({HISTORY_COLUMNS})\nSELECT * FROM {UNNEST})")
+});
 
 /// Addressed by id and exact `connect_time`, with constant bounds, so that only the days concerned are touched. A new
 /// `connect_time` may move the row to another day.
@@ -108,7 +109,9 @@ pub(crate) async fn insert(transaction: &Transaction<'_>, connections: &[Connect
         return Ok(());
     }
     let mut arrays = HistoryArrays::default();
-    connections.iter().for_each(|connection| arrays.push(connection));
+    for connection in connections {
+        arrays.push(connection);
+    }
     execute(transaction, &INSERT, &arrays.parameters()).await?;
     Ok(())
 }
@@ -121,12 +124,17 @@ pub(crate) async fn update(
     let stored: Vec<Timestamp> = connections.iter().map(|(stored, _)| *stored).collect();
     let (Some(earliest), Some(latest)) = (stored.iter().min(), stored.iter().max()) else { return Ok(()) };
     let mut arrays = HistoryArrays::default();
-    connections.iter().for_each(|(_, connection)| arrays.push(connection));
+    for (_, connection) in connections {
+        arrays.push(connection);
+    }
     let mut parameters = arrays.parameters();
     parameters.extend([&stored as &(dyn ToSql + Sync), earliest, latest]);
     let updated = execute(transaction, &UPDATE, &parameters).await?;
     if usize::try_from(updated).ok() != Some(connections.len()) {
-        return Err(StoreError::Inconsistent(format!("{updated} of {} held rows of history changed", connections.len())));
+        return Err(StoreError::Inconsistent(format!(
+            "{updated} of {} held rows of history changed",
+            connections.len()
+        )));
     }
     Ok(())
 }

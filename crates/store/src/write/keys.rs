@@ -36,9 +36,8 @@ static REMOVE: LazyLock<String> = LazyLock::new(|| {
     format!("-- remove_keys\nDELETE FROM open_connections WHERE id = ANY($1::uuid[])\nRETURNING {OPEN_COLUMNS}")
 });
 
-static READ: LazyLock<String> = LazyLock::new(|| {
-    format!("-- read_keys\nSELECT {OPEN_COLUMNS} FROM open_connections WHERE id = ANY($1::uuid[])")
-});
+static READ: LazyLock<String> =
+    LazyLock::new(|| format!("-- read_keys\nSELECT {OPEN_COLUMNS} FROM open_connections WHERE id = ANY($1::uuid[])"));
 
 static UPDATE: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -86,7 +85,11 @@ pub(crate) async fn remove(transaction: &Transaction<'_>, ids: &[Uuid]) -> Resul
     }
     let rows = query(transaction, &REMOVE, &[&ids]).await?;
     if rows.len() != ids.len() {
-        return Err(StoreError::Inconsistent(format!("{} of {} held keys are gone", ids.len() - rows.len(), ids.len())));
+        return Err(StoreError::Inconsistent(format!(
+            "{} of {} held keys are gone",
+            ids.len() - rows.len(),
+            ids.len()
+        )));
     }
     rows.iter().map(open_connection).collect()
 }

@@ -25,7 +25,8 @@ pub(crate) async fn stamp(transaction: &Transaction<'_>, stamps: &[Stamp]) -> Re
         return Ok(Vec::new());
     }
     let mut sorted: Vec<&Stamp> = stamps.iter().collect();
-    sorted.sort_by_key(|stamp| (stamp.agent_id, stamp.spool_id, stamp.stream_id, std::cmp::Reverse(stamp.committed_seq)));
+    sorted
+        .sort_by_key(|stamp| (stamp.agent_id, stamp.spool_id, stamp.stream_id, std::cmp::Reverse(stamp.committed_seq)));
     sorted.dedup_by_key(|stamp| (stamp.agent_id, stamp.spool_id, stamp.stream_id));
     let mut displaced: Vec<Uuid> = Vec::new();
     // A statement cannot touch a row twice: of two streams of one spool in one batch the later stamp has its own turn.
@@ -33,7 +34,8 @@ pub(crate) async fn stamp(transaction: &Transaction<'_>, stamps: &[Stamp]) -> Re
         let mut turn: Vec<&Stamp> = Vec::with_capacity(sorted.len());
         let mut rest = Vec::new();
         for stamp in sorted {
-            let taken = turn.last().is_some_and(|last| (last.agent_id, last.spool_id) == (stamp.agent_id, stamp.spool_id));
+            let taken =
+                turn.last().is_some_and(|last| (last.agent_id, last.spool_id) == (stamp.agent_id, stamp.spool_id));
             if taken { rest.push(stamp) } else { turn.push(stamp) }
         }
         displaced.extend(stamp_turn(transaction, &turn).await?);

@@ -40,7 +40,9 @@ pub(super) async fn insert(
     sorted.sort_by_key(|event| (event.event_id, event.time));
     sorted.dedup_by_key(|event| (event.event_id, event.time));
     let mut arrays = WebArrays::default();
-    sorted.iter().for_each(|event| arrays.push(event));
+    for event in &sorted {
+        arrays.push(event);
+    }
     let mut inserted: HashSet<(Uuid, Timestamp)> = HashSet::with_capacity(sorted.len());
     for row in query(transaction, &INSERT, &arrays.parameters()).await? {
         inserted.insert((row.try_get(0)?, row.try_get(1)?));

@@ -59,7 +59,12 @@ struct Open {
 }
 
 enum Line {
-    Stream { sender: mpsc::Sender<v1::StreamEventsRequest>, answers: Streaming<v1::StreamEventsResponse>, next_seq: u64, acked: u64 },
+    Stream {
+        sender: mpsc::Sender<v1::StreamEventsRequest>,
+        answers: Streaming<v1::StreamEventsResponse>,
+        next_seq: u64,
+        acked: u64,
+    },
     Unary(ConnectionLogClient<Channel>),
     Coder(AgentClient<Channel>),
 }

@@ -21,7 +21,8 @@ impl Api {
     /// A page.
     pub(crate) async fn page(&self, query: &str, limit: u64, offset: u64) -> Result<Value> {
         let parameters = [("q", query), ("limit", &limit.to_string()), ("offset", &offset.to_string())];
-        let response = self.http.get(&self.url).query(&parameters).header("Coder-Session-Token", &self.token).send().await?;
+        let response =
+            self.http.get(&self.url).query(&parameters).header("Coder-Session-Token", &self.token).send().await?;
         let status = response.status();
         let body: Value = response.json().await.with_context(|| format!("{query:?} answered {status} without JSON"))?;
         ensure!(status.is_success(), "{query:?} answered {status}: {body}");

@@ -78,12 +78,20 @@ fn filters<'a>(directory: &'a Directory, entries: &[Expected]) -> Vec<Filter<'a>
     let mut times: Vec<_> = entries.iter().map(|entry| entry.connect_time).collect();
     times.sort_unstable();
     let (early, late) = (times[times.len() / 3], times[times.len() * 2 / 3]);
-    filters.push((format!("connected_after:\"{}\"", rfc3339(early)), Box::new(move |entry| entry.connect_time >= early)));
-    filters.push((format!("connected_before:\"{}\"", rfc3339(late)), Box::new(move |entry| entry.connect_time <= late)));
+    filters
+        .push((format!("connected_after:\"{}\"", rfc3339(early)), Box::new(move |entry| entry.connect_time >= early)));
+    filters
+        .push((format!("connected_before:\"{}\"", rfc3339(late)), Box::new(move |entry| entry.connect_time <= late)));
     filters.push((
-        format!("connected_after:\"{}\" connected_before:\"{}\" type:vscode status:completed", rfc3339(early), rfc3339(late)),
+        format!(
+            "connected_after:\"{}\" connected_before:\"{}\" type:vscode status:completed",
+            rfc3339(early),
+            rfc3339(late)
+        ),
         Box::new(move |entry| {
-            (early..=late).contains(&entry.connect_time) && entry.connection_type() == ConnectionType::Vscode && entry.ended
+            (early..=late).contains(&entry.connect_time)
+                && entry.connection_type() == ConnectionType::Vscode
+                && entry.ended
         }),
     ));
     filters

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-const ORGANIZATIONS: [(&str, &str); 3] = [("platform", "Platform"), ("research", "Research"), ("contractors", "Contractors")];
+const ORGANIZATIONS: [(&str, &str); 3] =
+    [("platform", "Platform"), ("research", "Research"), ("contractors", "Contractors")];
 const FIRST_NAMES: [&str; 20] = [
-    "ada", "bela", "chen", "dora", "emre", "fatima", "goran", "hana", "ivan", "jun", "kofi", "lena", "mateo", "nia", "omar", "priya",
-    "quinn", "rosa", "sven", "tomo",
+    "ada", "bela", "chen", "dora", "emre", "fatima", "goran", "hana", "ivan", "jun", "kofi", "lena", "mateo", "nia",
+    "omar", "priya", "quinn", "rosa", "sven", "tomo",
 ];
 const PROJECTS: [&str; 6] = ["api", "web", "data", "infra", "mobile", "notebook"];
 const USERS: usize = 40;
@@ -46,11 +47,16 @@ fn id(kind: u8, number: usize) -> Uuid {
 impl Directory {
     /// The sample. Only the agents' tokens differ from run to run.
     pub(crate) fn sample() -> Self {
-        let organizations = ORGANIZATIONS.iter().enumerate().map(|(number, (name, _))| (id(0, number), (*name).to_owned())).collect();
+        let organizations =
+            ORGANIZATIONS.iter().enumerate().map(|(number, (name, _))| (id(0, number), (*name).to_owned())).collect();
         let users = (0..USERS)
             .map(|number| {
                 let first = FIRST_NAMES[number % FIRST_NAMES.len()];
-                let username = if number < FIRST_NAMES.len() { first.to_owned() } else { format!("{first}{}", number / FIRST_NAMES.len() + 1) };
+                let username = if number < FIRST_NAMES.len() {
+                    first.to_owned()
+                } else {
+                    format!("{first}{}", number / FIRST_NAMES.len() + 1)
+                };
                 User { id: id(1, number), email: format!("{username}@example.com"), username }
             })
             .collect();
@@ -90,6 +96,7 @@ impl Directory {
             ]
         });
         let lines: Vec<Value> = organizations.chain(users).chain(workspaces).collect();
-        lines.iter().map(|line| format!("{line}\n")).collect()
+        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+        lines.join("\n")
     }
 }

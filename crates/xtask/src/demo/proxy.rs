@@ -61,7 +61,8 @@ impl Proxy {
     async fn report(&self, client: &mut ConnectionLogClient<Channel>, events: Vec<v1::ReportedEvent>) -> Result<()> {
         let count = events.len() as u64;
         self.ledger.note_sent(count);
-        let response = client.report_events(authorized(v1::ReportEventsRequest { events }, &self.token)).await?.into_inner();
+        let response =
+            client.report_events(authorized(v1::ReportEventsRequest { events }, &self.token)).await?.into_inner();
         ensure!(u64::from(response.accepted) == count, "the proxy's events were rejected: {:?}", response.rejected);
         self.ledger.note_acknowledged(count);
         Ok(())
@@ -76,8 +77,12 @@ impl Proxy {
                 let status = *[200, 200, 200, 302, 404, 502].choose(random).expect("there are statuses");
                 (Method::WorkspaceApp, v1::WebType::WorkspaceApp, app.to_owned(), status)
             }
-            6..8 => (Method::PortForwarding, v1::WebType::PortForwarding, random.random_range(3000..9000).to_string(), 200),
-            _ => (Method::Tunnel, v1::WebType::Tunnel, String::new(), if random.random_ratio(1, 4) { 403 } else { 101 }),
+            6..8 => {
+                (Method::PortForwarding, v1::WebType::PortForwarding, random.random_range(3000..9000).to_string(), 200)
+            }
+            _ => {
+                (Method::Tunnel, v1::WebType::Tunnel, String::new(), if random.random_ratio(1, 4) { 403 } else { 101 })
+            }
         };
         let user = match random.random_range(0..10) {
             0 => None,
@@ -85,7 +90,16 @@ impl Proxy {
             _ => Some(self.directory.workspaces[workspace].owner),
         };
         let event_id = Uuid::new_v4();
-        self.ledger.add(Expected { workspace, method, app: None, user, id: event_id, connect_time: time, ended: true, streamed: false });
+        self.ledger.add(Expected {
+            workspace,
+            method,
+            app: None,
+            user,
+            id: event_id,
+            connect_time: time,
+            ended: true,
+            streamed: false,
+        });
         let web = v1::WebConnection {
             event_id: event_id.as_bytes().to_vec(),
             r#type: web_type.into(),

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use super::directory::Directory;
 
 /// How long a service may take to start or stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// The retention that the demo's purge enforces.
 const RETENTION: &str = "90d";
 
@@ -36,7 +36,19 @@ pub(crate) struct Services {
 pub(crate) fn build() -> Result<()> {
     println!("building the services");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["build", "--quiet", "--locked", "-p", "connlog-ingest", "-p", "connlog-query", "-p", "connlog-purge", "-p", "connlogctl"];
+    let arguments = [
+        "build",
+        "--quiet",
+        "--locked",
+        "-p",
+        "connlog-ingest",
+        "-p",
+        "connlog-query",
+        "-p",
+        "connlog-purge",
+        "-p",
+        "connlogctl",
+    ];
     let status = Command::new(cargo).args(arguments).status()?;
     ensure!(status.success(), "the services cannot be built");
     Ok(())
@@ -54,10 +66,12 @@ impl Services {
         let file = folder.join("directory.ndjson");
         fs::write(&file, directory.file())?;
         print!("{}", ctl(&database_url, &["directory", "import", &file.to_string_lossy()])?);
-        let auditor_token = ctl(&database_url, &["token", "create", "--role", "auditor", "--user", directory.auditor()])?;
+        let auditor_token =
+            ctl(&database_url, &["token", "create", "--role", "auditor", "--user", directory.auditor()])?;
         let reporter_token = ctl(&database_url, &["token", "create", "--role", "reporter"])?;
         let service_log = folder.join("service.log");
-        let _absent_in_the_first_run = (fs::remove_file(&service_log), fs::remove_file(service_log.with_extension("json")));
+        let _absent_in_the_first_run =
+            (fs::remove_file(&service_log), fs::remove_file(service_log.with_extension("json")));
         let mut services = Self {
             ingest: address("gRPC", 7070)?,
             ingest_admin: address("ingest's admin", 7071)?,
@@ -79,7 +93,11 @@ impl Services {
         let mut command = binary("connlog-ingest");
         command.args(["--database-url", &self.database_url]);
         command.args(["--listen", &self.ingest.to_string(), "--admin-listen", &self.ingest_admin.to_string()]);
-        command.arg("--log-human").arg(&self.service_log).arg("--log-json").arg(self.service_log.with_extension("json"));
+        command
+            .arg("--log-human")
+            .arg(&self.service_log)
+            .arg("--log-json")
+            .arg(self.service_log.with_extension("json"));
         command.args(["--heartbeat-interval", "5s"]);
         self.start_service("connlog-ingest", command, self.ingest)
     }
@@ -104,7 +122,15 @@ impl Services {
     /// Runs the purge as if it were `now`, and returns its summary as JSON.
     pub(crate) fn purge(&self, now: &str) -> Result<serde_json::Value> {
         let mut command = binary("connlog-purge");
-        command.args(["--database-url", &self.database_url, "--connection-logs-retention", RETENTION, "--now", now, "--json"]);
+        command.args([
+            "--database-url",
+            &self.database_url,
+            "--connection-logs-retention",
+            RETENTION,
+            "--now",
+            now,
+            "--json",
+        ]);
         let output = command.stderr(Stdio::inherit()).output()?;
         ensure!(output.status.success(), "connlog-purge ended with {}", output.status);
         serde_json::from_slice(&output.stdout).context("connlog-purge printed no JSON")
@@ -128,7 +154,12 @@ fn binary(name: &str) -> Command {
 
 fn ctl(database_url: &str, arguments: &[&str]) -> Result<String> {
     let output: Output = binary("connlogctl").args(["--database-url", database_url]).args(arguments).output()?;
-    ensure!(output.status.success(), "connlogctl {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "connlogctl {} failed: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(String::from_utf8(output.stdout)?)
 }
 

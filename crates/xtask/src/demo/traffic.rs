@@ -29,7 +29,7 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     /// Starts everybody.
-    pub(crate) fn start(directory: &Directory, services: &Services, ledger: &Ledger) -> Result<Self> {
+    pub(crate) fn start(directory: &Directory, services: &Services, ledger: &Ledger) -> Self {
         let quiet = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         for number in 0..AGENTS {
@@ -55,7 +55,7 @@ impl Traffic {
             quiet: Arc::clone(&quiet),
         };
         tasks.spawn(proxy.run(services.ingest));
-        Ok(Self { tasks, quiet, ledger: ledger.clone() })
+        Self { tasks, quiet, ledger: ledger.clone() }
     }
 
     /// Stops making events and waits until all are acknowledged. Agents stay connected, with what they have open.

@@ -18,7 +18,7 @@ const FORGET_UNKNOWN_AFTER: u32 = 20;
 
 /// A list of open connections, and what has to be committed before it says anything about the others.
 #[derive(Debug, Clone)]
-pub struct Listing {
+pub(super) struct Listing {
     /// The connections, by the agent's ids.
     pub connections: Vec<Uuid>,
     /// The newest event in the spool when the list was made; 0 if the agent does not say.
@@ -30,7 +30,7 @@ pub struct Listing {
 }
 
 /// The state of one stream's reconciliation.
-pub struct Reconciler {
+pub(super) struct Reconciler {
     pub(super) store: Store,
     pub(super) agent: Arc<AgentIdentity>,
     pub(super) agent_id: Uuid,
@@ -48,7 +48,7 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// Notes a sign of life. Returns false if the stream no longer owns its spool.
-    pub async fn sign_of_life(&mut self, listing: &Listing) -> Result<bool, StoreError> {
+    pub(super) async fn sign_of_life(&mut self, listing: &Listing) -> Result<bool, StoreError> {
         self.signs += 1;
         if self.signs.is_multiple_of(FORGET_UNKNOWN_AFTER) {
             self.unknown.clear();
@@ -72,7 +72,7 @@ impl Reconciler {
     }
 
     /// Closes what `listing` shows to have ended. To be called once everything up to `listing.last_seq` is committed.
-    pub async fn close(&mut self, listing: &Listing) -> Result<(), StoreError> {
+    pub(super) async fn close(&mut self, listing: &Listing) -> Result<(), StoreError> {
         let listed: Vec<Uuid> = listing.connections.iter().map(|id| self.agent.row_id(*id)).collect();
         if listing.is_hello {
             let ended_at = self.last_seen_before.unwrap_or(listing.received_at);

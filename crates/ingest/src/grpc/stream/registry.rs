@@ -10,14 +10,19 @@ use uuid::Uuid;
 /// The owners of spools, by agent and spool.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
-    owners: Arc<Mutex<HashMap<(Uuid, Uuid), (Uuid, CancellationToken)>>>,
+    owners: Arc<Mutex<HashMap<Spool, Owner>>>,
 }
+
+/// An agent and its spool.
+type Spool = (Uuid, Uuid);
+/// A stream, and what tells it that it is displaced.
+type Owner = (Uuid, CancellationToken);
 
 /// The ownership of a spool, until dropped.
 #[derive(Debug)]
 pub struct Ownership {
     registry: Registry,
-    spool: (Uuid, Uuid),
+    spool: Spool,
     stream_id: Uuid,
     displaced: CancellationToken,
 }

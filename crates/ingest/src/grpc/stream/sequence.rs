@@ -17,7 +17,7 @@ const CAUSE_GAP: &str = "gap in the sequence numbers";
 
 /// Follows the sequence numbers of one spool.
 #[derive(Debug)]
-pub struct Sequence {
+pub(super) struct Sequence {
     agent_id: Uuid,
     spool_id: Uuid,
     organization_id: Uuid,
@@ -28,7 +28,7 @@ pub struct Sequence {
 
 impl Sequence {
     /// Follows on from what is committed.
-    pub fn new(agent_id: Uuid, agent: &AgentIdentity, spool_id: Uuid, committed_seq: Option<i64>) -> Self {
+    pub(super) fn new(agent_id: Uuid, agent: &AgentIdentity, spool_id: Uuid, committed_seq: Option<i64>) -> Self {
         Self {
             agent_id,
             spool_id,
@@ -39,7 +39,7 @@ impl Sequence {
     }
 
     /// Notes that the event `seq` came, and returns what is missing before it.
-    pub fn event(&mut self, seq: i64, now: Timestamp) -> Option<LostRecord> {
+    pub(super) fn event(&mut self, seq: i64, now: Timestamp) -> Option<LostRecord> {
         let expected = self.expected.unwrap_or(seq);
         self.expected = Some(expected.max(seq + 1));
         (seq > expected).then(|| self.lost(expected, seq - 1, now, CAUSE_GAP))
@@ -47,9 +47,16 @@ impl Sequence {
 
     /// Notes that the agent reports a loss that ends at `seq`, and returns what the log never got: numbers that are
     /// committed are not lost, whatever the agent thinks.
-    pub fn lost_events(&mut self, seq: i64, lost: &v1::LostEvents, now: Timestamp) -> Result<Vec<LostRecord>, Invalid> {
+    pub(super) fn lost_events(
+        &mut self,
+        seq: i64,
+        lost: &v1::LostEvents,
+        now: Timestamp,
+    ) -> Result<Vec<LostRecord>, Invalid> {
         let count = i64::try_from(lost.count).ok().filter(|count| (1..=seq).contains(count));
-        let count = count.ok_or_else(|| Invalid::new("count", format!("{} is not between 1 and the record's own number", lost.count)))?;
+        let count = count.ok_or_else(|| {
+            Invalid::new("count", format!("{} is not between 1 and the record's own number", lost.count))
+        })?;
         let told_first = seq - count + 1;
         let expected = self.expected.unwrap_or(told_first);
         self.expected = Some(expected.max(seq + 1));

@@ -1,0 +1,312 @@
+//! A stream after its Hello: batches and heartbeats in, acknowledgements out.
+//!
+//! Reading stops while too much is unacknowledged; HTTP/2 flow control then holds the agent back. An outage of the
+//! database leaves the stream open and unacknowledged.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use connlog_model::event::Event;
+use connlog_model::identity::AgentIdentity;
+use connlog_proto::v1;
+use connlog_proto::v1::sequenced_event::Event as Sequenced;
+use connlog_proto::v1::stream_events_request::Message as Inbound;
+use connlog_proto::v1::stream_events_response::Message as Outbound;
+use connlog_store::infer::Greeting;
+use connlog_store::write::Stamp;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::{Status, Streaming};
+use uuid::Uuid;
+
+use super::Streams;
+use super::reconcile::{Listing, Reconciler};
+use super::sequence::Sequence;
+use super::session::{Greeted, displaced_status, listed, response, seq};
+use crate::commit::{Committed, Item, Message, Sender, Submission, letter};
+use crate::grpc::invalid;
+use crate::parse::{Invalid, Source, Span, connection};
+
+/// A stream after its Hello.
+pub(super) struct Active {
+    streams: Streams,
+    agent: Arc<AgentIdentity>,
+    agent_id: Uuid,
+    spool_id: Uuid,
+    stream_id: Uuid,
+    boot_id: Uuid,
+    /// Events up to this number may be of an earlier boot.
+    earlier_boot_until: i64,
+    sequence: Sequence,
+    outbound: mpsc::Sender<Result<v1::StreamEventsResponse, Status>>,
+    in_flight: FuturesOrdered<BoxFuture<'static, Option<(InFlight, Committed)>>>,
+    in_flight_events: usize,
+    committed_seq: i64,
+    /// Away while it is at work.
+    reconciler: Option<Reconciler>,
+    /// The newest list that was not yet taken as a sign of life.
+    heard: Option<Listing>,
+    /// The newest list that waits for its events to be committed.
+    to_close: Option<Listing>,
+}
+
+struct InFlight {
+    last_seq: i64,
+    events: usize,
+    rejected: Vec<v1::Rejection>,
+}
+
+type Reconciled = (Reconciler, Result<bool, connlog_store::StoreError>);
+
+impl Active {
+    pub(super) fn new(
+        streams: Streams,
+        agent: Arc<AgentIdentity>,
+        agent_id: Uuid,
+        outbound: mpsc::Sender<Result<v1::StreamEventsResponse, Status>>,
+        greeted: &Greeted,
+        stream_id: Uuid,
+        greeting: &Greeting,
+    ) -> Self {
+        let reconciler = Reconciler {
+            store: streams.store.clone(),
+            agent: Arc::clone(&agent),
+            agent_id,
+            spool_id: greeted.spool_id,
+            stream_id,
+            boot_id: greeted.boot_id,
+            last_seen_before: greeting.last_seen_at,
+            unknown: HashSet::new(),
+            signs: 0,
+            unlisted_before: None,
+        };
+        Self {
+            sequence: Sequence::new(agent_id, &agent, greeted.spool_id, greeting.committed_seq),
+            streams,
+            agent,
+            agent_id,
+            spool_id: greeted.spool_id,
+            stream_id,
+            boot_id: greeted.boot_id,
+            earlier_boot_until: if greeting.boot_is_new { greeted.listing.last_seq } else { 0 },
+            outbound,
+            in_flight: FuturesOrdered::new(),
+            in_flight_events: 0,
+            committed_seq: greeting.committed_seq.unwrap_or(0),
+            reconciler: Some(reconciler),
+            heard: Some(greeted.listing.clone()),
+            to_close: Some(greeted.listing.clone()),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut inbound: Streaming<v1::StreamEventsRequest>) -> Result<(), Status> {
+        let ends_at = Instant::now() + self.streams.limits.max_age;
+        let shutdown = self.streams.shutdown.clone();
+        let (mut reading, mut reconciling) = (true, None::<BoxFuture<'static, Reconciled>>);
+        loop {
+            if reconciling.is_none() {
+                reconciling = self.next_reconciliation();
+            }
+            if !reading && self.in_flight.is_empty() {
+                return Ok(());
+            }
+            let may_read = reading && self.in_flight_events < self.streams.limits.max_in_flight_events;
+            tokio::select! {
+                biased;
+                () = shutdown.begun(), if reading => reading = false,
+                () = tokio::time::sleep_until(ends_at), if reading => reading = false,
+                Some(done) = self.in_flight.next() => self.acknowledge(done).await?,
+                Some((reconciler, outcome)) = maybe(&mut reconciling) => {
+                    reconciling = None;
+                    self.reconciler = Some(reconciler);
+                    match outcome {
+                        Ok(true) => {}
+                        Ok(false) => return Err(displaced_status()),
+                        Err(error) if error.is_unavailable() => tracing::debug!(%error, "a sign of life could not be noted"),
+                        Err(error) => tracing::error!(error = &error as &dyn std::error::Error, agent_id = %self.agent_id, "reconciliation failed"),
+                    }
+                }
+                message = inbound.message(), if may_read => match message? {
+                    Some(request) => self.receive(request).await?,
+                    None => reading = false,
+                },
+            }
+        }
+    }
+
+    async fn receive(&mut self, request: v1::StreamEventsRequest) -> Result<(), Status> {
+        match request.message {
+            Some(Inbound::Batch(batch)) => self.submit(batch).await,
+            Some(Inbound::Heartbeat(heartbeat)) => {
+                let parse = || -> Result<Listing, Invalid> {
+                    Ok(Listing {
+                        connections: listed(&heartbeat.open_connection_ids)?,
+                        last_seq: seq("last_seq", heartbeat.last_seq)?,
+                        received_at: self.streams.clock.now(),
+                        is_hello: false,
+                    })
+                };
+                let listing = parse().map_err(|error| invalid(&error))?;
+                // A Hello that still waits for its events is not replaced: only it closes what other boots left.
+                if self.to_close.as_ref().is_none_or(|waiting| !waiting.is_hello) {
+                    self.to_close = Some(listing.clone());
+                }
+                self.heard = Some(listing);
+                Ok(())
+            }
+            Some(Inbound::Hello(_)) => Err(invalid(&Invalid::new("message", "a stream has only one Hello"))),
+            None => Err(invalid(&Invalid::new("message", "is missing, or of a kind that this server does not know"))),
+        }
+    }
+
+    async fn submit(&mut self, batch: v1::EventBatch) -> Result<(), Status> {
+        let limit = self.streams.limits.max_batch_events;
+        if batch.events.len() > limit {
+            let reason = format!("has {} entries, at most {limit} are accepted", batch.events.len());
+            return Err(invalid(&Invalid::new("events", reason)));
+        }
+        let (submission, in_flight) = self.parse(batch)?;
+        self.in_flight_events += in_flight.events;
+        let committer = self.streams.committer.clone();
+        let queued = tokio::select! {
+            queued = committer.submit(self.agent_id, submission) => queued,
+            () = self.streams.shutdown.begun() => None,
+        };
+        let Some(outcome) = queued else { return Err(crate::grpc::unavailable("the service is stopping")) };
+        self.in_flight.push_back(outcome.map(|done| done.ok().map(|committed| (in_flight, committed))).boxed());
+        Ok(())
+    }
+
+    fn parse(&mut self, batch: v1::EventBatch) -> Result<(Submission, InFlight), Status> {
+        let now = self.streams.clock.now();
+        let span = Span::new(now, self.streams.limits.max_event_age);
+        let sender = Sender::Stream { agent_id: self.agent_id, spool_id: self.spool_id };
+        let mut in_flight = InFlight { last_seq: 0, events: batch.events.len(), rejected: Vec::new() };
+        let mut submission = Submission {
+            request_id: self.stream_id,
+            sender,
+            items: Vec::with_capacity(batch.events.len()),
+            rejected: Vec::new(),
+            lost: Vec::new(),
+            stamp: None,
+        };
+        for event in batch.events {
+            let number = seq("seq", event.seq).map_err(|error| invalid(&error))?;
+            if number <= in_flight.last_seq {
+                return Err(invalid(&Invalid::new("seq", "the numbers of a batch must ascend from 1")));
+            }
+            in_flight.last_seq = number;
+            let boot_id = if number <= self.earlier_boot_until { Uuid::nil() } else { self.boot_id };
+            let (message, parsed) = match event.event {
+                Some(Sequenced::Connection(message)) => {
+                    submission.lost.extend(self.sequence.event(number, now));
+                    let source = Source { agent: Arc::clone(&self.agent), boot_id: Some(boot_id), user_id: None };
+                    let parsed = connection(&message, &source, &span).map(|event| Some(Event::Agent(event)));
+                    (message, parsed)
+                }
+                Some(Sequenced::Lost(lost)) => {
+                    let parsed = self.sequence.lost_events(number, &lost, now).map(|records| {
+                        submission.lost.extend(records);
+                        None
+                    });
+                    (v1::Connection::default(), parsed)
+                }
+                None => {
+                    submission.lost.extend(self.sequence.event(number, now));
+                    let error = Invalid::new("event", "is missing, or of a kind that this server does not know");
+                    (v1::Connection::default(), Err(error))
+                }
+            };
+            let message = Message::Connection(message);
+            match parsed {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    submission.items.push(Item {
+                        event,
+                        seq: event_seq(number),
+                        message,
+                        agent: Arc::clone(&self.agent),
+                    });
+                }
+                Err(error) => {
+                    let record = letter(
+                        &submission.sender,
+                        event_seq(number),
+                        Some(&self.agent),
+                        &message,
+                        error.field,
+                        &error.reason,
+                        now,
+                    );
+                    submission.rejected.push(record);
+                    in_flight.rejected.push(rejection(event_seq(number), error.field, error.reason));
+                }
+            }
+        }
+        submission.stamp = (in_flight.last_seq > 0).then_some(Stamp {
+            agent_id: self.agent_id,
+            spool_id: self.spool_id,
+            stream_id: self.stream_id,
+            committed_seq: Some(in_flight.last_seq),
+            seen_at: now,
+        });
+        Ok((submission, in_flight))
+    }
+
+    async fn acknowledge(&mut self, done: Option<(InFlight, Committed)>) -> Result<(), Status> {
+        let Some((in_flight, committed)) = done else {
+            return Err(crate::grpc::unavailable("the service is stopping; the rest is not acknowledged"));
+        };
+        if committed.displaced {
+            return Err(displaced_status());
+        }
+        self.in_flight_events -= in_flight.events;
+        self.committed_seq = self.committed_seq.max(in_flight.last_seq);
+        let mut rejected = in_flight.rejected;
+        rejected.extend(committed.refused.into_iter().map(|(seq, field, reason)| rejection(seq, field, reason)));
+        rejected.sort_by_key(|rejection| rejection.seq);
+        let ack = v1::Ack { committed_seq: event_seq(self.committed_seq), rejected };
+        // A client that is gone will say Hello again; the select of `run` notices.
+        let _gone = self.outbound.send(Ok(response(Outbound::Ack(ack)))).await;
+        Ok(())
+    }
+
+    /// The next piece of reconciliation, if there is one and the reconciler is here.
+    fn next_reconciliation(&mut self) -> Option<BoxFuture<'static, Reconciled>> {
+        let can_close = self.to_close.as_ref().is_some_and(|listing| listing.last_seq <= self.committed_seq);
+        if self.heard.is_none() && !can_close {
+            return None;
+        }
+        let mut reconciler = self.reconciler.take()?;
+        if let Some(listing) = self.heard.take() {
+            return Some(Box::pin(async move {
+                let outcome = reconciler.sign_of_life(&listing).await;
+                (reconciler, outcome)
+            }));
+        }
+        let listing = self.to_close.take()?;
+        Some(Box::pin(async move {
+            let outcome = reconciler.close(&listing).await.map(|()| true);
+            (reconciler, outcome)
+        }))
+    }
+}
+
+/// The value of a future that may not be there.
+async fn maybe(future: &mut Option<BoxFuture<'static, Reconciled>>) -> Option<Reconciled> {
+    match future {
+        Some(future) => Some(future.await),
+        None => std::future::pending().await,
+    }
+}
+
+fn rejection(seq: u64, field: &str, reason: String) -> v1::Rejection {
+    v1::Rejection { seq, field: field.to_owned(), reason }
+}
+
+fn event_seq(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
