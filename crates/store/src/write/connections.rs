@@ -32,7 +32,7 @@ pub(super) async fn apply(
         return Ok(());
     }
     let fresh = keys::take(transaction, folded.connections.values().map(|entry| &entry.connection)).await?;
-    let found = history::look_up(transaction, &folded.connections, &fresh, floor, now).await?;
+    let found = history::look_up(transaction, &folded.connections, &fresh, now).await?;
     let plan = Plan::new(folded, &fresh, &found);
     complete(transaction, folded, &plan.completing, floor, deltas).await?;
     update_open(transaction, folded, &plan.opened_before).await?;

@@ -60,12 +60,11 @@ pub(super) async fn look_up(
     transaction: &Transaction<'_>,
     entries: &BTreeMap<Uuid, Entry>,
     fresh: &HashSet<Uuid>,
-    floor: Timestamp,
     now: Timestamp,
 ) -> Result<HashMap<Uuid, Connection>, StoreError> {
     let (mut near, mut far) = (Probe::default(), Probe::default());
     for (&id, entry) in entries.iter().filter(|(id, _)| fresh.contains(id)) {
-        let bound = look_up_bound(entry, floor);
+        let bound = look_up_bound(entry);
         if bound >= now - NEAR { near.add(id, bound) } else { far.add(id, bound) }
     }
     let mut found = HashMap::new();
@@ -94,13 +93,13 @@ impl Probe {
     }
 }
 
-fn look_up_bound(entry: &Entry, floor: Timestamp) -> Timestamp {
-    let bound = match (entry.known_start, &entry.connection.end) {
+/// Not bounded by the retention floor: a row below it that awaits its purge must be found, or it would get a twin.
+fn look_up_bound(entry: &Entry) -> Timestamp {
+    match (entry.known_start, &entry.connection.end) {
         (Some(start), _) => start - KNOWN_START_MARGIN,
         (None, Some(end)) => end.time().min(entry.connection.connect_time) - LOOK_BACK,
         (None, None) => entry.connection.connect_time - LOOK_BACK,
-    };
-    bound.max(floor)
+    }
 }
 
 /// Adds completed connections.
