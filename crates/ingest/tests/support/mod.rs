@@ -47,7 +47,7 @@ pub struct Service {
 impl Service {
     /// Starts it on `database_url` with further flags.
     pub async fn start(database_url: &str, flags: &[&str]) -> Self {
-        let mut arguments = vec!["connlog-ingest", "--database-url", database_url, "--token-cache", "1s"];
+        let mut arguments = vec!["connlog-ingest", "--database-url", database_url];
         arguments.extend(flags);
         let config = Config::try_parse_from(arguments).unwrap();
         let clock = config.clock.clone();

@@ -1,0 +1,280 @@
+//! Signs of life: ends that the server infers, and what it must not infer.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod support;
+
+use chrono::TimeDelta;
+use connlog_model::clock::Timestamp;
+use connlog_proto::v1;
+use connlog_store::directory::DirectoryEntry;
+use connlog_store::{Store, StoreConfig, schema};
+use connlog_testkit::database::connect as database_client;
+use connlog_testkit::fixtures;
+use connlog_testkit::postgres::{Options, PostgresServer};
+use support::{
+    HelloOf, Service, Stream, authorized, client, connect, database_with, disconnect, import_sites, minutes_ago, now,
+    number, until,
+};
+use tonic::Code;
+use uuid::Uuid;
+
+const ONGOING: &str = "SELECT count(*) FROM open_connections";
+const ENDED: &str = "SELECT count(*) FROM connection_logs";
+
+#[tokio::test]
+async fn an_hour_without_ingest_closes_nothing_of_a_live_agent() {
+    let (database, store, sites) = database_with(2).await;
+    let service = Service::start(database.url(), &[]).await;
+    let (mut alive, hello, id) = opened(&service, &sites[0].token).await;
+    let (dead, ..) = opened(&service, &sites[1].token).await;
+    alive.heartbeat(&[id]).await;
+    drop(dead);
+    assert!(service.stop().await);
+
+    // An hour later an ingest is there again; the first rounds of its watch come before any agent does.
+    let service = Service::start(database.url(), &[]).await;
+    service.clock.advance(TimeDelta::hours(1));
+    let watch = async |now: Timestamp| {
+        let heard_since = store.attend(now, TimeDelta::seconds(60)).await.unwrap();
+        store.sweep_silent(now, heard_since, TimeDelta::minutes(10)).await.unwrap().closed.len()
+    };
+    let back = now() + TimeDelta::hours(1);
+    assert_eq!(watch(back).await, 0, "nobody could have been heard");
+    let client = database.client().await.unwrap();
+    let mut alive =
+        Stream::open(service.address, &sites[0].token, &HelloOf { listed: vec![id], ..hello }).await.unwrap();
+    for minute in 1..=9 {
+        assert_eq!(watch(back + TimeDelta::minutes(minute)).await, 0, "everybody has the full time again");
+    }
+    service.clock.advance(TimeDelta::minutes(9));
+    alive.heartbeat(&[id]).await;
+    until("the sign of life is noted", async || {
+        let sql = "SELECT count(*) FROM agent_presence WHERE last_seen_at > now() + interval '65 minutes'";
+        number(&client, sql).await == 1
+    })
+    .await;
+    assert_eq!(watch(back + TimeDelta::minutes(9) + TimeDelta::seconds(50)).await, 0);
+    assert_eq!(watch(back + TimeDelta::minutes(10) + TimeDelta::seconds(30)).await, 1, "the dead one is closed");
+    assert_eq!((number(&client, ONGOING).await, number(&client, ENDED).await), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_hour_without_the_database_closes_nothing_of_a_live_agent() {
+    let mut server = PostgresServer::start(Options::durable()).unwrap();
+    let url = server.url("postgres");
+    let store = Store::new(&StoreConfig::new(&url, "test", 2)).unwrap();
+    schema::migrate(&store).await.unwrap();
+    let site = import_sites(&store, 1).await.remove(0);
+    let service = Service::start(&url, &[]).await;
+    let (mut stream, _, id) = opened(&service, &site.token).await;
+    stream.heartbeat(&[id]).await;
+    let client = database_client(&url).await.unwrap();
+    until("somebody attends", async || number(&client, "SELECT count(*) FROM ingest_attendance").await == 1).await;
+
+    server.stop_immediately().unwrap();
+    service.clock.advance(TimeDelta::hours(1));
+    server.restart().unwrap();
+    let client = database_client(&url).await.unwrap();
+    // The watch of the service itself, by its own clock.
+    until("somebody attends again", async || {
+        number(&client, "SELECT count(*) FROM ingest_attendance WHERE heard_since > now() + interval '50 minutes'")
+            .await
+            == 1
+    })
+    .await;
+    assert_eq!((number(&client, ONGOING).await, number(&client, ENDED).await), (1, 0));
+    stream.heartbeat(&[id]).await;
+    until("the agent is heard", async || {
+        number(&client, "SELECT count(*) FROM agent_presence WHERE last_seen_at > now() + interval '50 minutes'").await
+            == 1
+    })
+    .await;
+    assert_eq!(number(&client, ONGOING).await, 1);
+}
+
+/// A stream with one connection open.
+async fn opened(service: &Service, token: &str) -> (Stream, HelloOf, Uuid) {
+    let hello = HelloOf::new();
+    let mut stream = Stream::open(service.address, token, &hello).await.unwrap();
+    let id = Uuid::new_v4();
+    let last = stream.send(vec![connect(id, minutes_ago(30))]).await;
+    stream.acked(last).await.unwrap();
+    (stream, hello, id)
+}
+
+async fn sweep(store: &Store, after: TimeDelta) -> usize {
+    store.sweep_silent(now() + after, minutes_ago(600), TimeDelta::minutes(10)).await.unwrap().closed.len()
+}
+
+#[tokio::test]
+async fn what_a_silent_agent_had_open_ends_at_its_last_sign_of_life_and_reopens_when_it_returns() {
+    let (database, store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let (stream, hello, id) = opened(&service, &sites[0].token).await;
+    drop(stream);
+    assert_eq!(sweep(&store, TimeDelta::minutes(9)).await, 0);
+    assert_eq!(sweep(&store, TimeDelta::minutes(11)).await, 1);
+    let client = database.client().await.unwrap();
+    let sql = "SELECT h.disconnect_inferred AND h.code IS NULL AND h.disconnect_reason = 'agent lost' AND h.disconnect_time = p.last_seen_at
+               FROM connection_logs h, agent_presence p";
+    assert!(client.query_one(sql, &[]).await.unwrap().get::<_, bool>(0));
+
+    let mut stream =
+        Stream::open(service.address, &sites[0].token, &HelloOf { listed: vec![id], ..hello }).await.unwrap();
+    until("it is open again", async || number(&client, ONGOING).await == 1).await;
+    assert_eq!(number(&client, ENDED).await, 0);
+    assert_eq!(number(&client, "SELECT coalesce(sum(entries), 0)::bigint FROM connection_log_counts").await, 0);
+
+    // A real end stays, whatever is listed.
+    stream.next_seq = 2;
+    let last = stream.send(vec![disconnect(id, minutes_ago(1))]).await;
+    stream.acked(last).await.unwrap();
+    stream.heartbeat(&[id]).await;
+    let last = stream.send(vec![connect(Uuid::new_v4(), minutes_ago(1))]).await;
+    stream.acked(last).await.unwrap();
+    assert_eq!(number(&client, "SELECT count(*) FROM connection_logs WHERE NOT disconnect_inferred").await, 1);
+}
+
+#[tokio::test]
+async fn a_real_disconnect_replaces_an_inferred_one() {
+    let (database, store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let (stream, hello, id) = opened(&service, &sites[0].token).await;
+    drop(stream);
+    assert_eq!(sweep(&store, TimeDelta::minutes(11)).await, 1);
+    let mut stream = Stream::open(service.address, &sites[0].token, &hello).await.unwrap();
+    stream.next_seq = 2;
+    let last = stream.send(vec![disconnect(id, minutes_ago(20))]).await;
+    stream.acked(last).await.unwrap();
+    let client = database.client().await.unwrap();
+    let row = client
+        .query_one("SELECT disconnect_inferred, disconnect_reason, code FROM connection_logs", &[])
+        .await
+        .unwrap();
+    assert_eq!((row.get::<_, bool>(0), row.get::<_, &str>(1), row.get::<_, i32>(2)), (false, "bye", 1));
+}
+
+#[tokio::test]
+async fn a_new_boot_ends_what_the_old_one_had_open_once_its_spool_is_committed() {
+    let (database, _store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let (mut stream, hello, ended) = opened(&service, &sites[0].token).await;
+    let (kept, forgotten) = (Uuid::new_v4(), Uuid::new_v4());
+    let last = stream.send(vec![connect(kept, minutes_ago(20)), connect(forgotten, minutes_ago(20))]).await;
+    stream.acked(last).await.unwrap();
+    drop(stream);
+    // The new boot lists one; the disconnect of another is still in the spool, at 4.
+    let reboot = HelloOf { boot: Uuid::new_v4(), listed: vec![kept], last_seq: 4, ..hello };
+    let mut stream = Stream::open(service.address, &sites[0].token, &reboot).await.unwrap();
+    let client = database.client().await.unwrap();
+    stream.next_seq = 4;
+    let last = stream.send(vec![disconnect(ended, minutes_ago(10))]).await;
+    stream.acked(last).await.unwrap();
+    until("the forgotten one is closed", async || number(&client, ONGOING).await == 1).await;
+    let rows = client
+        .query("SELECT connection_id, disconnect_inferred, disconnect_reason FROM connection_logs ORDER BY disconnect_inferred", &[])
+        .await
+        .unwrap();
+    let found: Vec<(Uuid, bool, &str)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    assert_eq!(found, [(ended, false, "bye"), (forgotten, true, "agent restarted")]);
+    let open: Uuid = client.query_one("SELECT connection_id FROM open_connections", &[]).await.unwrap().get(0);
+    assert_eq!(open, kept);
+}
+
+#[tokio::test]
+async fn a_connection_that_two_heartbeats_do_not_list_is_closed_because_its_disconnect_was_lost() {
+    let (database, _store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let (mut stream, _, listed) = opened(&service, &sites[0].token).await;
+    let last = stream.send(vec![connect(Uuid::new_v4(), minutes_ago(20))]).await;
+    stream.acked(last).await.unwrap();
+    let client = database.client().await.unwrap();
+    until("both are seen as open", async || number(&client, ONGOING).await == 2).await;
+    // However many signs of life it takes: the first that does not list it only takes note.
+    until("the unlisted one is closed", async || {
+        stream.heartbeat(&[listed]).await;
+        number(&client, ONGOING).await == 1
+    })
+    .await;
+    let row =
+        client.query_one("SELECT disconnect_inferred, disconnect_reason FROM connection_logs", &[]).await.unwrap();
+    assert_eq!((row.get::<_, bool>(0), row.get::<_, &str>(1)), (true, "disconnect lost"));
+}
+
+#[tokio::test]
+async fn unary_agents_are_never_swept() {
+    let (database, store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let request = v1::ReportConnectionRequest { connection: Some(connect(Uuid::new_v4(), minutes_ago(600))) };
+    client(service.address).await.report_connection(authorized(request, &sites[0].token)).await.unwrap();
+    assert_eq!(sweep(&store, TimeDelta::days(30)).await, 0);
+    assert_eq!(number(&database.client().await.unwrap(), ONGOING).await, 1);
+}
+
+#[tokio::test]
+async fn deleting_a_workspace_closes_what_it_had_open_and_lets_its_spool_drain() {
+    let (database, store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let (mut stream, _, id) = opened(&service, &sites[0].token).await;
+    let workspace = &sites[0].agent.workspace;
+    let deletion = DirectoryEntry::Workspace {
+        id: workspace.workspace_id,
+        organization_id: workspace.organization_id,
+        owner_id: workspace.owner_id,
+        name: workspace.workspace_name.clone(),
+        deleted: true,
+    };
+    let deleted_at = minutes_ago(3);
+    fixtures::import(&store, &[deletion], deleted_at).await.unwrap();
+    assert_eq!(store.sweep_deleted().await.unwrap().closed.len(), 1);
+    let client = database.client().await.unwrap();
+    let row = client.query_one("SELECT disconnect_time, disconnect_reason FROM connection_logs", &[]).await.unwrap();
+    assert_eq!((row.get::<_, Timestamp>(0), row.get::<_, &str>(1)), (deleted_at, "workspace deleted"));
+    // Its agent still lists it, which changes nothing; what its spool holds is accepted.
+    stream.heartbeat(&[id]).await;
+    let last = stream.send(vec![disconnect(id, minutes_ago(4))]).await;
+    stream.acked(last).await.unwrap();
+    assert_eq!((number(&client, ONGOING).await, number(&client, ENDED).await), (0, 1));
+}
+
+#[tokio::test]
+async fn a_newer_stream_of_a_spool_displaces_the_older_on_any_replica() {
+    let (database, _store, sites) = database_with(1).await;
+    let (first, second) = (Service::start(database.url(), &[]).await, Service::start(database.url(), &[]).await);
+    let hello = HelloOf::new();
+    let mut oldest = Stream::open(first.address, &sites[0].token, &hello).await.unwrap();
+    let mut older = Stream::open(first.address, &sites[0].token, &hello).await.unwrap();
+    assert_eq!(oldest.ack().await.unwrap_err().code(), Code::Aborted, "at once within a process");
+    let mut newest = Stream::open(second.address, &sites[0].token, &hello).await.unwrap();
+    older.send(vec![connect(Uuid::new_v4(), minutes_ago(1))]).await;
+    assert_eq!(older.ack().await.unwrap_err().code(), Code::Aborted, "at the next commit on another replica");
+    let last = newest.send(vec![connect(Uuid::new_v4(), minutes_ago(1))]).await;
+    newest.acked(last).await.unwrap();
+    let other = HelloOf { spool: Uuid::new_v4(), ..hello };
+    let mut clone = Stream::open(second.address, &sites[0].token, &other).await.unwrap();
+    let last = clone.send(vec![connect(Uuid::new_v4(), minutes_ago(1))]).await;
+    clone.acked(last).await.unwrap();
+    let last = newest.send(vec![connect(Uuid::new_v4(), minutes_ago(1))]).await;
+    newest.acked(last).await.unwrap();
+}
+
+#[tokio::test]
+async fn ten_thousand_connections_of_agents_that_die_together_are_closed_in_one_sweep() {
+    let (database, store, sites) = database_with(100).await;
+    let service = Service::start(database.url(), &[]).await;
+    for site in &sites {
+        let mut stream = Stream::open(service.address, &site.token, &HelloOf::new()).await.unwrap();
+        let last = stream.send((0..100).map(|_| connect(Uuid::new_v4(), minutes_ago(5))).collect()).await;
+        stream.acked(last).await.unwrap();
+    }
+    // Ingest goes on meanwhile.
+    let mut other = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+    let swept = tokio::spawn(async move { sweep(&store, TimeDelta::minutes(11)).await });
+    let last = other.send(vec![connect(Uuid::new_v4(), minutes_ago(1))]).await;
+    other.acked(last).await.unwrap();
+    assert!(swept.await.unwrap() >= 9_900);
+    let client = database.client().await.unwrap();
+    let sql = "SELECT count(*) FROM connection_logs WHERE disconnect_inferred";
+    assert!(number(&client, sql).await >= 9_900);
+}

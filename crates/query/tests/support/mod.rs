@@ -1,0 +1,65 @@
+//! What the tests of connlog-query share: the service, and a client.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use chrono::Utc;
+use clap::Parser;
+use connlog_model::clock::{Timestamp, truncate_to_micros};
+use connlog_model::event::Event;
+use connlog_query::Config;
+use connlog_runtime::shutdown::Shutdown;
+use connlog_store::Store;
+use connlog_store::write::Batch;
+use reqwest::StatusCode;
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+pub fn now() -> Timestamp {
+    truncate_to_micros(Utc::now())
+}
+
+/// The service in this process.
+pub struct Service {
+    pub base: String,
+    http: reqwest::Client,
+}
+
+impl Service {
+    pub async fn start(database_url: &str, flags: &[&str]) -> Self {
+        let mut arguments = vec!["connlog-query", "--database-url", database_url];
+        arguments.extend(flags);
+        let config = Config::try_parse_from(arguments).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(connlog_query::run(config, listener, admin, Shutdown::new()));
+        Self { base, http: reqwest::Client::new() }
+    }
+
+    /// A GET of the list with parameters.
+    pub async fn get(&self, token: &str, parameters: &[(&str, &str)]) -> (StatusCode, Value) {
+        let request = self.http.get(format!("{}/api/v2/connectionlog", self.base)).query(parameters);
+        let response = request.header("Coder-Session-Token", token).send().await.unwrap();
+        (response.status(), response.json().await.unwrap())
+    }
+
+    /// The answer to a search.
+    pub async fn search(&self, token: &str, query: &str) -> Value {
+        let (status, body) = self.get(token, &[("q", query)]).await;
+        assert_eq!(status, StatusCode::OK, "{query}: {body}");
+        body
+    }
+
+    /// How many entries a search counts; as many as it lists, unless the page is full.
+    pub async fn count(&self, token: &str, query: &str) -> u64 {
+        let body = self.search(token, query).await;
+        let (count, listed) = (body["count"].as_u64().unwrap(), body["connection_logs"].as_array().unwrap().len() as u64);
+        assert_eq!(count.min(100), listed, "{query}");
+        count
+    }
+}
+
+pub async fn write(store: &Store, events: Vec<Event>) {
+    store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap();
+}
