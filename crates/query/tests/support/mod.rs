@@ -44,6 +44,12 @@ impl Service {
         (response.status(), response.json().await.unwrap())
     }
 
+    /// The list without parameters, as it is on the wire.
+    pub async fn text(&self, token: &str) -> String {
+        let request = self.http.get(format!("{}/api/v2/connectionlog", self.base));
+        request.header("Coder-Session-Token", token).send().await.unwrap().text().await.unwrap()
+    }
+
     /// The answer to a search.
     pub async fn search(&self, token: &str, query: &str) -> Value {
         let (status, body) = self.get(token, &[("q", query)]).await;
@@ -54,7 +60,8 @@ impl Service {
     /// How many entries a search counts; as many as it lists, unless the page is full.
     pub async fn count(&self, token: &str, query: &str) -> u64 {
         let body = self.search(token, query).await;
-        let (count, listed) = (body["count"].as_u64().unwrap(), body["connection_logs"].as_array().unwrap().len() as u64);
+        let (count, listed) =
+            (body["count"].as_u64().unwrap(), body["connection_logs"].as_array().unwrap().len() as u64);
         assert_eq!(count.min(100), listed, "{query}");
         count
     }

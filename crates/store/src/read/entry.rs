@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use chrono::DateTime;
 use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
@@ -26,8 +27,7 @@ pub struct Entry {
     pub method: Method,
     pub app_name: Option<String>,
     pub connection_id: Option<Uuid>,
-    pub user_id: Option<Uuid>,
-    /// The acting user, if there is one and the directory knows them.
+    /// The acting user, if one is known; what the directory lacks of them is empty.
     pub user: Option<DirectoryUser>,
     pub disconnect_time: Option<Timestamp>,
     pub disconnect_reason: Option<String>,
@@ -72,6 +72,12 @@ impl Entry {
         ConnectionType::of(self.method, self.app_name.as_deref())
     }
 }
+
+/// Stands for a time that the directory lacks: the zero time of Go, which clients of the API take for "never".
+const UNKNOWN_TIME: Timestamp = match DateTime::from_timestamp(-62_135_596_800, 0) {
+    Some(time) => time,
+    None => panic!("the year 1 is in range"),
+};
 
 /// Columns of a page that both tables have.
 pub(super) const SHARED_COLUMNS: &str = "id, connect_time, organization_id, workspace_owner_id, workspace_id, \
@@ -121,7 +127,6 @@ pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {
             .ok_or_else(|| StoreError::Inconsistent(format!("entry {id} has the unknown method {method}")))?,
         app_name: row.try_get("app_name")?,
         connection_id: row.try_get("connection_id")?,
-        user_id: row.try_get("user_id")?,
         user: actor(row)?,
         disconnect_time: row.try_get("disconnect_time")?,
         disconnect_reason: row.try_get("disconnect_reason")?,
@@ -135,18 +140,24 @@ pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {
     })
 }
 
+/// A user that the directory lacks keeps the id: it is who acted.
 fn actor(row: &Row) -> Result<Option<DirectoryUser>, StoreError> {
-    let (Some(id), Some(username)) = (row.try_get("user_id")?, row.try_get("actor_username")?) else { return Ok(None) };
+    let Some(id) = row.try_get("user_id")? else { return Ok(None) };
+    let text =
+        |name: &str| -> Result<String, StoreError> { Ok(row.try_get::<_, Option<String>>(name)?.unwrap_or_default()) };
+    let time = |name: &str| -> Result<Timestamp, StoreError> {
+        Ok(row.try_get::<_, Option<Timestamp>>(name)?.unwrap_or(UNKNOWN_TIME))
+    };
     Ok(Some(DirectoryUser {
         id,
-        username,
-        name: row.try_get("actor_name")?,
-        email: row.try_get("actor_email")?,
-        avatar_url: row.try_get("actor_avatar_url")?,
-        created_at: row.try_get("actor_created_at")?,
-        updated_at: row.try_get("actor_updated_at")?,
-        last_seen_at: row.try_get("actor_last_seen_at")?,
-        status: row.try_get("actor_status")?,
-        login_type: row.try_get("actor_login_type")?,
+        username: text("actor_username")?,
+        name: text("actor_name")?,
+        email: text("actor_email")?,
+        avatar_url: text("actor_avatar_url")?,
+        created_at: time("actor_created_at")?,
+        updated_at: time("actor_updated_at")?,
+        last_seen_at: time("actor_last_seen_at")?,
+        status: text("actor_status")?,
+        login_type: text("actor_login_type")?,
     }))
 }

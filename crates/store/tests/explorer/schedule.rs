@@ -211,6 +211,8 @@ impl Run {
             || (!self.with_purge && FLOOR_STATEMENTS.contains(&waiting.name.as_str()));
         if waiting.name == LAST {
             waiting.release();
+            let answer = tokio::time::timeout(PATIENCE, world.actors[actor].gate.report()).await;
+            assert!(matches!(answer, Ok(Ok(Report::Answered))), "the actor's last statement is answered");
             self.stages[actor] = Stage::Done;
         } else if commutes {
             self.names[actor].clone_from(&waiting.name);

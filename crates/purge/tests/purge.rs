@@ -1,0 +1,287 @@
+//! The purge: exact at its cutoff, alone, patient with readers, and proven.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use clap::Parser;
+use connlog_model::clock::{Timestamp, rfc3339, truncate_to_micros};
+use connlog_model::event::Event;
+use connlog_model::method::Method;
+use connlog_purge::{Config, Failure, Outcome, Settings, Summary};
+use connlog_runtime::shutdown::Shutdown;
+use connlog_store::Store;
+use connlog_store::infer::Hello;
+use connlog_store::write::Batch;
+use connlog_testkit::database::TestDatabase;
+use connlog_testkit::fixtures;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+fn now() -> Timestamp {
+    truncate_to_micros(Utc::now())
+}
+
+fn settings(database: &TestDatabase, flags: &[&str]) -> Settings {
+    let mut arguments = vec!["connlog-purge", "--database-url", database.url()];
+    arguments.extend(flags);
+    Settings::resolve(Config::try_parse_from(arguments).unwrap()).unwrap()
+}
+
+async fn purge(database: &TestDatabase, flags: &[&str]) -> Result<Summary, Failure> {
+    connlog_purge::run(&settings(database, flags), &database.store().unwrap(), &Shutdown::new()).await
+}
+
+async fn write(store: &Store, events: Vec<Event>) {
+    store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap();
+}
+
+async fn number(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+async fn counts_are_right(client: &Client) -> bool {
+    let sql = "SELECT count(*) FROM (SELECT day, sum(entries) AS n FROM connection_log_counts GROUP BY day) c
+        FULL JOIN (SELECT (connect_time AT TIME ZONE 'UTC')::date AS day, count(*) AS n FROM connection_logs GROUP BY 1) h
+        USING (day) WHERE coalesce(c.n, 0) <> coalesce(h.n, 0)";
+    number(client, sql).await == 0
+}
+
+/// `per_day` web events on each of the last `days` days.
+async fn history(store: &Store, days: i64, per_day: u128) {
+    let site = fixtures::site(1, 1);
+    for day in 0..days {
+        let time = now() - TimeDelta::days(day);
+        let base = u128::try_from(day).unwrap() * 1_000_000 + 1;
+        write(store, (0..per_day).map(|n| fixtures::web(&site.agent, base + n, time, Method::Tunnel)).collect()).await;
+    }
+}
+
+#[tokio::test]
+async fn the_cutoff_is_exact_at_the_microsecond() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let agent = fixtures::site(1, 1).agent;
+    let now = now();
+    let cutoff = now - TimeDelta::days(30);
+    let micro = TimeDelta::microseconds(1);
+    write(
+        &store,
+        vec![
+            fixtures::web(&agent, 1, cutoff - TimeDelta::days(3), Method::Tunnel),
+            fixtures::web(&agent, 2, cutoff - micro, Method::Tunnel),
+            fixtures::web(&agent, 3, cutoff, Method::Tunnel),
+            fixtures::web(&agent, 4, cutoff + micro, Method::Tunnel),
+            fixtures::connect(&agent, 5, cutoff - micro),
+            fixtures::connect(&agent, 6, cutoff),
+        ],
+    )
+    .await;
+    let flags = ["--connection-logs-retention", "30d", "--now", &rfc3339(now)];
+    let dry = purge(&database, &[&flags[..], &["--dry-run"]].concat()).await.unwrap();
+    assert_eq!(dry.outcome, Outcome::DryRun);
+    let client = database.client().await.unwrap();
+    assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 4, "a dry run changes nothing");
+    assert_eq!(number(&client, "SELECT count(*) FROM purge_runs").await, 0);
+
+    let summary = purge(&database, &flags).await.unwrap();
+    assert_eq!(summary.outcome, Outcome::Complete);
+    assert_eq!((summary.days_dropped, summary.rows_dropped), (1, 1));
+    assert_eq!((summary.rows_trimmed, summary.open_removed, summary.rows_left), (1, 1, 0));
+    assert_eq!(
+        (dry.days_dropped, dry.rows_dropped, dry.rows_trimmed, dry.open_removed),
+        (summary.days_dropped, summary.rows_dropped, summary.rows_trimmed, summary.open_removed)
+    );
+    let left = client.query("SELECT connect_time FROM connection_logs ORDER BY 1", &[]).await.unwrap();
+    let left: Vec<Timestamp> = left.iter().map(|row| row.get(0)).collect();
+    assert_eq!(left, [cutoff, cutoff + micro]);
+    assert_eq!(number(&client, "SELECT count(*) FROM open_connections").await, 1);
+    assert!(counts_are_right(&client).await);
+    let runs = store.purge_runs(10).await.unwrap();
+    assert_eq!((runs.len(), runs[0].cutoff, runs[0].outcome.as_str()), (1, cutoff, "complete"));
+    let again = purge(&database, &flags).await.unwrap();
+    assert_eq!((again.days_dropped, again.rows_trimmed, again.open_removed), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn what_a_live_agent_lists_is_kept_past_its_retention_and_goes_once_it_ends() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let site = fixtures::site(1, 1);
+    let start = now() - TimeDelta::days(40);
+    let Event::Agent(mut streamed) = fixtures::connect(&site.agent, 1, start) else { unreachable!() };
+    streamed.boot_id = Some(Uuid::from_u128(1));
+    write(&store, vec![Event::Agent(streamed), fixtures::connect(&site.agent, 2, start)]).await;
+    let hello = Hello {
+        agent_id: site.agent.agent_id.unwrap(),
+        spool_id: Uuid::from_u128(2),
+        boot_id: Uuid::from_u128(1),
+        stream_id: Uuid::from_u128(3),
+        received_at: now(),
+    };
+    store.greet(&hello).await.unwrap();
+    let summary = purge(&database, &["--connection-logs-retention", "30d"]).await.unwrap();
+    assert_eq!((summary.outcome, summary.open_removed), (Outcome::Complete, 1), "the one that no stream lists goes");
+    let client = database.client().await.unwrap();
+    write(&store, vec![fixtures::disconnect(&site.agent, 1, now())]).await;
+    assert_eq!(
+        number(&client, "SELECT (SELECT count(*) FROM open_connections) + (SELECT count(*) FROM connection_logs)")
+            .await,
+        0
+    );
+    assert!(counts_are_right(&client).await);
+}
+
+#[tokio::test]
+async fn a_purge_as_of_the_future_does_not_raise_the_floor_past_the_clock() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    history(&store, 3, 5).await;
+    let future = rfc3339(now() + TimeDelta::days(400));
+    let summary = purge(&database, &["--connection-logs-retention", "90d", "--now", &future]).await.unwrap();
+    assert_eq!((summary.outcome, summary.rows_dropped), (Outcome::Complete, 15));
+    history(&store, 3, 5).await;
+    let client = database.client().await.unwrap();
+    assert_eq!(
+        number(&client, "SELECT count(*) FROM connection_logs").await,
+        15,
+        "what is not below the floor is accepted"
+    );
+    let floor: Timestamp = client.query_one("SELECT cutoff FROM retention_floor", &[]).await.unwrap().get(0);
+    assert!(floor <= now() - TimeDelta::days(90));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_an_export_held_open_nobody_waits_longer_than_the_lock_timeout_and_everything_due_goes() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    history(&store, 40, 20).await;
+    let mut export = database.client().await.unwrap();
+    let export = export
+        .build_transaction()
+        .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+        .start()
+        .await
+        .unwrap();
+    export.query("SELECT count(*) FROM connection_logs", &[]).await.unwrap();
+
+    let lock_timeout = Duration::from_millis(40);
+    let running = tokio::spawn({
+        let flags = ["--connection-logs-retention", "35d", "--lock-timeout", "40ms", "--lock-attempts", "3"];
+        let (settings, store) = (settings(&database, &flags), store.clone());
+        async move { connlog_purge::run(&settings, &store, &Shutdown::new()).await }
+    });
+    // Others read and write meanwhile. What one waits for a lock is asked of the server, not of the clock of this test.
+    let reader = database.client().await.unwrap();
+    let monitor = database.client().await.unwrap();
+    let (reading, site) = (
+        tokio::spawn(async move {
+            loop {
+                if reader
+                    .query("SELECT count(*) FROM connection_logs WHERE connect_time > now() - interval '1 hour'", &[])
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        }),
+        fixtures::site(1, 1),
+    );
+    let mut longest = Duration::ZERO;
+    let mut number_of_writes = 0;
+    let sql = "SELECT coalesce(extract(epoch FROM max(clock_timestamp() - waitstart)) * 1000, 0)::bigint FROM pg_locks l
+        JOIN pg_stat_activity a USING (pid) WHERE NOT granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()";
+    while !running.is_finished() {
+        number_of_writes += 1;
+        write(&store, vec![fixtures::web(&site.agent, 900_000_000 + number_of_writes, now(), Method::Tunnel)]).await;
+        let waited: i64 = monitor.query_one(sql, &[]).await.unwrap().get(0);
+        longest = longest.max(Duration::from_millis(u64::try_from(waited).unwrap()));
+    }
+    reading.abort();
+    let summary = running.await.unwrap().unwrap();
+    assert_eq!((summary.outcome, summary.rows_left), (Outcome::Complete, 0));
+    assert_eq!((summary.days_dropped, summary.rows_trimmed), (0, 100), "days that are read are trimmed instead");
+    assert!(
+        longest <= lock_timeout * 2,
+        "somebody waited for {longest:?}: the timeout and one look of the monitor late"
+    );
+    assert!(number_of_writes > 10);
+    export.rollback().await.unwrap();
+    let next = purge(&database, &["--connection-logs-retention", "35d"]).await.unwrap();
+    assert_eq!(next.days_dropped, 4, "the empty days go once nobody reads them");
+    assert!(counts_are_right(&database.client().await.unwrap()).await);
+}
+
+fn binary(database: &TestDatabase, flags: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-purge"));
+    command.args(["--database-url", database.url()]).args(flags).env_remove("CODER_CONNECTION_LOGS_RETENTION");
+    command.output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_purges_one_works_and_the_other_says_so() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let lock = store.try_lock_purge().await.unwrap();
+    assert!(lock.is_some());
+    let output = binary(&database, &["--connection-logs-retention", "30d"]);
+    assert_eq!(output.status.code(), Some(75));
+    assert_eq!(String::from_utf8(output.stderr).unwrap().lines().last(), Some("error: another purge is running"));
+    drop(lock);
+    let began = Instant::now();
+    loop {
+        let output = binary(&database, &["--connection-logs-retention", "30d"]);
+        if output.status.success() {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "the lock went with its connection");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_retention_comes_from_flag_then_environment_then_file() {
+    let database = TestDatabase::create().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("connlog.yaml");
+    std::fs::write(&file, "retention: {connection_logs: 10d}\n").unwrap();
+    let file = file.to_str().unwrap();
+    let cutoff = |flags: &[&str], variable: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-purge"));
+        command
+            .args(["--database-url", database.url(), "--dry-run", "--json", "--now", "2026-01-31T00:00:00Z"])
+            .args(flags);
+        match variable {
+            Some(value) => command.env("CODER_CONNECTION_LOGS_RETENTION", value),
+            None => command.env_remove("CODER_CONNECTION_LOGS_RETENTION"),
+        };
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let printed: serde_json::Value = serde_json::from_str(&text).unwrap_or(serde_json::Value::Null);
+        (output.status.code(), printed["cutoff"].as_str().map(str::to_owned), String::from_utf8(output.stderr).unwrap())
+    };
+    let day = |day: u32| Some(format!("2026-01-{day:02}T00:00:00Z"));
+    assert_eq!(cutoff(&["--connection-logs-retention", "3d", "--config", file], Some("5d")).1, day(28));
+    assert_eq!(cutoff(&["--config", file], Some("5d")).1, day(26));
+    assert_eq!(cutoff(&["--config", file], Some("")).1, day(21), "an empty variable is unset");
+    assert_eq!(cutoff(&["--config", file], None).1, day(21));
+    for (flags, variable) in [(&[][..], None), (&[], Some("0")), (&["--connection-logs-retention", "-5d"], None)] {
+        let (code, cutoff, _) = cutoff(flags, variable);
+        assert_eq!((code, cutoff), (Some(0), None), "kept for ever");
+    }
+    for (flags, variable, named) in [
+        (&["--connection-logs-retention", "90"][..], None, "--connection-logs-retention"),
+        (&["--connection-logs-retention", ""], None, "--connection-logs-retention"),
+        (&[], Some("1 month"), "--connection-logs-retention"),
+        (&["--config", "/nowhere.yaml"], None, "--config /nowhere.yaml"),
+        (&["--now", "tomorrow"], None, "--now"),
+        (&["--lock-timeout", "0"], None, "--lock-timeout"),
+    ] {
+        let (code, _, stderr) = cutoff(flags, variable);
+        assert_eq!(code, Some(64), "{flags:?}");
+        assert!(stderr.lines().count() == 1 && stderr.contains(named), "{flags:?}: {stderr}");
+    }
+}
