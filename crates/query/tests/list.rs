@@ -132,7 +132,8 @@ async fn the_wire_of_each_type_is_golden() {
 #[tokio::test]
 async fn an_empty_log_is_an_empty_list() {
     let stage = stage(&[]).await;
-    let (status, body) = stage.service.get(&stage.auditor, &[]).await;
+    let text = stage.service.text(&stage.auditor).await;
+    assert_eq!(text, r#"{"connection_logs":[],"count":0,"count_cap":0}"#);
 }
 
 #[tokio::test]

@@ -73,7 +73,9 @@ fn announce(services: &Services, directory: &Directory) {
     println!("  metrics       http://{}/metrics, http://{}/metrics", services.ingest_admin, services.query_admin);
     println!("  database      {}", services.database_url);
     println!("  service logs  {}", services.service_log.display());
-    println!("  auditor       {} (token below; `me` is {0})", directory.auditor());
+    println!("  auditor       {} (Coder-Session-Token; `me` is {})", services.auditor_token, directory.auditor());
+    let idle = directory.idle_workspace();
+    println!("  agent         {} (Authorization: Bearer; of workspace {})", idle.agent_token, idle.name);
     println!();
     let header = format!("-H 'Coder-Session-Token: {}'", services.auditor_token);
     for query in ["limit=3", "q=type:vscode+status:ongoing&limit=3", "q=method:tunnel+username:me&limit=3"] {

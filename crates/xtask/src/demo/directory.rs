@@ -78,6 +78,11 @@ impl Directory {
         &self.users[0].username
     }
 
+    /// A workspace that no simulated agent speaks for.
+    pub(crate) fn idle_workspace(&self) -> &Workspace {
+        &self.workspaces[self.workspaces.len() - 1]
+    }
+
     /// The directory file: one object a line.
     pub(crate) fn file(&self) -> String {
         let organizations = self.organizations.iter().zip(ORGANIZATIONS).map(|((id, name), (_, display_name))| {
