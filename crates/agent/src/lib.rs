@@ -1,5 +1,12 @@
 //! The agent's side of connlog: what a workspace reports is on its own disk before anything else happens.
 //!
-//! [`spool`] keeps events until the server has committed them.
+//! [`Reporter`] is what an agent embeds: [`Reporter::connect`] and [`Reporter::disconnect`] return when the event is durable
+//! in the [`spool`], and never wait for the network. A background task streams the spool to a server, again and again
+//! until it is committed there ([`client`]).
 
+pub mod client;
+mod keeper;
+mod reporter;
 pub mod spool;
+
+pub use reporter::{Config, Connect, Disconnect, ReportError, Reporter, Status};

@@ -1,0 +1,315 @@
+//! The streaming client: sends the spool until it is acknowledged, over one server after another.
+//!
+//! Every reconnect resends exactly what is not acknowledged. Pauses between attempts grow exponentially with full jitter,
+//! so that a fleet does not come back all at once; a stream that a newer one displaced stays away for long.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use connlog_proto::v1;
+use connlog_proto::v1::connection_log_client::ConnectionLogClient;
+use connlog_proto::v1::stream_events_request::Message as Outbound;
+use connlog_proto::v1::stream_events_response::Message as Inbound;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+use uuid::Uuid;
+
+use crate::keeper::{Gone, Keeper};
+use crate::reporter::Config;
+use crate::spool::Record;
+
+/// The first pause is at most this long; the bound doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A displaced stream stays away for between one and two of these: a clone of the workspace may be the other.
+const DISPLACED_PAUSE: Duration = Duration::from_secs(120);
+/// A stream that lasted this long was a good one: the next pause is short again.
+const GOOD_STREAM: Duration = Duration::from_secs(30);
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a silent connection is asked whether it is there, and how long the answer may take.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the answer to a Hello may take.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(60);
+/// Signs of life, if the server does not say how often.
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
+/// Messages that wait for the network.
+const OUTBOUND_MESSAGES: usize = 4;
+
+/// Where the agent's token comes from.
+#[derive(Clone)]
+pub enum TokenSource {
+    /// A fixed text.
+    Text(String),
+    /// A file that is read again for each stream, so that a rotated token is picked up.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text(…)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+/// How the client is doing.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// Whether a stream is up.
+    pub connected: bool,
+    /// The last thing that went wrong.
+    pub last_error: Option<String>,
+    /// Events that the server did not accept.
+    pub rejected: u64,
+}
+
+/// Streams a spool.
+pub struct Client {
+    config: Config,
+    keeper: Keeper,
+    boot_id: Uuid,
+    open: Arc<Mutex<HashSet<Uuid>>>,
+    progress: Arc<Mutex<Progress>>,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("{0}")]
+    Status(#[from] Status),
+    #[error("cannot connect: {0}")]
+    Connect(#[from] tonic::transport::Error),
+    #[error("the token cannot be read: {0}")]
+    Token(std::io::Error),
+    #[error("the token cannot be sent: it has characters that a header cannot have")]
+    TokenText,
+    #[error("the server does not answer the Hello")]
+    NoWelcome,
+    #[error("the server ended the stream")]
+    Closed,
+    #[error("the spool cannot be read: {0}")]
+    Spool(#[from] crate::spool::SpoolError),
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+impl Ended {
+    fn is_displaced(&self) -> bool {
+        matches!(self, Self::Status(status) if status.code() == Code::Aborted)
+    }
+}
+
+/// The time of an event of a spool, in microseconds since the epoch.
+pub fn time_of(payload: &[u8]) -> Option<i64> {
+    let time = v1::Connection::decode(payload).ok()?.timestamp?;
+    time.seconds.checked_mul(1_000_000)?.checked_add(i64::from(time.nanos) / 1_000)
+}
+
+impl Client {
+    /// Prepares to stream what `keeper` keeps. `open` is what heartbeats list.
+    pub fn new(
+        config: Config,
+        keeper: Keeper,
+        open: Arc<Mutex<HashSet<Uuid>>>,
+        progress: Arc<Mutex<Progress>>,
+    ) -> Self {
+        Self { config, keeper, boot_id: Uuid::new_v4(), open, progress }
+    }
+
+    /// Streams until it is dropped, or the spool's thread is gone.
+    pub async fn run(self) {
+        let (mut attempt, mut server) = (0_u32, 0_usize);
+        loop {
+            let began = Instant::now();
+            let Some(address) = self.config.servers.get(server % self.config.servers.len().max(1)) else {
+                self.note(|progress| progress.last_error = Some("no server is configured".to_owned()));
+                return;
+            };
+            let Err(ended) = self.stream(address).await;
+            tracing::info!(server = %address, error = %ended, "the stream ended");
+            self.note(|progress| {
+                progress.connected = false;
+                progress.last_error = Some(ended.to_string());
+            });
+            if matches!(ended, Ended::Gone(_)) {
+                return;
+            }
+            if began.elapsed() >= GOOD_STREAM {
+                attempt = 0;
+            }
+            tokio::time::sleep(pause(attempt, ended.is_displaced())).await;
+            attempt = attempt.saturating_add(1);
+            server = server.wrapping_add(1);
+        }
+    }
+
+    async fn stream(&self, server: &str) -> Result<std::convert::Infallible, Ended> {
+        let channel = endpoint(server)?.connect().await?;
+        let (outbound, messages) = mpsc::channel(OUTBOUND_MESSAGES);
+        let acked_seq = self.keeper.state().await?.acked_seq;
+        let open = self.listed();
+        let hello = v1::Hello {
+            boot_id: self.boot_id.as_bytes().to_vec(),
+            first_unacked_seq: acked_seq + 1,
+            open_connection_ids: open,
+            agent_version: self.config.agent_version.clone(),
+            spool_id: self.keeper.spool_id().as_bytes().to_vec(),
+            last_seq: *self.keeper.last_seq().borrow(),
+        };
+        send(&outbound, Outbound::Hello(hello)).await?;
+        let request = self.authorized(ReceiverStream::new(messages)).await?;
+        let mut inbound = ConnectionLogClient::new(channel).stream_events(request).await?.into_inner();
+        let welcome = match tokio::time::timeout(WELCOME_TIMEOUT, inbound.message()).await {
+            Ok(answer) => match answer?.and_then(|answer| answer.message) {
+                Some(Inbound::Welcome(welcome)) => welcome,
+                _ => return Err(Ended::NoWelcome),
+            },
+            Err(_) => return Err(Ended::NoWelcome),
+        };
+        self.note(|progress| progress.connected = true);
+        self.exchange(&welcome, acked_seq, &outbound, &mut inbound).await
+    }
+
+    async fn exchange(
+        &self,
+        welcome: &v1::Welcome,
+        mut acked_seq: u64,
+        outbound: &mpsc::Sender<v1::StreamEventsRequest>,
+        inbound: &mut Streaming<v1::StreamEventsResponse>,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let batch_limit = welcome.max_batch_events.max(1) as usize;
+        let in_flight_limit = u64::from(welcome.max_in_flight_events.max(1));
+        let mut last_seq = self.keeper.last_seq();
+        let mut sent_seq = acked_seq;
+        let mut heartbeat = interval(heartbeat_interval(welcome));
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let room = in_flight_limit.saturating_sub(sent_seq.saturating_sub(acked_seq));
+            let has_more = *last_seq.borrow_and_update() > sent_seq;
+            tokio::select! {
+                biased;
+                answer = inbound.message() => match answer?.and_then(|answer| answer.message) {
+                    Some(Inbound::Ack(ack)) => {
+                        self.acknowledge(&ack)?;
+                        acked_seq = acked_seq.max(ack.committed_seq);
+                        sent_seq = sent_seq.max(acked_seq);
+                    }
+                    Some(Inbound::Welcome(_)) => {}
+                    None => return Err(Ended::Closed),
+                },
+                _ = heartbeat.tick() => self.send_heartbeat(outbound).await?,
+                permit = outbound.reserve(), if has_more && room > 0 => {
+                    let permit = permit.map_err(|_| Ended::Closed)?;
+                    let limit = batch_limit.min(usize::try_from(room).unwrap_or(usize::MAX));
+                    let records = self.keeper.read(sent_seq, limit).await??;
+                    let Some(newest) = records.last().map(Record::seq) else { continue };
+                    let events = records.into_iter().map(sequenced).collect();
+                    permit.send(request(Outbound::Batch(v1::EventBatch { events })));
+                    sent_seq = newest;
+                }
+                changed = last_seq.changed(), if !has_more => changed.map_err(|_| Gone)?,
+            }
+        }
+    }
+
+    fn acknowledge(&self, ack: &v1::Ack) -> Result<(), Ended> {
+        for rejection in &ack.rejected {
+            let v1::Rejection { seq, field, reason } = rejection;
+            tracing::warn!(seq, field, reason, "the server keeps an event as a dead letter");
+        }
+        self.note(|progress| progress.rejected += ack.rejected.len() as u64);
+        Ok(self.keeper.acknowledge(ack.committed_seq)?)
+    }
+
+    /// The list comes before the number: the disconnect of whatever is not listed has at most that number.
+    async fn send_heartbeat(&self, outbound: &mpsc::Sender<v1::StreamEventsRequest>) -> Result<(), Ended> {
+        let open_connection_ids = self.listed();
+        let last_seq = *self.keeper.last_seq().borrow();
+        let at = Some(prost_types::Timestamp::from(std::time::SystemTime::now()));
+        send(outbound, Outbound::Heartbeat(v1::Heartbeat { at, open_connection_ids, last_seq })).await
+    }
+
+    fn listed(&self) -> Vec<Vec<u8>> {
+        let open = self.open.lock().expect("no one panics while holding the list");
+        open.iter().map(|id| id.as_bytes().to_vec()).collect()
+    }
+
+    async fn authorized<T>(&self, message: T) -> Result<Request<T>, Ended> {
+        let token = match &self.config.token {
+            TokenSource::Text(token) => token.clone(),
+            TokenSource::File(path) => tokio::fs::read_to_string(path).await.map_err(Ended::Token)?,
+        };
+        let mut request = Request::new(message);
+        let mut value: tonic::metadata::MetadataValue<_> =
+            format!("Bearer {}", token.trim()).parse().map_err(|_| Ended::TokenText)?;
+        value.set_sensitive(true);
+        request.metadata_mut().insert("authorization", value);
+        Ok(request)
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress.lock().expect("no one panics while holding the progress"));
+    }
+}
+
+fn endpoint(server: &str) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Channel::from_shared(server.to_owned())
+        .unwrap_or_else(|_| Endpoint::from_static("http://invalid.invalid"))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
+}
+
+fn pause(attempt: u32, displaced: bool) -> Duration {
+    if displaced {
+        return DISPLACED_PAUSE.mul_f64(rand::random_range(1.0..2.0));
+    }
+    let ceiling = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(attempt.min(16))).min(LONGEST_PAUSE);
+    ceiling.mul_f64(rand::random_range(0.0..1.0))
+}
+
+fn heartbeat_interval(welcome: &v1::Welcome) -> Duration {
+    let interval = welcome.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
+    interval.filter(|interval| *interval >= Duration::from_millis(100)).unwrap_or(DEFAULT_HEARTBEAT)
+}
+
+async fn send(outbound: &mpsc::Sender<v1::StreamEventsRequest>, message: Outbound) -> Result<(), Ended> {
+    outbound.send(request(message)).await.map_err(|_| Ended::Closed)
+}
+
+fn request(message: Outbound) -> v1::StreamEventsRequest {
+    v1::StreamEventsRequest { message: Some(message) }
+}
+
+fn sequenced(record: Record) -> v1::SequencedEvent {
+    use v1::sequenced_event::Event;
+    let seq = record.seq();
+    let event = match record {
+        // A record whose checksum holds and that is no event was written by another version: the server keeps it.
+        Record::Event { payload, .. } => v1::Connection::decode(&payload[..]).ok().map(Event::Connection),
+        Record::Lost(lost) => Some(Event::Lost(v1::LostEvents {
+            count: lost.count(),
+            since: lost.since_micros.map(from_micros),
+            until: lost.until_micros.map(from_micros),
+            cause: lost.cause.to_owned(),
+        })),
+    };
+    v1::SequencedEvent { seq, event }
+}
+
+fn from_micros(micros: i64) -> prost_types::Timestamp {
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
+    prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}

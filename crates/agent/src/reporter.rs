@@ -1,0 +1,184 @@
+//! What an agent calls: connects and disconnects, durable when the call returns.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use connlog_proto::v1;
+use prost::Message as _;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::client::{self, Client, Progress, TokenSource};
+use crate::keeper::{Gone, Keeper, State};
+use crate::spool::{Damage, Spool, SpoolError};
+
+/// How an agent reports.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Servers, as `http://host:port`. One is used at a time; the next is tried when it cannot be reached.
+    pub servers: Vec<String>,
+    /// The agent's token.
+    pub token: TokenSource,
+    /// The folder of the spool.
+    pub spool: PathBuf,
+    /// Bound of the spool, in bytes.
+    pub max_spool_bytes: u64,
+    /// What the agent calls its version.
+    pub agent_version: String,
+}
+
+impl Config {
+    /// The bound of a spool if nothing else is asked for: 64 MiB, some 400,000 events.
+    pub const DEFAULT_SPOOL_BYTES: u64 = 64 << 20;
+}
+
+/// The beginning of a connection.
+#[derive(Debug, Clone, Default)]
+pub struct Connect {
+    /// The client app, such as `ssh`, `cursor`, `goland`; `reconnecting_pty` for a web terminal.
+    pub app_name: String,
+    /// Address of the client, if known.
+    pub ip: Option<IpAddr>,
+    /// The client's own id of its session, if it has one.
+    pub client_session_id: Option<Uuid>,
+}
+
+/// The end of a connection.
+#[derive(Debug, Clone, Default)]
+pub struct Disconnect {
+    /// The client app, as when it began.
+    pub app_name: String,
+    /// When it began, if known: the log then shows it even if the beginning was never reported.
+    pub connected_at: Option<SystemTime>,
+    /// Exit status.
+    pub status_code: i32,
+    /// Why, in words.
+    pub reason: Option<String>,
+    /// Bytes received from the client; 0 if not counted.
+    pub rx_bytes: u64,
+    /// Bytes sent to the client; 0 if not counted.
+    pub tx_bytes: u64,
+}
+
+/// Why an event was not accepted. It is not in the spool.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The id is nil.
+    #[error("the connection's id is nil")]
+    NilId,
+    /// Neither a connect nor a disconnect can do without the name of the app.
+    #[error("app_name is empty")]
+    NoApp,
+    /// The spool refused.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The spool's thread has ended.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+/// What a reporter has to do and what troubles it.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// What the spool holds.
+    pub spool: State,
+    /// Whether a stream is up.
+    pub connected: bool,
+    /// The last thing that went wrong on the way to a server.
+    pub last_error: Option<String>,
+    /// Events that the server did not accept, since this process began.
+    pub rejected: u64,
+}
+
+/// Reports the connections of a workspace. Dropping it ends the stream; what is not sent stays in the spool.
+#[derive(Debug)]
+pub struct Reporter {
+    keeper: Keeper,
+    open: Arc<Mutex<HashSet<Uuid>>>,
+    progress: Arc<Mutex<Progress>>,
+    client: JoinHandle<()>,
+}
+
+impl Reporter {
+    /// Opens the spool and begins to stream it. Must be called within a Tokio runtime. What was damaged is returned, and
+    /// is recorded on the server as lost.
+    pub fn start(config: Config) -> Result<(Self, Damage), SpoolError> {
+        let (spool, damage) = Spool::open(&config.spool, config.max_spool_bytes, client::time_of)?;
+        let keeper = Keeper::start(spool);
+        let open = Arc::new(Mutex::new(HashSet::new()));
+        let progress = Arc::new(Mutex::new(Progress::default()));
+        let client = Client::new(config, keeper.clone(), Arc::clone(&open), Arc::clone(&progress));
+        let client = tokio::spawn(client.run());
+        Ok((Self { keeper, open, progress, client }, damage))
+    }
+
+    /// Reports that a connection began, now. Returns its number once it is durable.
+    pub async fn connect(&self, id: Uuid, connect: Connect) -> Result<u64, ReportError> {
+        let message = v1::Connection {
+            ip: connect.ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            client_session_id: connect.client_session_id.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
+            ..event(id, v1::Action::Connect, connect.app_name)?
+        };
+        // Listed before it is appended: what a heartbeat does not list and the server knows would be taken for ended.
+        self.open.lock().expect("no one panics while holding the list").insert(id);
+        self.append(&message).await.inspect_err(|_| {
+            self.open.lock().expect("no one panics while holding the list").remove(&id);
+        })
+    }
+
+    /// Reports that a connection ended, now. Returns its number once it is durable.
+    pub async fn disconnect(&self, id: Uuid, disconnect: Disconnect) -> Result<u64, ReportError> {
+        let message = v1::Connection {
+            connected_at: disconnect.connected_at.map(timestamp),
+            status_code: disconnect.status_code,
+            reason: disconnect.reason,
+            rx_bytes: disconnect.rx_bytes,
+            tx_bytes: disconnect.tx_bytes,
+            ..event(id, v1::Action::Disconnect, disconnect.app_name)?
+        };
+        let seq = self.append(&message).await?;
+        self.open.lock().expect("no one panics while holding the list").remove(&id);
+        Ok(seq)
+    }
+
+    /// What there is to do, and what troubles it.
+    pub async fn status(&self) -> Result<Status, ReportError> {
+        let spool = self.keeper.state().await?;
+        let progress = self.progress.lock().expect("no one panics while holding the progress").clone();
+        let Progress { connected, last_error, rejected } = progress;
+        Ok(Status { spool, connected, last_error, rejected })
+    }
+
+    async fn append(&self, message: &v1::Connection) -> Result<u64, ReportError> {
+        Ok(self.keeper.append(message.encode_to_vec()).await??)
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.client.abort();
+    }
+}
+
+fn event(id: Uuid, action: v1::Action, app_name: String) -> Result<v1::Connection, ReportError> {
+    if id.is_nil() {
+        return Err(ReportError::NilId);
+    }
+    if app_name.is_empty() {
+        return Err(ReportError::NoApp);
+    }
+    Ok(v1::Connection {
+        id: id.as_bytes().to_vec(),
+        action: action.into(),
+        timestamp: Some(timestamp(SystemTime::now())),
+        app_name,
+        ..v1::Connection::default()
+    })
+}
+
+fn timestamp(time: SystemTime) -> prost_types::Timestamp {
+    prost_types::Timestamp::from(time)
+}

@@ -1,0 +1,234 @@
+//! The reporter against the real service: what it accepted is in the log once, whatever the network does.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use clap::Parser;
+use connlog_agent::client::TokenSource;
+use connlog_agent::{Config, Connect, Disconnect, Reporter};
+use connlog_runtime::shutdown::Shutdown;
+use connlog_testkit::database::TestDatabase;
+use connlog_testkit::fixtures;
+use connlog_testkit::process::free_address;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Service {
+    shutdown: Shutdown,
+    running: JoinHandle<anyhow::Result<bool>>,
+}
+
+impl Service {
+    async fn start(database: &TestDatabase, address: SocketAddr) -> Self {
+        let arguments = ["connlog-ingest", "--database-url", database.url(), "--heartbeat-interval", "500ms"];
+        let config = connlog_ingest::Config::try_parse_from(arguments).unwrap();
+        let listener = loop {
+            // The address may linger for a moment after the service before it.
+            if let Ok(listener) = TcpListener::bind(address).await {
+                break listener;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let shutdown = Shutdown::new();
+        let running = tokio::spawn(connlog_ingest::run(config, listener, admin, shutdown.clone()));
+        Self { shutdown, running }
+    }
+
+    async fn stop(self) {
+        self.shutdown.begin();
+        assert!(self.running.await.unwrap().unwrap());
+    }
+}
+
+async fn database() -> (TestDatabase, fixtures::Site) {
+    let database = TestDatabase::create().await.unwrap();
+    let site = fixtures::site(1, 1);
+    fixtures::import(&database.store().unwrap(), &site.directory, Utc::now()).await.unwrap();
+    (database, site)
+}
+
+fn reporter(folder: &Path, servers: &[SocketAddr], token: TokenSource, max_spool_bytes: u64) -> Reporter {
+    let config = Config {
+        servers: servers.iter().map(|address| format!("http://{address}")).collect(),
+        token,
+        spool: folder.to_owned(),
+        max_spool_bytes,
+        agent_version: "test".to_owned(),
+    };
+    Reporter::start(config).unwrap().0
+}
+
+fn ssh() -> Connect {
+    Connect { app_name: "ssh".to_owned(), ..Connect::default() }
+}
+
+fn bye() -> Disconnect {
+    Disconnect { app_name: "ssh".to_owned(), status_code: 1, ..Disconnect::default() }
+}
+
+async fn number(database: &TestDatabase, sql: &str) -> i64 {
+    database.client().await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
+}
+
+async fn delivered(reporter: &Reporter) {
+    let deadline = Instant::now() + PATIENCE;
+    while reporter.status().await.unwrap().spool.pending > 0 {
+        assert!(Instant::now() < deadline, "{:?}", reporter.status().await.unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_reach_the_log_once_through_restarts_of_server_and_agent() {
+    let (database, site) = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address().unwrap();
+    let token = || TokenSource::Text(site.token.clone());
+    // Nobody listens yet, and a first life of the agent ends before anybody does.
+    let first = reporter(folder.path(), &[address], token(), 1 << 20);
+    let ids: Vec<Uuid> = (0..40).map(|_| Uuid::new_v4()).collect();
+    for id in &ids[..10] {
+        first.connect(*id, ssh()).await.unwrap();
+    }
+    assert!(!first.status().await.unwrap().connected);
+    drop(first);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let second = reporter(folder.path(), &[address], token(), 1 << 20);
+    for (round, part) in ids.chunks(10).enumerate() {
+        let service = Service::start(&database, address).await;
+        for id in part {
+            if round > 0 {
+                second.connect(*id, ssh()).await.unwrap();
+            }
+            second.disconnect(*id, bye()).await.unwrap();
+        }
+        delivered(&second).await;
+        service.stop().await;
+    }
+    assert_eq!(number(&database, "SELECT count(*) FROM connection_logs WHERE code = 1").await, 40);
+    assert_eq!(number(&database, "SELECT count(*) FROM open_connections").await, 0);
+    assert_eq!(number(&database, "SELECT count(*) FROM lost_events").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_full_spool_gave_up_is_counted_exactly_in_the_log() {
+    let (database, site) = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address().unwrap();
+    let reporter = reporter(folder.path(), &[address], TokenSource::Text(site.token.clone()), 64 << 10);
+    for _ in 0..2_000 {
+        reporter.connect(Uuid::new_v4(), ssh()).await.unwrap();
+    }
+    let lost = reporter.status().await.unwrap().spool.lost.unwrap();
+    assert!(lost.count() > 100 && lost.count() < 2_000);
+    let service = Service::start(&database, address).await;
+    delivered(&reporter).await;
+    let recorded =
+        "SELECT coalesce(sum(events), 0)::bigint FROM lost_events WHERE cause = 'spool full' AND since <= until";
+    assert_eq!(number(&database, recorded).await, i64::try_from(lost.count()).unwrap());
+    let there = number(&database, "SELECT count(*) FROM open_connections").await;
+    assert_eq!(there + i64::try_from(lost.count()).unwrap(), 2_000);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_and_a_rotated_token_are_picked_up() {
+    let (database, site) = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "not the token yet\n").unwrap();
+    let (nobody, address) = (free_address().unwrap(), free_address().unwrap());
+    let service = Service::start(&database, address).await;
+    let spool = folder.path().join("spool");
+    let reporter = reporter(&spool, &[nobody, address], TokenSource::File(token.clone()), 1 << 20);
+    reporter.connect(Uuid::new_v4(), ssh()).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !reporter
+        .status()
+        .await
+        .unwrap()
+        .last_error
+        .is_some_and(|error| error.contains("unknown, expired or revoked"))
+    {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    std::fs::write(&token, format!("{}\n", site.token)).unwrap();
+    delivered(&reporter).await;
+    assert_eq!(number(&database, "SELECT count(*) FROM open_connections").await, 1);
+    drop(reporter);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_list_what_is_open() {
+    let (database, site) = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address().unwrap();
+    let service = Service::start(&database, address).await;
+    let reporter = reporter(folder.path(), &[address], TokenSource::Text(site.token.clone()), 1 << 20);
+    let id = Uuid::new_v4();
+    reporter.connect(id, ssh()).await.unwrap();
+    delivered(&reporter).await;
+    let store = database.store().unwrap();
+    let lost_after = chrono::TimeDelta::minutes(10);
+    let now = Utc::now() + chrono::TimeDelta::minutes(30);
+    let swept = store.sweep_silent(now, now - chrono::TimeDelta::hours(1), lost_after).await.unwrap();
+    assert_eq!(swept.closed.len(), 1, "as if it had been silent");
+    let deadline = Instant::now() + PATIENCE;
+    while number(&database, "SELECT count(*) FROM open_connections").await == 0 {
+        assert!(Instant::now() < deadline, "the next heartbeat reopens it");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(reporter);
+    service.stop().await;
+}
+
+/// The time of the slowest hundredth of `count` appends.
+async fn slow_append(reporter: &Reporter, count: usize) -> Duration {
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let began = Instant::now();
+        reporter.connect(Uuid::new_v4(), ssh()).await.unwrap();
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    times[count * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_swallows_everything_costs_the_workspace_nothing() {
+    let (database, site) = database().await;
+    let (healthy, swallowing) = (free_address().unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let black_hole = swallowing.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        // Connections are accepted and never read.
+        while let Ok((connection, _)) = swallowing.accept().await {
+            held.push(connection);
+        }
+    });
+    let service = Service::start(&database, healthy).await;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let with_healthy = reporter(folders[0].path(), &[healthy], TokenSource::Text(site.token.clone()), 8 << 20);
+    let with_black_hole = reporter(folders[1].path(), &[black_hole], TokenSource::Text(site.token.clone()), 8 << 20);
+    let mut ratios = Vec::new();
+    for _ in 0..5 {
+        let (healthy, black_hole) = (slow_append(&with_healthy, 200).await, slow_append(&with_black_hole, 200).await);
+        ratios.push(black_hole.as_secs_f64() / healthy.as_secs_f64());
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("append at the 99th percentile, black-holed to healthy: {ratios:.2?}");
+    // Both wait for the same disk. A reporter that waited for the network would be slower by orders of magnitude.
+    assert!(ratios[2] < 5.0, "{ratios:?}");
+    drop((with_healthy, with_black_hole));
+    service.stop().await;
+}
