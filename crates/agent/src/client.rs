@@ -3,7 +3,6 @@
 //! Every reconnect resends exactly what is not acknowledged. Pauses between attempts grow exponentially with full jitter,
 //! so that a fleet does not come back all at once; a stream that a newer one displaced stays away for long.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,15 +20,16 @@ use tonic::{Code, Request, Status, Streaming};
 use uuid::Uuid;
 
 use crate::keeper::{Gone, Keeper};
+use crate::open::OpenConnections;
 use crate::reporter::Config;
 use crate::spool::Record;
 
 /// The first pause is at most this long; the bound doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A displaced stream stays away for between one and two of these: a clone of the workspace may be the other.
-const DISPLACED_PAUSE: Duration = Duration::from_secs(120);
+const DISPLACED_PAUSE: Duration = Duration::from_mins(2);
 /// A stream that lasted this long was a good one: the next pause is short again.
 const GOOD_STREAM: Duration = Duration::from_secs(30);
 /// How long connecting may take.
@@ -38,7 +38,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the answer to a Hello may take.
-const WELCOME_TIMEOUT: Duration = Duration::from_secs(60);
+const WELCOME_TIMEOUT: Duration = Duration::from_mins(1);
 /// Signs of life, if the server does not say how often.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
 /// Messages that wait for the network.
@@ -78,7 +78,7 @@ pub struct Client {
     config: Config,
     keeper: Keeper,
     boot_id: Uuid,
-    open: Arc<Mutex<HashSet<Uuid>>>,
+    open: Arc<OpenConnections>,
     progress: Arc<Mutex<Progress>>,
 }
 
@@ -89,6 +89,8 @@ enum Ended {
     Status(#[from] Status),
     #[error("cannot connect: {0}")]
     Connect(#[from] tonic::transport::Error),
+    #[error("the server's address is no URL")]
+    Address,
     #[error("the token cannot be read: {0}")]
     Token(std::io::Error),
     #[error("the token cannot be sent: it has characters that a header cannot have")]
@@ -117,12 +119,7 @@ pub fn time_of(payload: &[u8]) -> Option<i64> {
 
 impl Client {
     /// Prepares to stream what `keeper` keeps. `open` is what heartbeats list.
-    pub fn new(
-        config: Config,
-        keeper: Keeper,
-        open: Arc<Mutex<HashSet<Uuid>>>,
-        progress: Arc<Mutex<Progress>>,
-    ) -> Self {
+    pub fn new(config: Config, keeper: Keeper, open: Arc<OpenConnections>, progress: Arc<Mutex<Progress>>) -> Self {
         Self { config, keeper, boot_id: Uuid::new_v4(), open, progress }
     }
 
@@ -240,8 +237,7 @@ impl Client {
     }
 
     fn listed(&self) -> Vec<Vec<u8>> {
-        let open = self.open.lock().expect("no one panics while holding the list");
-        open.iter().map(|id| id.as_bytes().to_vec()).collect()
+        self.open.list().iter().map(|id| id.as_bytes().to_vec()).collect()
     }
 
     async fn authorized<T>(&self, message: T) -> Result<Request<T>, Ended> {
@@ -262,9 +258,9 @@ impl Client {
     }
 }
 
-fn endpoint(server: &str) -> Result<Endpoint, tonic::transport::Error> {
+fn endpoint(server: &str) -> Result<Endpoint, Ended> {
     Ok(Channel::from_shared(server.to_owned())
-        .unwrap_or_else(|_| Endpoint::from_static("http://invalid.invalid"))
+        .map_err(|_| Ended::Address)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)

@@ -127,7 +127,7 @@ fn serve(mut spool: Spool, commands: &Receiver<Command>, written: &watch::Sender
                     pending: spool.last_seq() - spool.acked_seq(),
                     acked_seq: spool.acked_seq(),
                     bytes: spool.bytes(),
-                    lost: spool.lost().cloned(),
+                    lost: spool.lost().copied(),
                 });
             }
         }
@@ -144,12 +144,6 @@ fn append(spool: &mut Spool, group: Vec<Append>) {
         Ok(_) => {
             for ((_, answer), seq) in group.into_iter().zip(first..) {
                 let _nobody_waits = answer.send(Ok(seq));
-            }
-        }
-        Err(error) if group.len() == 1 => {
-            for (_, answer) in group {
-                let _nobody_waits = answer.send(Err(error));
-                return;
             }
         }
         Err(_) => {

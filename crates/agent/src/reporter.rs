@@ -1,6 +1,5 @@
 //! What an agent calls: connects and disconnects, durable when the call returns.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -12,7 +11,9 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::client::{self, Client, Progress, TokenSource};
-use crate::keeper::{Gone, Keeper, State};
+pub use crate::keeper::State;
+use crate::keeper::{Gone, Keeper};
+use crate::open::OpenConnections;
 use crate::spool::{Damage, Spool, SpoolError};
 
 /// How an agent reports.
@@ -97,7 +98,7 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Reporter {
     keeper: Keeper,
-    open: Arc<Mutex<HashSet<Uuid>>>,
+    open: Arc<OpenConnections>,
     progress: Arc<Mutex<Progress>>,
     client: JoinHandle<()>,
 }
@@ -106,13 +107,34 @@ impl Reporter {
     /// Opens the spool and begins to stream it. Must be called within a Tokio runtime. What was damaged is returned, and
     /// is recorded on the server as lost.
     pub fn start(config: Config) -> Result<(Self, Damage), SpoolError> {
+        Self::start_with(config, OpenConnections::in_memory())
+    }
+
+    /// Like [`start`](Self::start), with connections that are open already.
+    pub fn start_with(config: Config, open: OpenConnections) -> Result<(Self, Damage), SpoolError> {
         let (spool, damage) = Spool::open(&config.spool, config.max_spool_bytes, client::time_of)?;
         let keeper = Keeper::start(spool);
-        let open = Arc::new(Mutex::new(HashSet::new()));
+        let open = Arc::new(open);
         let progress = Arc::new(Mutex::new(Progress::default()));
         let client = Client::new(config, keeper.clone(), Arc::clone(&open), Arc::clone(&progress));
         let client = tokio::spawn(client.run());
         Ok((Self { keeper, open, progress, client }, damage))
+    }
+
+    /// Reports an event that another process made, with its own time.
+    pub async fn report(&self, message: &v1::Connection) -> Result<u64, ReportError> {
+        let id = Uuid::from_slice(&message.id).ok().filter(|id| !id.is_nil()).ok_or(ReportError::NilId)?;
+        if message.app_name.is_empty() {
+            return Err(ReportError::NoApp);
+        }
+        if message.action() == v1::Action::Disconnect {
+            let seq = self.append(message).await?;
+            self.open.remove(id);
+            return Ok(seq);
+        }
+        // Listed before it is appended: what a heartbeat does not list and the server knows would be taken for ended.
+        self.open.insert(id);
+        self.append(message).await.inspect_err(|_| self.open.remove(id))
     }
 
     /// Reports that a connection began, now. Returns its number once it is durable.
@@ -120,13 +142,9 @@ impl Reporter {
         let message = v1::Connection {
             ip: connect.ip.map(|ip| ip.to_string()).unwrap_or_default(),
             client_session_id: connect.client_session_id.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
-            ..event(id, v1::Action::Connect, connect.app_name)?
+            ..event(id, v1::Action::Connect, connect.app_name)
         };
-        // Listed before it is appended: what a heartbeat does not list and the server knows would be taken for ended.
-        self.open.lock().expect("no one panics while holding the list").insert(id);
-        self.append(&message).await.inspect_err(|_| {
-            self.open.lock().expect("no one panics while holding the list").remove(&id);
-        })
+        self.report(&message).await
     }
 
     /// Reports that a connection ended, now. Returns its number once it is durable.
@@ -137,11 +155,9 @@ impl Reporter {
             reason: disconnect.reason,
             rx_bytes: disconnect.rx_bytes,
             tx_bytes: disconnect.tx_bytes,
-            ..event(id, v1::Action::Disconnect, disconnect.app_name)?
+            ..event(id, v1::Action::Disconnect, disconnect.app_name)
         };
-        let seq = self.append(&message).await?;
-        self.open.lock().expect("no one panics while holding the list").remove(&id);
-        Ok(seq)
+        self.report(&message).await
     }
 
     /// What there is to do, and what troubles it.
@@ -163,20 +179,15 @@ impl Drop for Reporter {
     }
 }
 
-fn event(id: Uuid, action: v1::Action, app_name: String) -> Result<v1::Connection, ReportError> {
-    if id.is_nil() {
-        return Err(ReportError::NilId);
-    }
-    if app_name.is_empty() {
-        return Err(ReportError::NoApp);
-    }
-    Ok(v1::Connection {
+/// An event that happens now.
+pub(crate) fn event(id: Uuid, action: v1::Action, app_name: String) -> v1::Connection {
+    v1::Connection {
         id: id.as_bytes().to_vec(),
         action: action.into(),
         timestamp: Some(timestamp(SystemTime::now())),
         app_name,
         ..v1::Connection::default()
-    })
+    }
 }
 
 fn timestamp(time: SystemTime) -> prost_types::Timestamp {

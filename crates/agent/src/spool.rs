@@ -196,7 +196,7 @@ impl Spool {
         if let Some(lost) = &self.lost
             && lost.last_seq >= expected
         {
-            records.push(Record::Lost(lost.clone()));
+            records.push(Record::Lost(*lost));
             expected = lost.last_seq + 1;
         }
         for segment in &self.segments {

@@ -88,14 +88,14 @@ fn a_full_spool_gives_up_its_oldest_events_and_counts_them() {
     append(&mut spool, 9_000);
     assert!(spool.bytes() <= MIN_SPOOL_BYTES, "{} bytes", spool.bytes());
     for _ in 0..2 {
-        let lost = spool.lost().unwrap().clone();
+        let lost = *spool.lost().unwrap();
         assert_eq!((lost.first_seq, lost.since_micros), (201, Some(201)), "what was acknowledged is not lost");
         assert_eq!((lost.until_micros, lost.cause), (i64::try_from(lost.last_seq).ok(), "spool full"));
         let kept = events(&spool, spool.acked_seq());
         assert_eq!(kept, (lost.last_seq + 1..=10_000).collect::<Vec<_>>());
         assert_eq!(lost.count() + kept.len() as u64, 9_800, "every event is kept or counted");
         let first = spool.read_after(200, 1).unwrap().remove(0);
-        assert_eq!((first.seq(), first), (lost.last_seq, Record::Lost(lost.clone())));
+        assert_eq!((first.seq(), first), (lost.last_seq, Record::Lost(lost)));
         drop(spool);
         spool = Spool::open(folder.path(), MIN_SPOOL_BYTES, time_of).unwrap().0;
     }

@@ -26,7 +26,7 @@ pub fn write(bytes: &mut Vec<u8>, seq: u64, payload: &[u8]) {
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&len);
     bytes.extend_from_slice(&seq);
-    bytes.extend_from_slice(&checksum(&len, &seq, payload).to_le_bytes());
+    bytes.extend_from_slice(&checksum(len, seq, payload).to_le_bytes());
     bytes.extend_from_slice(payload);
 }
 
@@ -62,10 +62,10 @@ pub fn at(bytes: &[u8], offset: usize) -> Option<Found> {
     let payload_len = usize::try_from(u32::from_le_bytes(len)).ok()?;
     let begin = offset + HEADER_BYTES;
     let payload = bytes.get(begin..begin.checked_add(payload_len)?)?;
-    let intact = checksum(&len, &seq, payload) == u32::from_le_bytes(header[16..20].try_into().ok()?);
+    let intact = checksum(len, seq, payload) == u32::from_le_bytes(header[16..20].try_into().ok()?);
     intact.then(|| Found { offset, seq: u64::from_le_bytes(seq), len: payload_len })
 }
 
-fn checksum(len: &[u8; 4], seq: &[u8; 8], payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(len), seq), payload)
+fn checksum(len: [u8; 4], seq: [u8; 8], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&len), &seq), payload)
 }

@@ -12,7 +12,7 @@ use super::frame;
 const EXTENSION: &str = "lost";
 
 /// Events that are gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost {
     /// Number of the first.
     pub first_seq: u64,

@@ -1,0 +1,194 @@
+//! The sidecar and its hooks, as the programs that they are.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use clap::Parser;
+use connlog_runtime::shutdown::Shutdown;
+use connlog_testkit::database::TestDatabase;
+use connlog_testkit::fixtures;
+use connlog_testkit::process::Process;
+use nix::sys::signal::Signal;
+use tokio::net::TcpListener;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_connlog-agent");
+
+struct Workspace {
+    folder: tempfile::TempDir,
+    database: TestDatabase,
+    server: SocketAddr,
+    _shutdown: Shutdown,
+}
+
+impl Workspace {
+    async fn new() -> Self {
+        let database = TestDatabase::create().await.unwrap();
+        let site = fixtures::site(1, 1);
+        fixtures::import(&database.store().unwrap(), &site.directory, Utc::now()).await.unwrap();
+        let arguments = ["connlog-ingest", "--database-url", database.url(), "--heartbeat-interval", "300ms"];
+        let config = connlog_ingest::Config::try_parse_from(arguments).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (server, shutdown) = (listener.local_addr().unwrap(), Shutdown::new());
+        tokio::spawn(connlog_ingest::run(config, listener, admin, shutdown.clone()));
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("token"), &site.token).unwrap();
+        Self { folder, database, server, _shutdown: shutdown }
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.folder.path().join("spool")
+    }
+
+    fn sidecar(&self) -> Process {
+        let mut command = Command::new(PROGRAM);
+        command.arg("run").arg("--spool").arg(self.spool()).arg("--token-file").arg(self.folder.path().join("token"));
+        command.args(["--server", &format!("http://{}", self.server)]).env("CONNLOG_LOG", "warn");
+        let process = Process::spawn("connlog-agent", &command, "KILL").unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !self.agent(&["status"]).status.success() {
+            assert!(Instant::now() < deadline, "the sidecar answers");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        process
+    }
+
+    fn agent(&self, arguments: &[&str]) -> Output {
+        Command::new(PROGRAM).args(arguments).arg("--spool").arg(self.spool()).output().unwrap()
+    }
+
+    fn connect(&self, app: &str) -> String {
+        let output = self.agent(&["report", "connect", "--app", app, "--ip", "10.9.8.7"]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn disconnect(&self, id: &str, app: &str) {
+        let output = self.agent(&["report", "disconnect", "--id", id, "--app", app, "--code", "3"]);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    async fn until(&self, sql: &str, expected: i64) {
+        let client = self.database.client().await.unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+            if found == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{sql} gives {found}, not {expected}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+const ENDED: &str = "SELECT count(*) FROM connection_logs WHERE code = 3 AND NOT disconnect_inferred";
+const OPEN: &str = "SELECT count(*) FROM open_connections";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hooks_report_while_the_sidecar_is_there_gone_and_killed() {
+    let workspace = Workspace::new().await;
+    // Before the first sidecar, into the drop directory.
+    let early = workspace.connect("ssh");
+    let mut sidecar = workspace.sidecar();
+    let socket = fs::metadata(workspace.spool().join("connlog.sock")).unwrap();
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+    workspace.until(OPEN, 1).await;
+    let during = workspace.connect("cursor");
+    workspace.until(OPEN, 2).await;
+
+    sidecar.signal(Signal::SIGKILL).unwrap();
+    tokio::task::block_in_place(|| sidecar.wait(PATIENCE)).unwrap();
+    workspace.disconnect(&early, "ssh");
+    let late = workspace.connect("zed");
+    let mut sidecar = workspace.sidecar();
+    workspace.until(ENDED, 1).await;
+    // The new sidecar still lists what the killed one had open: after some heartbeats both are open.
+    workspace.until(OPEN, 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    workspace.until(OPEN, 2).await;
+    workspace.disconnect(&during, "cursor");
+    workspace.disconnect(&late, "zed");
+    workspace.until(ENDED, 3).await;
+    workspace.until("SELECT count(*) FROM connection_logs WHERE host(ip) = '10.9.8.7'", 3).await;
+    let status = String::from_utf8(workspace.agent(&["status"]).stdout).unwrap();
+    assert!(status.contains("connected: true\n") && status.contains("\nlost: 0\n"), "{status}");
+    sidecar.signal(Signal::SIGTERM).unwrap();
+    assert!(tokio::task::block_in_place(|| sidecar.wait(PATIENCE)).unwrap().success());
+    assert_eq!(fs::read_dir(workspace.spool().join("drop")).unwrap().count(), 0);
+}
+
+#[test]
+fn exit_codes_are_those_that_hooks_rely_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let report = |arguments: &[&str], spool: &Path| {
+        let output = Command::new(PROGRAM).arg("report").args(arguments).arg("--spool").arg(spool).output().unwrap();
+        output.status.code()
+    };
+    let id = uuid::Uuid::new_v4().to_string();
+    assert_eq!(report(&["connect", "--app", "ssh"], &spool), Some(0), "into the drop directory");
+    assert_eq!(report(&["disconnect", "--app", "ssh", "--id", &id, "--code", "-1"], &spool), Some(0));
+    assert_eq!(report(&["disconnect", "--app", "ssh"], &spool), Some(64));
+    assert_eq!(report(&["connect", "--app", "ssh", "--ip", "nowhere"], &spool), Some(64));
+    assert_eq!(report(&["connect", "--app", "ssh"], Path::new("/proc/nothing")), Some(74));
+    let status = Command::new(PROGRAM).arg("status").arg("--spool").arg(&spool).status().unwrap();
+    assert_eq!(status.code(), Some(1), "nobody answers");
+}
+
+/// The examples of `deploy/agent`, run as sshd and PAM would.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hooks_of_the_examples_report_sessions() {
+    let workspace = Workspace::new().await;
+    let _sidecar = workspace.sidecar();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/agent");
+    let path = format!("{}:/usr/bin:/bin", Path::new(PROGRAM).parent().unwrap().display());
+    let hook = |script: &str| {
+        let mut command = Command::new(examples.join(script));
+        command.env_clear().env("PATH", &path).env("CONNLOG_AGENT_SPOOL", workspace.spool()).env("SHELL", "/bin/sh");
+        command
+    };
+    let output = hook("ssh-session.sh")
+        .env("SSH_CONNECTION", "203.0.113.5 50000 10.0.0.1 22")
+        .env("SSH_ORIGINAL_COMMAND", "echo .vscode-server; exit 3")
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(3), &b".vscode-server\n"[..]), "{output:?}");
+    workspace
+        .until(
+            "SELECT count(*) FROM connection_logs WHERE app_name = 'vscode' AND code = 3 AND host(ip) = '203.0.113.5'",
+            1,
+        )
+        .await;
+
+    let state = workspace.folder.path().join("pam");
+    let pam = |kind: &str| {
+        let mut command = hook("pam-session.sh");
+        command.env("PAM_TYPE", kind).env("PAM_RHOST", "203.0.113.6").env("CONNLOG_PAM_STATE", &state);
+        assert!(command.status().unwrap().success());
+    };
+    pam("open_session");
+    workspace.until("SELECT count(*) FROM open_connections WHERE host(ip) = '203.0.113.6'", 1).await;
+    pam("close_session");
+    workspace.until("SELECT count(*) FROM connection_logs WHERE disconnect_reason = 'session closed'", 1).await;
+    // A container of its own: a process group, which ends with it.
+    let second = workspace.folder.path().join("second");
+    let mut container = hook("entrypoint.sh");
+    container.args(["sh", "-c", "connlog-agent report connect --app ssh && sleep 1 && exec connlog-agent status"]);
+    container.env("CONNLOG_AGENT_SPOOL", &second).env("CONNLOG_AGENT_SERVERS", format!("http://{}", workspace.server));
+    container.env("CONNLOG_AGENT_TOKEN_FILE", workspace.folder.path().join("token"));
+    std::os::unix::process::CommandExt::process_group(&mut container, 0);
+    let mut container = container.spawn().unwrap();
+    let group = nix::unistd::Pid::from_raw(i32::try_from(container.id()).unwrap());
+    let ended = container.wait().unwrap();
+    nix::sys::signal::killpg(group, Signal::SIGKILL).unwrap();
+    assert!(ended.success(), "the workload's end is the container's, and the sidecar answered it");
+}
