@@ -5,18 +5,22 @@
 CREATE TABLE organizations (
     id           uuid PRIMARY KEY,
     name         text NOT NULL,
+    name_key     text NOT NULL,
     display_name text NOT NULL,
     icon         text NOT NULL,
     deleted      boolean NOT NULL
 );
 COMMENT ON TABLE organizations IS 'Organizations as a control plane last told. Never deleted, only marked: history refers to them.';
-CREATE INDEX organizations_name ON organizations (lower(name));
+COMMENT ON COLUMN organizations.name_key IS 'The name in lower case, by the rules of the programs: those of the database depend on its locale.';
+CREATE INDEX organizations_name ON organizations (name_key);
 COMMENT ON INDEX organizations_name IS 'The filter organization:NAME.';
 
 CREATE TABLE users (
     id           uuid PRIMARY KEY,
     username     text NOT NULL,
+    username_key text NOT NULL,
     email        text NOT NULL,
+    email_key    text NOT NULL,
     name         text NOT NULL,
     avatar_url   text NOT NULL,
     status       text NOT NULL,
@@ -27,9 +31,11 @@ CREATE TABLE users (
     last_seen_at timestamptz NOT NULL
 );
 COMMENT ON TABLE users IS 'Users as a control plane last told. Deleted ones stay, but no longer match by name.';
-CREATE INDEX users_username ON users (lower(username));
+COMMENT ON COLUMN users.username_key IS 'The username in lower case, see organizations.name_key.';
+COMMENT ON COLUMN users.email_key IS 'The email in lower case, see organizations.name_key.';
+CREATE INDEX users_username ON users (username_key);
 COMMENT ON INDEX users_username IS 'The filters workspace_owner:NAME and username:NAME.';
-CREATE INDEX users_email ON users (lower(email));
+CREATE INDEX users_email ON users (email_key);
 COMMENT ON INDEX users_email IS 'The filters workspace_owner_email:EMAIL and user_email:EMAIL.';
 
 CREATE TABLE workspaces (
@@ -60,7 +66,7 @@ CREATE TABLE agent_tokens (
     expires_at timestamptz
 );
 COMMENT ON TABLE agent_tokens IS 'Credentials of agents: the SHA-256 of each token.';
-COMMENT ON COLUMN agent_tokens.expires_at IS 'Set when the agent is deleted or its token replaced: 24 h later, so that its spool can drain.';
+COMMENT ON COLUMN agent_tokens.expires_at IS '24 h after the token was replaced, or its agent or workspace deleted, so that a spool can drain.';
 CREATE INDEX agent_tokens_agent ON agent_tokens (agent_id);
 COMMENT ON INDEX agent_tokens_agent IS 'Expiring the earlier tokens of an agent.';
 
@@ -187,11 +193,13 @@ CREATE TABLE agent_presence (
     boot_id       uuid NOT NULL,
     stream_id     uuid NOT NULL,
     committed_seq bigint,
+    earlier_boot_seq bigint NOT NULL,
     last_seen_at  timestamptz NOT NULL,
     PRIMARY KEY (agent_id, spool_id)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE agent_presence IS 'What is known of each agent that streams: one row for each of its spools.';
 COMMENT ON COLUMN agent_presence.boot_id IS 'The boot that last said Hello with this spool.';
+COMMENT ON COLUMN agent_presence.earlier_boot_seq IS 'Events up to this sequence number were in the spool when the boot began, and may be of an earlier one.';
 COMMENT ON COLUMN agent_presence.stream_id IS 'The stream that owns the spool now; an older one that finds another id here gives way.';
 COMMENT ON COLUMN agent_presence.committed_seq IS 'Everything up to this sequence number of the spool is in the log, rejected, or recorded as lost; NULL until the first commit.';
 COMMENT ON COLUMN agent_presence.last_seen_at IS 'The last sign of life, by the clock of the ingest that had it.';

@@ -38,6 +38,10 @@ async fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
+    // Not by clap, whose message would repeat the value: it may hold a password.
+    if let Err(invalid) = connlog_store::parse_url(&arguments.database_url) {
+        return program::usage_error(&format!("--database-url {invalid}"));
+    }
     telemetry::init();
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,

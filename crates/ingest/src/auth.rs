@@ -32,8 +32,8 @@ pub enum Caller {
 pub struct Authenticator {
     store: Store,
     clock: Clock,
-    callers: Cache<Vec<u8>, Option<Caller>>,
-    agents: Cache<(Uuid, String), Option<Arc<AgentIdentity>>>,
+    callers: Cache<Vec<u8>, Caller>,
+    agents: Cache<(Uuid, String), Arc<AgentIdentity>>,
 }
 
 impl Authenticator {
@@ -70,14 +70,22 @@ impl Authenticator {
         }
     }
 
-    /// The agent that a reporter names, if the directory knows the workspace.
+    /// The agent that a reporter names, if the directory knows the workspace. That it does not is not remembered: it may
+    /// be told any moment.
     pub async fn agent_by_name(
         &self,
         workspace_id: Uuid,
         name: &str,
-    ) -> Result<Option<Arc<AgentIdentity>>, Arc<StoreError>> {
-        let load = async { self.store.agent_by_name(workspace_id, name).await };
-        self.agents.try_get_with((workspace_id, name.to_owned()), load).await
+    ) -> Result<Option<Arc<AgentIdentity>>, StoreError> {
+        let key = (workspace_id, name.to_owned());
+        if let Some(agent) = self.agents.get(&key).await {
+            return Ok(Some(agent));
+        }
+        let found = self.store.agent_by_name(workspace_id, name).await?;
+        if let Some(agent) = &found {
+            self.agents.insert(key, Arc::clone(agent)).await;
+        }
+        Ok(found)
     }
 
     async fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
@@ -85,9 +93,13 @@ impl Authenticator {
             Status::unauthenticated("a token is needed, as `authorization: Bearer …` or `coder-session-token`")
         })?;
         let sha256 = tokens::digest(token);
-        let load = self.look_up(sha256.clone());
-        let caller = self.callers.try_get_with(sha256, load).await.map_err(|error| crate::grpc::status(&error))?;
-        caller.ok_or_else(|| Status::unauthenticated("the token is unknown, expired or revoked"))
+        if let Some(caller) = self.callers.get(&sha256).await {
+            return Ok(caller);
+        }
+        let found = self.look_up(sha256.clone()).await.map_err(|error| crate::grpc::status(&error))?;
+        let caller = found.ok_or_else(|| Status::unauthenticated("the token is unknown, expired or revoked"))?;
+        self.callers.insert(sha256, caller.clone()).await;
+        Ok(caller)
     }
 
     async fn look_up(&self, sha256: Vec<u8>) -> Result<Option<Caller>, StoreError> {

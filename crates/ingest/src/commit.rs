@@ -34,13 +34,15 @@ pub struct Item {
     pub agent: Arc<AgentIdentity>,
 }
 
-/// A message that carries one event.
+/// A message that carries one event, as it came, but for strings that are cut anyway.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// About a connection to an agent.
+    /// Of a unary call.
     Connection(v1::Connection),
-    /// About a web request or a tunnel.
-    Web(v1::WebConnection),
+    /// Of a stream.
+    Sequenced(v1::SequencedEvent),
+    /// Of a reporter.
+    Reported(v1::ReportedEvent),
 }
 
 /// What is committed, or not, as a whole, and then answered.

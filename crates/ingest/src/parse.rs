@@ -4,6 +4,7 @@
 //! the field. Limits and answers are listed in `proto/README.md`.
 
 mod connection;
+mod shrink;
 mod web;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,6 +15,7 @@ use prost_types::Timestamp as ProtoTimestamp;
 use uuid::Uuid;
 
 pub use self::connection::{Source, connection, from_coder};
+pub use self::shrink::{shrink_connection, shrink_reported, shrink_sequenced};
 pub use self::web::web;
 
 /// How far ahead of the server's clock an event may be.

@@ -12,6 +12,7 @@ use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::telemetry;
 use connlog_store::{Store, StoreConfig, schema};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
@@ -19,15 +20,15 @@ use crate::auth::Authenticator;
 use crate::commit::Writers;
 use crate::config::{Config, std_duration};
 use crate::grpc::coder::CoderAgent;
-use crate::grpc::directory::DirectorySync;
+use crate::grpc::directory::{CONCURRENT_SYNCS, DirectorySync};
 use crate::grpc::report::Reports;
 use crate::grpc::stream::{ConnectionLogService, Registry, StreamLimits, Streams};
 use crate::grpc::unary::UnaryCalls;
 use crate::service_log::ServiceLog;
 use crate::watch::watch;
 
-/// Connections beyond those of the writers: authentication, signs of life, the watch.
-const OTHER_CONNECTIONS: usize = 6;
+/// Connections beyond those of the writers: authentication, signs of life, directory syncs, the watch.
+const OTHER_CONNECTIONS: usize = 8;
 /// How often an idle connection is asked whether it is still there, so that half-open ones end.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the answer may take.
@@ -47,14 +48,16 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> anyhow::Result<bool> {
     let writers = usize::try_from(config.writers).unwrap_or(1);
-    let store = Store::new(&StoreConfig::new(&config.database_url, "connlog-ingest", writers + OTHER_CONNECTIONS))?;
+    let store = Store::new(&StoreConfig::new(&config.database_url, "connlog-ingest", OTHER_CONNECTIONS))?;
+    // Writers have connections of their own: whatever else goes on, a commit does not wait for one.
+    let writers_store = Store::new(&StoreConfig::new(&config.database_url, "connlog-ingest writer", writers))?;
     schema::check(&store).await.context("cannot start on this database")?;
     let metrics = telemetry::metrics();
     let service_log = ServiceLog::open(config.log_json.as_deref(), config.log_human.as_deref()).await?;
-    let committer = Writers::new(store.clone(), config.clock.clone(), service_log, config.max_transaction_events)
+    let committer = Writers::new(writers_store, config.clock.clone(), service_log, config.max_transaction_events)
         .start(config.writers, config.max_queued_events, &shutdown);
     shutdown.spawn("watch", watch(store.clone(), config.clock.clone(), config.agent_lost_after, shutdown.clone()));
-    shutdown.spawn("admin listener", admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
+    tokio::spawn(admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
 
     let (health_reporter, health) = tonic_health::server::health_reporter();
     shutdown.spawn("health", {
@@ -100,7 +103,13 @@ pub async fn run(
         },
         shutdown: shutdown.clone(),
     };
-    let directory = DirectorySync { authenticator: authenticator.clone(), store, clock: config.clock.clone() };
+    let directory = DirectorySync {
+        running: Semaphore::new(CONCURRENT_SYNCS),
+        shutdown: shutdown.clone(),
+        authenticator: authenticator.clone(),
+        store,
+        clock: config.clock.clone(),
+    };
     let limit = config.max_message_bytes;
     let service = ConnectionLogService { authenticator: authenticator.clone(), streams, calls: calls.clone(), reports };
     let router = Server::builder()
@@ -115,12 +124,18 @@ pub async fn run(
         .add_service(DirectoryServer::new(directory).max_decoding_message_size(limit))
         .add_service(AgentServer::new(CoderAgent { authenticator, calls }).max_decoding_message_size(limit));
 
+    let drain_time = std_duration(config.grace_period) / 2;
     tracing::info!(address = %listener.local_addr()?, "connlog-ingest is listening");
     shutdown.spawn("gRPC listener", {
         let shutdown = shutdown.clone();
         async move {
             let incoming = TcpListenerStream::new(listener);
-            if let Err(error) = router.serve_with_incoming_shutdown(incoming, shutdown.begun()).await {
+            let ended = tokio::select! {
+                served = router.serve_with_incoming_shutdown(incoming, shutdown.begun()) => served,
+                // A peer that never says anything, or never reads, does not hold up the end.
+                () = drained(&shutdown, drain_time) => Ok(()),
+            };
+            if let Err(error) = ended {
                 tracing::error!(%error, "the gRPC listener failed");
             }
         }
@@ -129,10 +144,15 @@ pub async fn run(
     Ok(shutdown.finish(std_duration(config.grace_period)).await)
 }
 
+async fn drained(shutdown: &Shutdown, drain_time: Duration) {
+    shutdown.begun().await;
+    tokio::time::sleep(drain_time).await;
+}
+
 fn readiness(store: Store) -> Readiness {
     Arc::new(move || {
         let store = store.clone();
-        Box::pin(async move { schema::check(&store).await.map_err(|error| error.to_string()) })
+        Box::pin(async move { schema::check_running(&store).await.map_err(|error| error.to_string()) })
     })
 }
 

@@ -87,7 +87,9 @@ async fn unacceptable_events_are_named_kept_and_passed() {
     assert_eq!(kept().await, i64::try_from(cases.len() * 2).unwrap());
     let message: Vec<u8> =
         database.query_one("SELECT message FROM rejected_events WHERE seq = 2", &[]).await.unwrap().get(0);
-    assert_eq!(v1::Connection::decode(&message[..]).unwrap(), cases[0].1, "it is kept as it was received");
+    let kept = v1::SequencedEvent::decode(&message[..]).unwrap();
+    let received = v1::sequenced_event::Event::Connection(cases[0].1.clone());
+    assert_eq!((kept.seq, kept.event), (2, Some(received)), "it is kept as it was received");
 }
 
 #[tokio::test]
@@ -228,6 +230,67 @@ async fn a_reporters_events_stand_alone() {
     let database = database.client().await.unwrap();
     assert_eq!(number(&database, "SELECT count(*) FROM rejected_events WHERE token_id IS NOT NULL").await, 5);
     assert_eq!(number(&database, "SELECT count(*) FROM open_connections WHERE user_id IS NOT NULL").await, 1);
+}
+
+#[tokio::test]
+async fn a_workspace_is_known_from_the_moment_it_is_told() {
+    let (database, store, _) = database_with(1).await;
+    let admin = fixtures::api_token(&store, Role::Admin, None, None, now()).await.unwrap();
+    let service = Service::start(database.url(), &[]).await;
+    let mut calls = client(service.address).await;
+    let (later, time) = (fixtures::site(77, 1), minutes_ago(5));
+    let request = || v1::ReportEventsRequest {
+        events: vec![reported(&later, v1::reported_event::Event::Web(web(Uuid::from_u128(5), time)))],
+    };
+    let response = calls.report_events(authorized(request(), &admin)).await.unwrap().into_inner();
+    assert_eq!((response.accepted, response.rejected.len()), (0, 1));
+    let database = database.client().await.unwrap();
+    let message: Vec<u8> = database.query_one("SELECT message FROM rejected_events", &[]).await.unwrap().get(0);
+    assert_eq!(
+        v1::ReportedEvent::decode(&message[..]).unwrap(),
+        request().events[0],
+        "the letter says for which workspace"
+    );
+    fixtures::import(&store, &later.directory, now()).await.unwrap();
+    let response = calls.report_events(authorized(request(), &admin)).await.unwrap().into_inner();
+    assert_eq!((response.accepted, response.rejected.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn numbers_and_lists_have_bounds() {
+    let (database, _store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let sequenced = |seq| {
+        let event = v1::sequenced_event::Event::Connection(connect(Uuid::new_v4(), minutes_ago(5)));
+        v1::SequencedEvent { seq, event: Some(event) }
+    };
+    for seq in [0, (1 << 53) + 1, u64::MAX / 2, u64::MAX] {
+        let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+        stream.send_sequenced(vec![sequenced(seq)]).await;
+        assert_eq!(stream.ack().await.unwrap_err().code(), Code::InvalidArgument, "{seq}");
+    }
+    let listed = (0..10_001).map(|_| Uuid::new_v4()).collect();
+    let hello = HelloOf { listed, ..HelloOf::new() };
+    let refused = Stream::open(service.address, &sites[0].token, &hello).await.err().unwrap();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_long_message_is_cut_before_it_waits() {
+    let (database, _store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let event = v1::Connection {
+        id: vec![7; 100_000],
+        reason: Some("x".repeat(1_000_000)),
+        ip: "y".repeat(100_000),
+        ..disconnect(Uuid::new_v4(), minutes_ago(5))
+    };
+    let request = v1::ReportConnectionRequest { connection: Some(event) };
+    let mut calls = client(service.address).await;
+    let status = calls.report_connection(authorized(request, &sites[0].token)).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let database = database.client().await.unwrap();
+    assert!(number(&database, "SELECT length(message)::bigint FROM rejected_events").await < 4_000);
 }
 
 #[tokio::test]

@@ -103,6 +103,16 @@ async fn opened(service: &Service, token: &str) -> (Stream, HelloOf, Uuid) {
     (stream, hello, id)
 }
 
+/// Sends a heartbeat that lists `listed`, and waits until what it led to is committed: it is stamped in the same
+/// transaction.
+async fn heard(client: &tokio_postgres::Client, service: &Service, stream: &mut Stream, listed: &[Uuid]) {
+    let sql = "SELECT (extract(epoch FROM max(last_seen_at)) * 1000000)::bigint FROM agent_presence";
+    service.clock.advance(TimeDelta::seconds(1));
+    let before = number(client, sql).await;
+    stream.heartbeat(listed).await;
+    until("the sign of life is noted", async || number(client, sql).await > before).await;
+}
+
 async fn sweep(store: &Store, after: TimeDelta) -> usize {
     store.sweep_silent(now() + after, minutes_ago(600), TimeDelta::minutes(10)).await.unwrap().closed.len()
 }
@@ -130,7 +140,7 @@ async fn what_a_silent_agent_had_open_ends_at_its_last_sign_of_life_and_reopens_
     stream.next_seq = 2;
     let last = stream.send(vec![disconnect(id, minutes_ago(1))]).await;
     stream.acked(last).await.unwrap();
-    stream.heartbeat(&[id]).await;
+    heard(&client, &service, &mut stream, &[id]).await;
     let last = stream.send(vec![connect(Uuid::new_v4(), minutes_ago(1))]).await;
     stream.acked(last).await.unwrap();
     assert_eq!(number(&client, "SELECT count(*) FROM connection_logs WHERE NOT disconnect_inferred").await, 1);
@@ -232,7 +242,8 @@ async fn deleting_a_workspace_closes_what_it_had_open_and_lets_its_spool_drain()
     let row = client.query_one("SELECT disconnect_time, disconnect_reason FROM connection_logs", &[]).await.unwrap();
     assert_eq!((row.get::<_, Timestamp>(0), row.get::<_, &str>(1)), (deleted_at, "workspace deleted"));
     // Its agent still lists it, which changes nothing; what its spool holds is accepted.
-    stream.heartbeat(&[id]).await;
+    heard(&client, &service, &mut stream, &[id]).await;
+    assert_eq!((number(&client, ONGOING).await, number(&client, ENDED).await), (0, 1));
     let last = stream.send(vec![disconnect(id, minutes_ago(4))]).await;
     stream.acked(last).await.unwrap();
     assert_eq!((number(&client, ONGOING).await, number(&client, ENDED).await), (0, 1));
@@ -277,4 +288,59 @@ async fn ten_thousand_connections_of_agents_that_die_together_are_closed_in_one_
     let client = database.client().await.unwrap();
     let sql = "SELECT count(*) FROM connection_logs WHERE disconnect_inferred";
     assert!(number(&client, sql).await >= 9_900);
+}
+
+#[tokio::test]
+async fn a_reconnect_does_not_file_what_an_earlier_boot_left_in_the_spool_under_the_new_one() {
+    let (database, _store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let (stream, hello, _) = opened(&service, &sites[0].token).await;
+    drop(stream);
+    // The new boot finds events 2 and 3 of the old one in the spool, and loses its first stream after 2.
+    let reboot = HelloOf { boot: Uuid::new_v4(), last_seq: 3, ..hello };
+    for seq in [2, 3] {
+        let mut stream = Stream::open(service.address, &sites[0].token, &reboot).await.unwrap();
+        stream.next_seq = seq;
+        stream.send(vec![connect(Uuid::new_v4(), minutes_ago(20))]).await;
+        stream.acked(seq).await.unwrap();
+        if seq == 3 {
+            let client = database.client().await.unwrap();
+            until("all of the old boot is closed", async || number(&client, ONGOING).await == 0).await;
+            let sql = "SELECT count(*) FROM connection_logs WHERE disconnect_reason = 'agent restarted'";
+            assert_eq!(number(&client, sql).await, 3);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_reporter_filed_before_the_agent_was_known_becomes_the_agents() {
+    let (database, store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let id = Uuid::new_v4();
+    let mut unknown = (*sites[0].agent).clone();
+    unknown.agent_id = None;
+    let event = fixtures::connect(&std::sync::Arc::new(unknown), id.as_u128(), minutes_ago(30));
+    let batch = connlog_store::write::Batch { events: vec![event], ..Default::default() };
+    store.apply_batch(&batch, 1, now()).await.unwrap();
+    let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+    let last = stream.send(vec![connect(id, minutes_ago(30))]).await;
+    stream.acked(last).await.unwrap();
+    drop(stream);
+    assert_eq!(sweep(&store, TimeDelta::minutes(11)).await, 1, "it goes with its agent");
+}
+
+#[tokio::test]
+async fn a_disconnect_completes_a_connection_whose_day_is_gone() {
+    let (database, store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let id = Uuid::new_v4();
+    let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+    let last = stream.send(vec![connect(id, minutes_ago(3 * 1440))]).await;
+    stream.acked(last).await.unwrap();
+    // A purge as of the future drops the day, and keeps what a live agent has open.
+    store.drop_day(minutes_ago(3 * 1440).date_naive(), std::time::Duration::from_secs(5)).await.unwrap();
+    let last = stream.send(vec![disconnect(id, minutes_ago(1))]).await;
+    stream.acked(last).await.unwrap();
+    let client = database.client().await.unwrap();
+    assert_eq!((number(&client, ONGOING).await, number(&client, ENDED).await), (0, 1));
 }

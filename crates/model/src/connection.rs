@@ -9,7 +9,8 @@
 //!   smaller value), else from the earliest disconnect that has it.
 //! - The end is the earliest real disconnect (ties: the smaller reason, then code, then byte counts).
 //! - A real end beats an inferred one, whichever came first; an inferred end never changes a completed connection.
-//! - What the directory says of the agent (names, owner, organization) is kept as it was when the row was first written.
+//! - What the directory says of the agent (names, owner, organization) is kept as it was when the row was first written;
+//!   only an agent that it did not know then is filled in.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -131,7 +132,7 @@ impl Connection {
         Self {
             id: self.id,
             connection_id: self.connection_id,
-            agent: self.agent,
+            agent: AgentIdentity { agent_id: self.agent.agent_id.or(other.agent.agent_id), ..self.agent },
             boot_id: self.boot_id.or(other.boot_id),
             connect_time: self.connect_time.min(other.connect_time),
             method: earlier(self.method, other.method),

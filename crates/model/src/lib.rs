@@ -10,6 +10,7 @@ pub mod event;
 pub mod identity;
 pub mod limits;
 pub mod method;
+pub mod quote;
 pub mod retention;
 pub mod role;
 pub mod search;

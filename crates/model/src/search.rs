@@ -91,7 +91,17 @@ impl Search {
     /// Parses `query`. All errors are reported together, except that of an element that cannot be split, which stands
     /// alone.
     pub fn parse(query: &str) -> Result<Self, Vec<Invalid>> {
-        let terms = terms::split(query).map_err(|invalid| vec![invalid])?;
+        match Self::read(query) {
+            Ok((search, invalid)) if invalid.is_empty() => Ok(search),
+            Ok((_, invalid)) => Err(invalid),
+            Err(invalid) => Err(vec![invalid]),
+        }
+    }
+
+    /// Reads as much of `query` as can be read, and what cannot, for a caller who has more to find fault with. The error is
+    /// that of an element that cannot be split.
+    pub fn read(query: &str) -> Result<(Self, Vec<Invalid>), Invalid> {
+        let terms = terms::split(query)?;
         let mut reader = values::Reader::new(terms);
         let search = Self {
             organization: reader.text("organization"),
@@ -108,6 +118,6 @@ impl Search {
             connection_id: reader.uuid("connection_id"),
             status: reader.one_of("status", &[("ongoing", Status::Ongoing), ("completed", Status::Completed)]),
         };
-        reader.finish().map(|()| search)
+        Ok((search, reader.finish()))
     }
 }

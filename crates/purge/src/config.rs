@@ -60,6 +60,7 @@ struct File {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RetentionSection {
     connection_logs: Option<String>,
 }
@@ -95,5 +96,6 @@ fn time(text: &str) -> Result<Timestamp, String> {
 
 fn positive(text: &str) -> Result<TimeDelta, String> {
     let duration = parse_duration(text).map_err(|error| error.to_string())?;
-    if duration >= TimeDelta::milliseconds(1) { Ok(duration) } else { Err("must be at least 1ms".to_owned()) }
+    let in_range = (TimeDelta::milliseconds(1)..=TimeDelta::days(1)).contains(&duration);
+    if in_range { Ok(duration) } else { Err("must be from 1ms to 1d".to_owned()) }
 }

@@ -15,6 +15,10 @@ async fn main() -> ExitCode {
         Ok(Err(message)) => return program::usage_error(&message),
         Err(code) => return code,
     };
+    // Not by clap, whose message would repeat the value: it may hold a password.
+    if let Err(invalid) = connlog_store::parse_url(&settings.config.database_url) {
+        return program::usage_error(&format!("--database-url {invalid}"));
+    }
     telemetry::init();
     match purge(&settings).await {
         Ok(summary) => report(&summary, settings.config.json),

@@ -15,6 +15,8 @@ use crate::summary::{Outcome, Summary};
 
 /// Pause between two attempts to get a lock that readers hold.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// The longest wait for the lock of the floor, and so of the batches behind it, once a run.
+const LONGEST_FLOOR_TIMEOUT: Duration = Duration::from_secs(2);
 /// Rounds in which rows that others hold are tried again before they are left.
 const TRIM_ROUNDS: u32 = 20;
 /// Days whose partitions are made ahead.
@@ -108,9 +110,13 @@ impl Purge<'_> {
         self.store.attach_days((0..=DAYS_AHEAD).filter_map(|ahead| today.checked_add_days(Days::new(ahead)))).await
     }
 
+    /// Batches are only ever waited for one transaction, but under load there is always one: each attempt waits longer
+    /// than the one before, so that it comes to its turn.
     async fn raise_floor(&self, retention: chrono::TimeDelta) -> Result<(), StoreError> {
         for attempt in 1.. {
-            match self.store.raise_floor(self.cutoff, retention, self.lock_timeout()).await {
+            let timeout =
+                self.lock_timeout().saturating_mul(attempt).min(LONGEST_FLOOR_TIMEOUT.max(self.lock_timeout()));
+            match self.store.raise_floor(self.cutoff, retention, timeout).await {
                 Err(StoreError::LockTimeout(_)) if attempt < self.settings.config.lock_attempts => {
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }

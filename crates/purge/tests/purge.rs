@@ -119,6 +119,7 @@ async fn what_a_live_agent_lists_is_kept_past_its_retention_and_goes_once_it_end
         spool_id: Uuid::from_u128(2),
         boot_id: Uuid::from_u128(1),
         stream_id: Uuid::from_u128(3),
+        last_seq: 0,
         received_at: now(),
     };
     store.greet(&hello).await.unwrap();
@@ -132,6 +133,40 @@ async fn what_a_live_agent_lists_is_kept_past_its_retention_and_goes_once_it_end
         0
     );
     assert!(counts_are_right(&client).await);
+}
+
+#[tokio::test]
+async fn an_outage_of_ingest_is_not_taken_for_the_death_of_its_agents() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let site = fixtures::site(1, 1);
+    let Event::Agent(mut streamed) = fixtures::connect(&site.agent, 1, now() - TimeDelta::days(40)) else {
+        unreachable!()
+    };
+    streamed.boot_id = Some(Uuid::from_u128(1));
+    write(&store, vec![Event::Agent(streamed)]).await;
+    let an_hour_ago = now() - TimeDelta::hours(1);
+    let hello = Hello {
+        agent_id: site.agent.agent_id.unwrap(),
+        spool_id: Uuid::from_u128(2),
+        boot_id: Uuid::from_u128(1),
+        stream_id: Uuid::from_u128(3),
+        last_seq: 0,
+        received_at: an_hour_ago,
+    };
+    store.greet(&hello).await.unwrap();
+    store.attend(an_hour_ago, TimeDelta::seconds(60)).await.unwrap();
+    let removed = async || purge(&database, &["--connection-logs-retention", "30d"]).await.unwrap().open_removed;
+    assert_eq!(removed().await, 0, "nobody attends");
+    store.attend(now(), TimeDelta::seconds(60)).await.unwrap();
+    assert_eq!(removed().await, 0, "somebody attends again, but not for long enough");
+    store.attend(now() - TimeDelta::minutes(20), TimeDelta::seconds(60)).await.unwrap();
+    let client = database.client().await.unwrap();
+    client
+        .execute("UPDATE ingest_attendance SET heard_since = $1", &[&(now() - TimeDelta::minutes(20))])
+        .await
+        .unwrap();
+    assert_eq!(removed().await, 1, "it could have been heard and was not");
 }
 
 #[tokio::test]
@@ -215,6 +250,14 @@ async fn with_an_export_held_open_nobody_waits_longer_than_the_lock_timeout_and_
     assert!(counts_are_right(&database.client().await.unwrap()).await);
 }
 
+#[test]
+fn a_bad_url_is_named_and_not_repeated() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-purge"));
+    let output = command.args(["--database-url", "postgresql://me:secret@[host/db"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: --database-url is not a PostgreSQL URL\n");
+}
+
 fn binary(database: &TestDatabase, flags: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-purge"));
     command.args(["--database-url", database.url()]).args(flags).env_remove("CODER_CONNECTION_LOGS_RETENTION");
@@ -279,6 +322,7 @@ async fn the_retention_comes_from_flag_then_environment_then_file() {
         (&["--config", "/nowhere.yaml"], None, "--config /nowhere.yaml"),
         (&["--now", "tomorrow"], None, "--now"),
         (&["--lock-timeout", "0"], None, "--lock-timeout"),
+        (&["--lock-timeout", "50d"], None, "--lock-timeout"),
     ] {
         let (code, _, stderr) = cutoff(flags, variable);
         assert_eq!(code, Some(64), "{flags:?}");

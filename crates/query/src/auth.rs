@@ -28,7 +28,7 @@ pub const SESSION_COOKIE: &str = "connlog_session";
 pub struct Authenticator {
     store: Store,
     clock: Clock,
-    tokens: Cache<Vec<u8>, Option<Arc<ApiToken>>>,
+    tokens: Cache<Vec<u8>, Arc<ApiToken>>,
 }
 
 impl Authenticator {
@@ -43,17 +43,16 @@ impl Authenticator {
             ApiError::unauthorized("Send a token as `Coder-Session-Token` or `Authorization: Bearer`.")
         })?;
         let sha256 = tokens::digest(token);
-        let token = if let Some(token) = self.tokens.get(&sha256).await {
-            token
-        } else {
-            let token = self.store.api_token(&sha256, self.clock.now()).await?.map(Arc::new);
-            self.tokens.insert(sha256, token.clone()).await;
-            token
-        };
         let now = self.clock.now();
-        token
-            .filter(|token| token.expires_at.is_none_or(|expires_at| expires_at > now))
-            .ok_or_else(|| ApiError::unauthorized("The token is unknown, expired or revoked."))
+        let unknown = || ApiError::unauthorized("The token is unknown, expired or revoked.");
+        if let Some(token) = self.tokens.get(&sha256).await {
+            let expired = token.expires_at.is_some_and(|expires_at| expires_at <= now);
+            return if expired { Err(unknown()) } else { Ok(token) };
+        }
+        // That a token is unknown is not remembered: it may be made any moment.
+        let token = Arc::new(self.store.api_token(&sha256, now).await?.ok_or_else(unknown)?);
+        self.tokens.insert(sha256, Arc::clone(&token)).await;
+        Ok(token)
     }
 }
 
@@ -76,16 +75,15 @@ impl FromRequestParts<Service> for Auditor {
     }
 }
 
+/// The first token that is there; an empty header is none.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let not_empty = |token: &&str| !token.is_empty();
-    if let Some(value) = headers.get("coder-session-token") {
-        return value.to_str().ok().map(str::trim).filter(not_empty);
-    }
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-        return Some(token.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer")).filter(not_empty);
-    }
-    let cookies = headers.get(COOKIE)?.to_str().ok()?;
-    let pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(|(name, _)| *name == SESSION_COOKIE).map(|(_, token)| token).find(not_empty)
+    let own = headers.get("coder-session-token").and_then(|value| value.to_str().ok());
+    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    });
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let cookies = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let cookie = cookies.filter(|(name, _)| *name == SESSION_COOKIE).map(|(_, token)| token);
+    own.into_iter().chain(authorization).chain(cookie).map(str::trim).find(|token| !token.is_empty())
 }

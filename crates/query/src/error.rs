@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use connlog_model::search::Invalid;
 use connlog_store::StoreError;
@@ -39,6 +39,16 @@ impl ApiError {
     /// 401: no token, or one that is not recognized.
     pub fn unauthorized(detail: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "You are signed out or your token is not valid.", Some(detail))
+    }
+
+    /// 503: it took too long.
+    pub fn timed_out() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "The request took too long.", Some("Narrow it down, or try again."))
+    }
+
+    /// 500, whose cause is logged where it is handled.
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error.", None)
     }
 
     /// 403: a token without the right.
@@ -81,7 +91,7 @@ impl From<StoreError> for ApiError {
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, "The log is not available.", Some("Try again soon."));
         }
         tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error.", None)
+        Self::internal()
     }
 }
 
@@ -90,6 +100,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(self.body)).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Query, State};
+use connlog_model::quote::quote;
 use connlog_model::search::{Invalid, Search};
 use connlog_store::read::{PageRequest, Unreachable};
 use uuid::Uuid;
@@ -23,9 +24,17 @@ pub async fn list(
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<ConnectionLogList>, ApiError> {
     let paging = Paging::parse(&parameters)?;
-    let search = Search::parse(value(&parameters, "q").unwrap_or_default()).map_err(ApiError::invalid_search)?;
+    let query = value(&parameters, "q").unwrap_or_default();
+    let (search, mut invalid) = Search::read(query).map_err(|invalid| ApiError::invalid_search(vec![invalid]))?;
+    if !invalid.is_empty() {
+        // What only the directory knows to be wrong is reported with the rest. The organization is the first of the keys.
+        let unreachable = service.store.unreachable(&search, &auditor.reach()).await?;
+        invalid.splice(0..0, unreachable.as_ref().map(out_of_reach));
+        return Err(ApiError::invalid_search(invalid));
+    }
     let request = PageRequest { limit: paging.limit, offset: paging.offset, count_cap: service.count_cap };
-    let page = service.store.page(&search, &auditor.reach(), request).await?.map_err(unreachable)?;
+    let page = service.store.page(&search, &auditor.reach(), request).await?;
+    let page = page.map_err(|unreachable| ApiError::invalid_search(vec![out_of_reach(&unreachable)]))?;
     Ok(Json(ConnectionLogList {
         connection_logs: page.entries.into_iter().map(ConnectionLog::from).collect(),
         count: page.count.entries,
@@ -34,14 +43,15 @@ pub async fn list(
 }
 
 /// An organization that does not exist, or is out of the token's reach.
-fn unreachable(unreachable: Unreachable) -> ApiError {
-    let name = unreachable.organization;
-    ApiError::invalid_search(vec![Invalid {
+fn out_of_reach(unreachable: &Unreachable) -> Invalid {
+    let name = quote(&unreachable.organization);
+    Invalid {
         field: "organization".to_owned(),
         detail: format!(
-            "Query param \"organization\" has invalid value: organization {name:?} either does not exist, or you are unauthorized to view it"
+            "Query param \"organization\" has invalid value: organization {name} either does not exist, or you are \
+             unauthorized to view it"
         ),
-    }])
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -61,6 +71,11 @@ impl Paging {
                 field: "after_id".to_owned(),
                 detail: "Query param \"after_id\" must be a valid uuid".to_owned(),
             });
+        }
+        // Ignoring it would give a client that pages by cursor the first page for ever.
+        if value(parameters, "after").is_some() {
+            let detail = "Query param \"after\" is not supported by this version".to_owned();
+            invalid.push(Invalid { field: "after".to_owned(), detail });
         }
         let limit = number(parameters, "limit", &mut invalid);
         let offset = number(parameters, "offset", &mut invalid);

@@ -14,6 +14,10 @@ async fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    // Not by clap, whose message would repeat the value: it may hold a password.
+    if let Err(invalid) = connlog_store::parse_url(&config.database_url) {
+        return program::usage_error(&format!("--database-url {invalid}"));
+    }
     telemetry::init();
     match start(config).await {
         Ok(true) => ExitCode::SUCCESS,

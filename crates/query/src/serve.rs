@@ -6,9 +6,8 @@ use std::time::Instant;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use connlog_runtime::admin::{self, Readiness};
 use connlog_runtime::shutdown::Shutdown;
@@ -16,7 +15,6 @@ use connlog_runtime::telemetry;
 use connlog_store::{Store, StoreConfig, schema};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::TimeoutLayer;
 
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -38,10 +36,14 @@ pub async fn run(
     admin_listener: TcpListener,
     shutdown: Shutdown,
 ) -> anyhow::Result<bool> {
-    let store = Store::new(&StoreConfig::new(&config.database_url, "connlog-query", usize::from(config.connections)))?;
+    let request_timeout = config.request_timeout.to_std()?;
+    let connections = usize::from(config.connections);
+    let mut store_config = StoreConfig::new(&config.database_url, "connlog-query", connections);
+    store_config.statement_timeout = Some(request_timeout);
+    let store = Store::new(&store_config)?;
     schema::check(&store).await.context("cannot start on this database")?;
     let metrics = telemetry::metrics();
-    shutdown.spawn("admin listener", admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
+    tokio::spawn(admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
     let service = Service {
         authenticator: Authenticator::new(store.clone(), config.clock.clone(), config.token_cache.to_std()?),
         store,
@@ -51,17 +53,31 @@ pub async fn run(
         .route("/api/v2/connectionlog", get(list))
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(CatchPanicLayer::custom(|_| {
+            tracing::error!("a request panicked");
+            ApiError::internal().into_response()
+        }))
+        .layer(from_fn(move |request: Request, next: Next| async move {
+            match tokio::time::timeout(request_timeout, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => ApiError::timed_out().into_response(),
+            }
+        }))
         .layer(from_fn(measure))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, config.request_timeout.to_std()?))
-        .layer(CatchPanicLayer::new())
         .with_state(service);
     tracing::info!(address = %listener.local_addr()?, "connlog-query is listening");
+    let drain_time = config.grace_period.to_std()? / 2;
     shutdown.spawn("HTTP listener", {
         let shutdown = shutdown.clone();
         async move {
-            let served =
-                axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.begun().await }).await;
-            if let Err(error) = served {
+            let draining = shutdown.clone();
+            let served = axum::serve(listener, router).with_graceful_shutdown(async move { draining.begun().await });
+            let ended = tokio::select! {
+                served = served.into_future() => served,
+                // A peer that never finishes its request does not hold up the end.
+                () = async { shutdown.begun().await; tokio::time::sleep(drain_time).await } => Ok(()),
+            };
+            if let Err(error) = ended {
                 tracing::error!(%error, "the HTTP listener failed");
             }
         }
@@ -73,7 +89,7 @@ pub async fn run(
 fn readiness(store: Store) -> Readiness {
     Arc::new(move || {
         let store = store.clone();
-        Box::pin(async move { schema::check(&store).await.map_err(|error| error.to_string()) })
+        Box::pin(async move { schema::check_running(&store).await.map_err(|error| error.to_string()) })
     })
 }
 

@@ -82,7 +82,7 @@ fn web(
 }
 
 struct Stage {
-    _database: TestDatabase,
+    database: TestDatabase,
     store: Store,
     service: Service,
     sites: Vec<fixtures::Site>,
@@ -98,7 +98,7 @@ async fn stage(flags: &[&str]) -> Stage {
     let owner = sites[0].agent.workspace.owner_id;
     let auditor = fixtures::api_token(&store, Role::Auditor, Some(owner), None, now()).await.unwrap();
     let service = Service::start(database.url(), flags).await;
-    Stage { service, store, sites, auditor, _database: database }
+    Stage { service, store, sites, auditor, database }
 }
 
 #[tokio::test]
@@ -122,6 +122,17 @@ async fn the_wire_of_each_type_is_golden() {
     stranger.workspace.owner_id = Uuid::from_u128(12);
     stranger.workspace.workspace_id = Uuid::from_u128(13);
     write(&stage.store, session(&Arc::new(stranger), 8, 8, Method::Ssh, Some("home_made"), None)).await;
+    write(&stage.store, session(agent, 9, 9, Method::Ssh, Some("zed"), None)).await;
+    let client = stage.database.client().await.unwrap();
+    let sql = "INSERT INTO agent_presence VALUES ($1, $1, $1, $1, 0, 0, $2)";
+    client.execute(sql, &[&agent.agent_id.unwrap(), &at(12)]).await.unwrap();
+    // Only the last one was streamed.
+    client
+        .execute("UPDATE open_connections SET agent_id = NULL WHERE connection_id <> $1", &[&Uuid::from_u128(9)])
+        .await
+        .unwrap();
+    let swept = stage.store.sweep_silent(now(), at(0), TimeDelta::minutes(10)).await.unwrap();
+    assert_eq!(swept.closed.len(), 1);
 
     let text = stage.service.text(&stage.auditor).await;
     // To the character, but for the day of the test, and with an entry a line.
@@ -183,6 +194,30 @@ async fn errors_of_a_search_are_those_that_clients_know() {
             vec![(
                 "organization",
                 r#"Query param "organization" has invalid value: organization "nowhere" either does not exist, or you are unauthorized to view it"#,
+            )],
+        ),
+        (
+            "status:x organization:nowhere",
+            vec![
+                (
+                    "organization",
+                    r#"Query param "organization" has invalid value: organization "nowhere" either does not exist, or you are unauthorized to view it"#,
+                ),
+                ("status", r#"Query param "status" has invalid value: "x" is not a valid value. One of: "#),
+            ],
+        ),
+        (
+            "organization:\0",
+            vec![(
+                "organization",
+                r#"Query param "organization" has invalid value: organization "\x00" either does not exist, or you are unauthorized to view it"#,
+            )],
+        ),
+        (
+            "organization:a\u{200b}",
+            vec![(
+                "organization",
+                r#"Query param "organization" has invalid value: organization "a\u200b" either does not exist, or you are unauthorized to view it"#,
             )],
         ),
         (
@@ -320,10 +355,12 @@ async fn a_token_limited_to_an_organization_sees_pages_and_counts_only_its_own()
     let limited = fixtures::api_token(&stage.store, Role::Auditor, me, Some(vec![organization]), now()).await.unwrap();
     let none =
         fixtures::api_token(&stage.store, Role::Auditor, me, Some(vec![Uuid::from_u128(99)]), now()).await.unwrap();
+    let empty = fixtures::api_token(&stage.store, Role::Auditor, me, Some(vec![]), now()).await.unwrap();
     for (query, per_site) in FILTERS {
         assert_eq!(stage.service.count(&stage.auditor, query).await, per_site * 4, "{query}");
         assert_eq!(stage.service.count(&limited, query).await, per_site * 2, "{query}");
         assert_eq!(stage.service.count(&none, query).await, 0, "{query}");
+        assert_eq!(stage.service.count(&empty, query).await, 0, "{query}");
     }
     let listed = stage.service.search(&limited, "").await;
     for entry in listed["connection_logs"].as_array().unwrap() {
@@ -403,7 +440,19 @@ async fn only_tokens_that_may_read_do() {
     let id = stage.store.api_tokens().await.unwrap().last().unwrap().id;
     stage.store.revoke_token(id, now()).await.unwrap();
     let agent = stage.sites[0].token.clone();
+    let expired = connlog_store::tokens::generate();
+    let row = connlog_store::tokens::ApiToken {
+        id: Uuid::new_v4(),
+        role: Role::Auditor,
+        user_id: None,
+        organizations: None,
+        created_at: now(),
+        expires_at: Some(now() - TimeDelta::seconds(1)),
+        revoked_at: None,
+    };
+    stage.store.create_token(&row, &connlog_store::tokens::digest(&expired)).await.unwrap();
     for (token, expected) in [
+        (expired, StatusCode::UNAUTHORIZED),
         (stage.auditor.clone(), StatusCode::OK),
         (token(Role::Admin).await, StatusCode::OK),
         (token(Role::Reporter).await, StatusCode::FORBIDDEN),
@@ -436,4 +485,101 @@ async fn me_of_a_token_without_a_user_matches_nothing() {
     for query in ["workspace_owner:me", "username:me"] {
         assert_eq!(stage.service.count(&nobody, query).await, 0);
     }
+}
+
+#[tokio::test]
+async fn names_match_in_any_case_of_any_alphabet_and_a_nul_matches_nothing() {
+    let stage = stage(&[]).await;
+    populate(&stage).await;
+    let mut directory = stage.sites[1].directory.clone();
+    for entry in &mut directory {
+        if let connlog_store::directory::DirectoryEntry::User { username, email, .. } = entry {
+            *username = "\u{39d}\u{399}\u{39a}\u{39f}\u{3a3}".to_owned();
+            *email = "\u{c4}RZTE@example.com".to_owned();
+        }
+    }
+    fixtures::import(&stage.store, &directory, now()).await.unwrap();
+    for (query, count) in [
+        ("workspace_owner:\u{39d}\u{399}\u{39a}\u{39f}\u{3a3}", 7),
+        ("workspace_owner:\u{3bd}\u{3b9}\u{3ba}\u{3bf}\u{3c2}", 7),
+        ("workspace_owner_email:\u{e4}rzte@EXAMPLE.com", 7),
+        ("username:a\0b", 0),
+        ("user_email:\0", 0),
+        ("workspace_owner:\0", 0),
+        ("app:a\0b", 0),
+    ] {
+        assert_eq!(stage.service.count(&stage.auditor, query).await, count, "{query:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_history_of_a_deleted_organization_is_found_by_its_id() {
+    let stage = stage(&[]).await;
+    populate(&stage).await;
+    let mut directory = stage.sites[0].directory.clone();
+    for entry in &mut directory {
+        if let connlog_store::directory::DirectoryEntry::Organization { deleted, .. } = entry {
+            *deleted = true;
+        }
+    }
+    fixtures::import(&stage.store, &directory, now()).await.unwrap();
+    let id = stage.sites[0].agent.workspace.organization_id;
+    assert_eq!(stage.service.count(&stage.auditor, &format!("organization:{id}")).await, 14);
+    assert_eq!(stage.service.get(&stage.auditor, &[("q", "organization:org-2")]).await.0, StatusCode::BAD_REQUEST);
+    let unknown = Uuid::from_u128(99);
+    let own = fixtures::api_token(&stage.store, Role::Auditor, None, Some(vec![unknown]), now()).await.unwrap();
+    assert_eq!(stage.service.count(&own, &format!("organization:{unknown}")).await, 0);
+}
+
+#[tokio::test]
+async fn pages_reach_open_connections_that_are_older_than_any_day_of_history() {
+    let stage = stage(&[]).await;
+    let agent = &stage.sites[0].agent;
+    let ancient = now() - TimeDelta::days(390);
+    for (number, days) in [(1, 0), (2, 100), (3, 389), (4, 390)] {
+        let time = now() - TimeDelta::days(days);
+        let event = if number == 4 {
+            fixtures::connect(agent, number, ancient)
+        } else {
+            fixtures::web(agent, number, time, Method::Tunnel)
+        };
+        write(&stage.store, vec![event]).await;
+    }
+    let mut found = Vec::new();
+    for offset in ["0", "1", "2", "3", "4"] {
+        let (_, body) = stage.service.get(&stage.auditor, &[("limit", "1"), ("offset", offset)]).await;
+        assert_eq!(body["count"], 4);
+        found.extend(
+            body["connection_logs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|entry| entry["connect_time"].as_str().unwrap().to_owned()),
+        );
+    }
+    assert_eq!(found.len(), 4);
+    assert!(found.is_sorted_by(|newer, older| newer > older), "{found:?}");
+    assert_eq!(found[3], rfc3339(ancient));
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_says_so_and_leaves_nothing_running() {
+    let stage = stage(&["--request-timeout", "1s"]).await;
+    populate(&stage).await;
+    let mut blocker = stage.database.client().await.unwrap();
+    let lock = blocker.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE connection_logs").await.unwrap();
+    let (status, body) = stage.service.get(&stage.auditor, &[("q", "workspace_owner:user-1")]).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(body["message"].is_string(), "{body}");
+    let client = stage.database.client().await.unwrap();
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'connlog-query' AND state = 'active'
+        AND datname = current_database()";
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    while client.query_one(running, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+        assert!(std::time::Instant::now() < deadline, "the statement is cancelled");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    lock.rollback().await.unwrap();
+    assert_eq!(stage.service.get(&stage.auditor, &[]).await.0, StatusCode::OK);
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -23,16 +24,18 @@ struct Admin {
     shutdown: Shutdown,
 }
 
-/// Serves the admin endpoints until everything else has stopped.
+/// How long asking for readiness may take.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Serves the admin endpoints until the process ends, so that a service that drains can be watched.
 pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: PrometheusHandle, shutdown: Shutdown) {
-    let admin = Admin { readiness, metrics, shutdown: shutdown.clone() };
+    let admin = Admin { readiness, metrics, shutdown };
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(async |State(admin): State<Admin>| admin.metrics.render()))
         .with_state(admin);
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.begun().await }).await;
-    if let Err(error) = served {
+    if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin listener failed");
     }
 }
@@ -41,8 +44,9 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
     if admin.shutdown.has_begun() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned());
     }
-    match (admin.readiness)().await {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    match tokio::time::timeout(READINESS_TIMEOUT, (admin.readiness)()).await {
+        Ok(Ok(())) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer in time\n".to_owned()),
+        Ok(Err(reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }

@@ -65,14 +65,16 @@ pub enum DirectoryEntry {
 }
 
 const UPSERT_ORGANIZATION: &str = "-- upsert_organization
-INSERT INTO organizations (id, name, display_name, icon, deleted) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (id) DO UPDATE SET name = excluded.name, display_name = excluded.display_name, icon = excluded.icon,
+INSERT INTO organizations (id, name, display_name, icon, deleted, name_key) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, name_key = excluded.name_key, display_name = excluded.display_name, icon = excluded.icon,
     deleted = excluded.deleted";
 
 const UPSERT_USER: &str = "-- upsert_user
-INSERT INTO users (id, username, email, name, avatar_url, status, login_type, deleted, created_at, updated_at, last_seen_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9)
-ON CONFLICT (id) DO UPDATE SET username = excluded.username, email = excluded.email, name = excluded.name,
+INSERT INTO users (id, username, email, name, avatar_url, status, login_type, deleted, created_at, updated_at, last_seen_at,
+    username_key, email_key)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10, $11)
+ON CONFLICT (id) DO UPDATE SET username = excluded.username, username_key = excluded.username_key,
+    email = excluded.email, email_key = excluded.email_key, name = excluded.name,
     avatar_url = excluded.avatar_url, status = excluded.status, login_type = excluded.login_type,
     deleted = excluded.deleted, updated_at = excluded.updated_at";
 
@@ -94,14 +96,17 @@ INSERT INTO agent_tokens (sha256, agent_id) VALUES ($1, $2)
 ON CONFLICT (sha256) DO UPDATE SET expires_at = NULL WHERE agent_tokens.agent_id = excluded.agent_id
 RETURNING sha256";
 
-/// Every other token of the agent, or all of them if `$2` is NULL.
+/// Every other token of the agent.
 const EXPIRE_AGENT_TOKENS: &str = "-- expire_agent_tokens
-UPDATE agent_tokens SET expires_at = $3
-WHERE agent_id = $1 AND expires_at IS NULL AND ($2::bytea IS NULL OR sha256 <> $2)";
+UPDATE agent_tokens SET expires_at = $3 WHERE agent_id = $1 AND expires_at IS NULL AND sha256 <> $2";
 
-const EXPIRE_TOKENS_OF_WORKSPACE: &str = "-- expire_tokens_of_workspace
-UPDATE agent_tokens SET expires_at = $2
-WHERE expires_at IS NULL AND agent_id IN (SELECT id FROM workspace_agents WHERE workspace_id = $1)";
+/// A function of what is deleted, not of the order in which it was told.
+const EXPIRE_TOKENS_OF_DELETED: &str = "-- expire_tokens_of_deleted
+UPDATE agent_tokens t
+SET expires_at = least(a.deleted_at, w.deleted_at) + make_interval(hours => $1)
+FROM workspace_agents a JOIN workspaces w ON w.id = a.workspace_id
+WHERE t.agent_id = a.id AND (a.deleted OR w.deleted)
+    AND (t.expires_at IS NULL OR t.expires_at > least(a.deleted_at, w.deleted_at) + make_interval(hours => $1))";
 
 /// A directory import in progress: nothing is seen before [`commit`](Import::commit).
 pub struct Import<'a> {
@@ -118,16 +123,19 @@ impl Store {
     /// The id of the user of that name, in any case; deleted users do not match.
     pub async fn user_id(&self, username: &str) -> Result<Option<Uuid>, StoreError> {
         let client = self.client().await?;
-        let sql =
-            "-- user_id\nSELECT id FROM users WHERE lower(username) = lower($1) AND NOT deleted ORDER BY id LIMIT 1";
-        Ok(client.query_opt(sql, &[&username]).await?.map(|row| row.try_get(0)).transpose()?)
+        let sql = "-- user_id\nSELECT id FROM users WHERE username_key = $1 AND NOT deleted ORDER BY id LIMIT 1";
+        Ok(client.query_opt(sql, &[&username.to_lowercase()]).await?.map(|row| row.try_get(0)).transpose()?)
     }
 
-    /// The id of the organization of that name, in any case.
+    /// The id of the organization of that name, in any case, or with that id; a deleted one only by id.
     pub async fn organization_id(&self, name: &str) -> Result<Option<Uuid>, StoreError> {
         let client = self.client().await?;
-        let sql = "-- organization_id\nSELECT id FROM organizations WHERE lower(name) = lower($1) AND NOT deleted ORDER BY id LIMIT 1";
-        Ok(client.query_opt(sql, &[&name]).await?.map(|row| row.try_get(0)).transpose()?)
+        let sql = "-- organization_id\nSELECT id FROM organizations WHERE (name_key = $1 AND NOT deleted) OR id = $2 ORDER BY id LIMIT 1";
+        Ok(client
+            .query_opt(sql, &[&name.to_lowercase(), &Uuid::try_parse(name).ok()])
+            .await?
+            .map(|row| row.try_get(0))
+            .transpose()?)
     }
 }
 
@@ -143,43 +151,57 @@ impl<'a> Import<'a> {
         check_text(entry)?;
         match entry {
             DirectoryEntry::Organization { id, name, display_name, icon, deleted } => {
-                execute(transaction, UPSERT_ORGANIZATION, &[id, name, display_name, icon, deleted]).await?;
+                execute(
+                    transaction,
+                    UPSERT_ORGANIZATION,
+                    &[id, name, display_name, icon, deleted, &name.to_lowercase()],
+                )
+                .await?;
             }
             DirectoryEntry::User { id, username, email, name, avatar_url, status, login_type, deleted } => {
-                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 9] =
-                    [id, username, email, name, avatar_url, status, login_type, deleted, now];
+                let (username_key, email_key) = (username.to_lowercase(), email.to_lowercase());
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 11] = [
+                    id,
+                    username,
+                    email,
+                    name,
+                    avatar_url,
+                    status,
+                    login_type,
+                    deleted,
+                    now,
+                    &username_key,
+                    &email_key,
+                ];
                 execute(transaction, UPSERT_USER, &parameters).await?;
             }
             DirectoryEntry::Workspace { id, organization_id, owner_id, name, deleted } => {
                 execute(transaction, UPSERT_WORKSPACE, &[id, organization_id, owner_id, name, deleted, now]).await?;
-                if *deleted {
-                    execute(transaction, EXPIRE_TOKENS_OF_WORKSPACE, &[id, &(*now + TOKEN_GRACE)]).await?;
-                }
             }
             DirectoryEntry::Agent { id, workspace_id, name, token, deleted } => {
                 execute(transaction, UPSERT_AGENT, &[id, workspace_id, name, deleted, now]).await?;
-                self.set_agent_token(*id, token, *deleted).await?;
+                self.set_agent_token(*id, token).await?;
             }
         }
         Ok(())
     }
 
-    async fn set_agent_token(&self, agent_id: Uuid, token: &str, deleted: bool) -> Result<(), StoreError> {
-        let expires_at = self.now + TOKEN_GRACE;
-        let sha256 = (!token.is_empty()).then(|| crate::tokens::digest(token));
-        if let Some(sha256) = sha256.as_ref().filter(|_| !deleted) {
-            if query(&self.transaction, ADD_AGENT_TOKEN, &[sha256, &agent_id]).await?.is_empty() {
-                return Err(StoreError::Invalid("the token already belongs to another agent".to_owned()));
-            }
-            execute(&self.transaction, EXPIRE_AGENT_TOKENS, &[&agent_id, &Some(sha256), &expires_at]).await?;
-        } else if deleted {
-            execute(&self.transaction, EXPIRE_AGENT_TOKENS, &[&agent_id, &None::<Vec<u8>>, &expires_at]).await?;
+    async fn set_agent_token(&self, agent_id: Uuid, token: &str) -> Result<(), StoreError> {
+        if token.is_empty() {
+            return Ok(());
         }
+        let sha256 = crate::tokens::digest(token);
+        if query(&self.transaction, ADD_AGENT_TOKEN, &[&sha256, &agent_id]).await?.is_empty() {
+            return Err(StoreError::Invalid("the token already belongs to another agent".to_owned()));
+        }
+        execute(&self.transaction, EXPIRE_AGENT_TOKENS, &[&agent_id, &sha256, &(self.now + TOKEN_GRACE)]).await?;
         Ok(())
     }
 
     /// Makes the import visible.
     pub async fn commit(self) -> Result<(), StoreError> {
+        let hours = i32::try_from(TOKEN_GRACE.num_hours()).unwrap_or(i32::MAX);
+        execute(&self.transaction, EXPIRE_TOKENS_OF_DELETED, &[&hours]).await?;
         Ok(self.transaction.commit().await?)
     }
 }

@@ -48,6 +48,20 @@ impl StoreError {
         matches!(self, Self::Conflict(_) | Self::MissingDay(_))
     }
 
+    /// Whether the statement's data is at fault, so that trying again is of no use: class 22 (data exception), class 23
+    /// (integrity), a limit of the program (54), or a value that cannot be encoded. Everything else is the database's
+    /// condition and may pass.
+    pub fn is_fault_of_data(&self) -> bool {
+        match self {
+            Self::Inconsistent(_) | Self::Invalid(_) => true,
+            Self::Database(error) => error.code().is_none_or(|code| {
+                let code = code.code();
+                code.starts_with("22") || code.starts_with("23") || code.starts_with("54")
+            }),
+            _ => false,
+        }
+    }
+
     /// Whether the database could not be reached.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_))

@@ -21,4 +21,4 @@ pub mod write;
 
 pub use error::StoreError;
 pub use records::{LostRecord, RejectedRecord};
-pub use session::{Store, StoreConfig};
+pub use session::{Store, StoreConfig, parse_url};

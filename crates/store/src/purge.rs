@@ -46,8 +46,10 @@ WITH due AS (
 SELECT organization_id, method, app_name, count(*) AS entries FROM gone GROUP BY 1, 2, 3";
 
 /// What a live agent streams and is still open is listed by it: what it does not list is closed within two heartbeats.
-const DUE_OPEN: &str = "connect_time < $1 AND NOT (boot_id IS NOT NULL AND EXISTS (
-        SELECT FROM agent_presence p WHERE p.agent_id = o.agent_id AND p.last_seen_at >= $2))";
+/// While no ingest attends, or not for long enough, nobody can have been heard, and everybody counts as alive.
+const DUE_OPEN: &str = "connect_time < $1 AND NOT (boot_id IS NOT NULL AND (
+        EXISTS (SELECT FROM agent_presence p WHERE p.agent_id = o.agent_id AND p.last_seen_at >= $2)
+        OR NOT EXISTS (SELECT FROM ingest_attendance WHERE heard_since < $2 AND attended_at >= $2)))";
 
 /// What a run did, as it is kept in `purge_runs`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

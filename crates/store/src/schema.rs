@@ -27,24 +27,34 @@ pub fn known_version() -> i32 {
 
 /// Refuses a schema that is older or newer than the one this program knows.
 pub async fn check(store: &Store) -> Result<(), StoreError> {
-    let client = store.client().await?;
-    let exists = client
-        .query_one("-- schema_exists\nSELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
-        .await?
-        .get::<_, bool>(0);
-    let found = if exists {
-        client
-            .query_one("-- schema_version\nSELECT coalesce(max(version), 0)::int FROM refinery_schema_history", &[])
-            .await?
-            .get::<_, i32>(0)
-    } else {
-        0
-    };
-    let known = known_version();
+    let (found, known) = (version(store).await?, known_version());
     let advice = match found.cmp(&known) {
         std::cmp::Ordering::Equal => return Ok(()),
         std::cmp::Ordering::Less => "run `connlogctl migrate`",
         std::cmp::Ordering::Greater => "run a newer version of this program",
     };
     Err(StoreError::UnknownSchema { found, known, advice })
+}
+
+/// Whether a program that runs may go on: the database answers, and its schema is not older. A migration that runs ahead
+/// of the replacement of the services does not take them all out at once.
+pub async fn check_running(store: &Store) -> Result<(), StoreError> {
+    let (found, known) = (version(store).await?, known_version());
+    if found >= known {
+        return Ok(());
+    }
+    Err(StoreError::UnknownSchema { found, known, advice: "run `connlogctl migrate`" })
+}
+
+async fn version(store: &Store) -> Result<i32, StoreError> {
+    let client = store.client().await?;
+    let exists = client
+        .query_one("-- schema_exists\nSELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
+        .await?
+        .get::<_, bool>(0);
+    if !exists {
+        return Ok(0);
+    }
+    let sql = "-- schema_version\nSELECT coalesce(max(version), 0)::int FROM refinery_schema_history";
+    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
 }

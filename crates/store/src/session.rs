@@ -12,6 +12,17 @@ use tokio_postgres::{IsolationLevel, NoTls, Row};
 
 use crate::StoreError;
 
+/// A connection that is silent for so long is asked whether it is there, and how often.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long what was sent may stay unconfirmed by the other machine.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Checks that `url` can be read, for a command line: the error does not repeat it, since it may hold a password.
+pub fn parse_url(url: &str) -> Result<(), &'static str> {
+    tokio_postgres::Config::from_str(url).map(|_| ()).map_err(|_| "is not a PostgreSQL URL")
+}
+
 /// How to reach the database.
 #[derive(Clone)]
 pub struct StoreConfig {
@@ -23,6 +34,8 @@ pub struct StoreConfig {
     pub application_name: String,
     /// How long to wait for a connection before the database counts as unavailable.
     pub connect_timeout: Duration,
+    /// How long a statement may run, so that nothing goes on for a caller who has left.
+    pub statement_timeout: Option<Duration>,
 }
 
 impl StoreConfig {
@@ -33,6 +46,7 @@ impl StoreConfig {
             max_connections,
             application_name: application_name.into(),
             connect_timeout: Duration::from_secs(5),
+            statement_timeout: None,
         }
     }
 }
@@ -61,6 +75,12 @@ impl Store {
         // Partitions are pruned while planning only if the bounds are known: a generic plan would lock every one of them.
         let mut options = postgres.get_options().unwrap_or_default().to_owned();
         options.push_str(" -c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC");
+        if let Some(timeout) = config.statement_timeout {
+            options.push_str(&format!(" -c statement_timeout={}", timeout.as_millis()));
+        }
+        // A server that vanished without a word, in a failover, say, is noticed within a minute.
+        postgres.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(3);
+        postgres.tcp_user_timeout(TCP_USER_TIMEOUT);
         postgres.options(options.trim());
         let manager = Manager::from_config(postgres, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)

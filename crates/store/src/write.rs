@@ -77,7 +77,9 @@ impl Store {
                 Ok(applied) => return Ok(applied),
                 Err(error) => {
                     if matches!(error, StoreError::MissingDay(_)) {
+                        // The day of an event, or that of an open row that the batch completes: purge may have dropped it.
                         self.forget_days();
+                        self.attach_days_of_open().await?;
                     }
                     retry::pause(attempt, error).await?;
                     attempt += 1;

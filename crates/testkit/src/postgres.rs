@@ -256,7 +256,7 @@ fn remove_abandoned(root: &Path) {
             .and_then(|rest| rest.split('-').next()?.parse().ok());
         if let Some(owner) = owner
             && entry.path().is_dir()
-            && kill(Pid::from_raw(owner), None).is_err()
+            && kill(Pid::from_raw(owner), None) == Err(nix::errno::Errno::ESRCH)
         {
             remove(&entry.path());
         }

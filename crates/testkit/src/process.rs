@@ -35,8 +35,10 @@ impl Process {
         Self::spawn_as_is(name, bound)
     }
 
-    /// Runs `command`, which has to see to its own end.
+    /// Runs `command`, which has to see to its own end. It is a process group of its own, so that Ctrl-C in a terminal
+    /// reaches the parent alone, which then ends its children in order.
     pub fn spawn_as_is(name: &str, mut command: Command) -> Result<Self> {
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let (spawned_sender, spawned) = mpsc::channel();
         let (exit_sender, exit) = mpsc::channel();
         std::thread::spawn(move || {
@@ -60,9 +62,12 @@ impl Process {
         self.pid
     }
 
-    /// Sends a signal.
+    /// Sends a signal; one that has ended needs none.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(kill(self.pid, signal)?)
+        match kill(self.pid, signal) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Its exit status, if it has ended.

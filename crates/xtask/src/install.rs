@@ -61,3 +61,21 @@ fn as_root(program: &str, arguments: &[&str]) -> Result<()> {
     let status = command.args(arguments).status().with_context(|| format!("cannot run {program}"))?;
     if status.success() { Ok(()) } else { bail!("`{program} {}` failed", arguments.join(" ")) }
 }
+
+/// Installs rustfmt and clippy if the toolchain was installed without them.
+pub(crate) fn rust_components() -> Result<()> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let installed =
+            Command::new(cargo).args([subcommand, "--version"]).output().is_ok_and(|output| output.status.success());
+        if installed {
+            continue;
+        }
+        println!("The toolchain lacks {component}, which the checks need. Installing it with rustup.");
+        let status = Command::new("rustup").args(["component", "add", component]).status();
+        if !status.is_ok_and(|status| status.success()) {
+            bail!("{component} is missing and rustup could not add it; install it as your toolchain was installed");
+        }
+    }
+    Ok(())
+}

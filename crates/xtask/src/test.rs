@@ -14,6 +14,7 @@ const FULL_VARIABLE: &str = "CONNLOG_TEST_FULL";
 
 /// Runs all checks.
 pub(crate) fn run(full: bool) -> Result<()> {
+    install::rust_components()?;
     install::postgresql()?;
     step("format", cargo(&["fmt", "--all", "--check"]))?;
     step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;

@@ -45,7 +45,8 @@ pub fn letter(
 ) -> RejectedRecord {
     let (message_type, message) = match message {
         Message::Connection(message) => ("connlog.v1.Connection", message.encode_to_vec()),
-        Message::Web(message) => ("connlog.v1.WebConnection", message.encode_to_vec()),
+        Message::Sequenced(message) => ("connlog.v1.SequencedEvent", message.encode_to_vec()),
+        Message::Reported(message) => ("connlog.v1.ReportedEvent", message.encode_to_vec()),
     };
     let (agent_id, token_id, position) = match sender {
         Sender::Stream { agent_id, spool_id } => {

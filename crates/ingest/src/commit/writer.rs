@@ -45,7 +45,8 @@ impl Writers {
         for shard in 1..=count {
             let (sender, receiver) = mpsc::unbounded_channel();
             queues.push(sender);
-            let writer = Writer { shared: Arc::clone(&shared), shard, receiver, down: Arc::clone(&down) };
+            let (shared, down) = (Arc::clone(&shared), Arc::clone(&down));
+            let writer = Writer { shared, shard, receiver, down, shutdown: shutdown.clone() };
             shutdown.spawn("writer", writer.run());
         }
         Committer {
@@ -62,6 +63,7 @@ struct Writer {
     shard: i16,
     receiver: mpsc::UnboundedReceiver<Queued>,
     down: Arc<watch::Sender<bool>>,
+    shutdown: Shutdown,
 }
 
 impl Writer {
@@ -85,6 +87,10 @@ impl Writer {
         let began = Instant::now();
         match self.apply(&gathered).await {
             Ok(committed) => self.finish(gathered, committed, began).await,
+            // Only a shutdown ends the waiting. Nothing was acknowledged; the senders will send it again.
+            Err(error) if !error.is_fault_of_data() => {
+                tracing::warn!(%error, submissions = gathered.len(), "stopping without the database; events stay with their senders");
+            }
             Err(error) if gathered.len() > 1 => {
                 tracing::warn!(%error, submissions = gathered.len(), "a batch was refused; its submissions are tried one by one");
                 for queued in gathered {
@@ -116,7 +122,8 @@ impl Writer {
         let mut kept = Vec::new();
         for item in std::mem::take(&mut submission.items) {
             let alone = Batch { events: vec![item.event.clone()], ..Batch::default() };
-            if let Err(error) = self.apply_through_outages(&alone).await {
+            let refused = self.apply_through_outages(&alone).await.err();
+            if let Some(error) = refused.filter(StoreError::is_fault_of_data) {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     seq = item.seq,
@@ -196,9 +203,10 @@ impl Writer {
         }
     }
 
-    /// Pauses if `error` is an outage, and gives it back otherwise.
+    /// Pauses if `error` is a matter of the database's condition, and gives it back if it is one of the data, or if the
+    /// service is stopping: whoever is not acknowledged asks again.
     async fn wait_out(&self, error: StoreError) -> Result<(), StoreError> {
-        if !error.is_unavailable() && !error.is_transient() {
+        if error.is_fault_of_data() || self.shutdown.has_begun() {
             return Err(error);
         }
         if !self.down.send_replace(true) {
@@ -230,7 +238,11 @@ fn count(gathered: &[Queued], committed: &[Committed], began: Instant) {
     let items: usize = gathered.iter().map(|queued| queued.submission.items.len()).sum();
     let refused: usize = committed.iter().map(|answer| answer.refused.len()).sum();
     let rejected: usize = gathered.iter().map(|queued| queued.submission.rejected.len()).sum();
-    let lost: i64 = gathered.iter().flat_map(|queued| &queued.submission.lost).map(|record| record.events).sum();
+    let lost: i64 = gathered
+        .iter()
+        .flat_map(|queued| &queued.submission.lost)
+        .map(|record| record.events)
+        .fold(0, i64::saturating_add);
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     metrics::counter!("connlog_ingest_events_total", "outcome" => "committed").increment(count(items - refused));
     metrics::counter!("connlog_ingest_events_total", "outcome" => "rejected").increment(count(rejected + refused));

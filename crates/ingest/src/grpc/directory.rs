@@ -1,19 +1,32 @@
 //! `Directory.Sync`: a control plane keeps names current. All entries of a call are seen at once, or none.
 
+use std::time::Duration;
+
 use connlog_model::clock::Clock;
 use connlog_proto::v1;
 use connlog_proto::v1::directory_entry::Entry;
 use connlog_proto::v1::directory_server::Directory;
+use connlog_runtime::shutdown::Shutdown;
 use connlog_store::Store;
 use connlog_store::directory::{DirectoryEntry, Import};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::auth::Authenticator;
-use crate::grpc::{invalid, status};
+use crate::grpc::{invalid, status, unavailable};
 use crate::parse::{Invalid, required_id};
+
+/// How long the next entry may take.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Calls that run at once; each holds a database connection.
+pub const CONCURRENT_SYNCS: usize = 2;
 
 /// The service.
 pub struct DirectorySync {
+    /// Room for [`CONCURRENT_SYNCS`].
+    pub running: Semaphore,
+    /// Ends calls.
+    pub shutdown: Shutdown,
     /// Recognizes administrators.
     pub authenticator: Authenticator,
     /// Holds the directory.
@@ -26,11 +39,20 @@ pub struct DirectorySync {
 impl Directory for DirectorySync {
     async fn sync(&self, request: Request<Streaming<v1::DirectoryEntry>>) -> Result<Response<v1::SyncSummary>, Status> {
         self.authenticator.directory_keeper(&request).await?;
-        let mut entries = request.into_inner();
+        let _one_of_few = self.running.acquire().await.map_err(|_| unavailable("the service is stopping"))?;
+        tokio::select! {
+            synced = self.import(request.into_inner()) => synced,
+            () = self.shutdown.begun() => Err(unavailable("the service is stopping; nothing of the call was kept")),
+        }
+    }
+}
+
+impl DirectorySync {
+    async fn import(&self, mut entries: Streaming<v1::DirectoryEntry>) -> Result<Response<v1::SyncSummary>, Status> {
         let mut connection = self.store.import_connection().await.map_err(|error| status(&error))?;
         let import = Import::begin(&mut connection, self.clock.now()).await.map_err(|error| status(&error))?;
         let (mut summary, mut index) = (v1::SyncSummary::default(), 0_u32);
-        while let Some(entry) = entries.message().await? {
+        while let Some(entry) = next(&mut entries).await? {
             let entry = parse(entry, &mut summary).map_err(|error| invalid(&at(index, &error)))?;
             import.apply(&entry).await.map_err(|error| match error {
                 connlog_store::StoreError::Invalid(reason) => invalid(&at(index, &Invalid::new("entry", reason))),
@@ -40,6 +62,13 @@ impl Directory for DirectorySync {
         }
         import.commit().await.map_err(|error| status(&error))?;
         Ok(Response::new(summary))
+    }
+}
+
+async fn next(entries: &mut Streaming<v1::DirectoryEntry>) -> Result<Option<v1::DirectoryEntry>, Status> {
+    match tokio::time::timeout(IDLE_TIMEOUT, entries.message()).await {
+        Ok(entry) => entry,
+        Err(_) => Err(Status::deadline_exceeded("no entry came in time; nothing of the call was kept")),
     }
 }
 

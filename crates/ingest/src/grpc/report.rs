@@ -16,7 +16,7 @@ use crate::auth::Authenticator;
 use crate::commit::{Item, Message, Sender, letter};
 use crate::grpc::unary::{UnaryCalls, submission};
 use crate::grpc::{invalid, status};
-use crate::parse::{Invalid, Source, Span, connection, optional_id, required_id, web};
+use crate::parse::{Invalid, Source, Span, connection, optional_id, required_id, shrink_reported, web};
 
 /// Commits batches of reporters.
 #[derive(Clone)]
@@ -43,13 +43,10 @@ impl Reports {
         let now = self.calls.clock.now();
         let mut submission = submission(Sender::Reporter { token_id: token.id });
         let mut rejected = Vec::new();
-        for (seq, reported) in (0_u64..).zip(request.events) {
+        for (seq, mut reported) in (0_u64..).zip(request.events) {
+            shrink_reported(&mut reported);
             let (agent, parsed) = self.parse(token, &reported, now).await?;
-            let message = match reported.event {
-                Some(v1::reported_event::Event::Connection(message)) => Message::Connection(message),
-                Some(v1::reported_event::Event::Web(message)) => Message::Web(message),
-                None => Message::Connection(v1::Connection::default()),
-            };
+            let message = Message::Reported(reported);
             match (agent, parsed) {
                 (Some(agent), Ok(event)) => submission.items.push(Item { event, seq, message, agent }),
                 (agent, parsed) => {

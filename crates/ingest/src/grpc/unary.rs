@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::commit::{Committed, Committer, Item, Message, Outcome, Sender, Submission, letter};
 use crate::grpc::{invalid, overloaded, unavailable};
-use crate::parse::{Invalid, Source, Span, connection};
+use crate::parse::{Invalid, Source, Span, connection, shrink_connection};
 
 /// Commits single calls.
 #[derive(Clone)]
@@ -35,9 +35,10 @@ impl UnaryCalls {
         agent: Arc<AgentIdentity>,
         message: Option<v1::Connection>,
     ) -> Result<(), Status> {
-        let Some(message) = message else {
+        let Some(mut message) = message else {
             return Err(invalid(&Invalid::new("connection", "is missing")));
         };
+        shrink_connection(&mut message);
         let sender = Sender::Agent { agent_id: agent.agent_id };
         let source = Source { agent: Arc::clone(&agent), boot_id: None, user_id: None };
         let now = self.clock.now();

@@ -10,6 +10,7 @@ use connlog_model::app::ConnectionType;
 use connlog_model::clock::{Timestamp, rfc3339};
 use connlog_model::event::{Action, Event};
 use connlog_model::identity::Workspace;
+use connlog_model::quote::quote;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -173,9 +174,9 @@ fn ip_text(ip: Option<IpAddr>) -> String {
 
 /// Quoted where it is empty, or has white space or anything that needs an escape: a line must stay one line.
 fn quoted(text: &str) -> String {
-    let plain =
-        !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\' | '='));
-    if plain { text.to_owned() } else { json!(text).to_string() }
+    let quoted = quote(text);
+    let plain = !text.is_empty() && !text.contains(' ') && quoted.len() == text.len() + 2;
+    if plain { text.to_owned() } else { quoted }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! inside double quotes.
 
 use super::Invalid;
+use crate::quote::quote;
 
 /// The key under which words without a key are kept.
 const BARE_WORDS: &str = "search";
@@ -41,32 +42,6 @@ fn fields(text: &str, delimiter: char) -> impl Iterator<Item = &str> {
         !quoted && c == delimiter
     })
     .filter(|piece| !piece.is_empty())
-}
-
-/// `text` as a double-quoted string with the escapes of Go's `%q`, which is what clients of the API see.
-pub(super) fn quote(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        let written = match c {
-            '"' => write!(quoted, "\\\""),
-            '\\' => write!(quoted, "\\\\"),
-            '\u{7}' => write!(quoted, "\\a"),
-            '\u{8}' => write!(quoted, "\\b"),
-            '\u{b}' => write!(quoted, "\\v"),
-            '\u{c}' => write!(quoted, "\\f"),
-            '\n' => write!(quoted, "\\n"),
-            '\r' => write!(quoted, "\\r"),
-            '\t' => write!(quoted, "\\t"),
-            c if c.is_ascii_control() => write!(quoted, "\\x{:02x}", u32::from(c)),
-            c if c.is_control() || (c.is_whitespace() && c != ' ') => write!(quoted, "\\u{:04x}", u32::from(c)),
-            c => write!(quoted, "{c}"),
-        };
-        written.expect("writing to a string cannot fail");
-    }
-    quoted.push('"');
-    quoted
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use super::terms::quote;
 use super::{Invalid, KEYS, UserRef};
 use crate::clock::{Timestamp, truncate_to_micros};
+use crate::quote::quote;
 
 /// Names at most this far from an unknown key are suggested (Jaro-Winkler similarity).
 const SUGGESTION_SIMILARITY: f64 = 0.8;
@@ -89,7 +89,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn finish(mut self) -> Result<(), Vec<Invalid>> {
+    pub(super) fn finish(mut self) -> Vec<Invalid> {
         for key in std::mem::take(&mut self.values).into_keys() {
             let mut detail = format!("{} is not a valid query param", quote(&key));
             if let Some(similar) = most_similar(&key) {
@@ -97,7 +97,7 @@ impl Reader {
             }
             self.invalid.push(Invalid { field: key, detail });
         }
-        if self.invalid.is_empty() { Ok(()) } else { Err(self.invalid) }
+        self.invalid
     }
 
     fn reject(&mut self, key: &str, detail: String) {

@@ -21,6 +21,8 @@ pub struct Hello {
     pub boot_id: Uuid,
     /// The stream, as the server names it.
     pub stream_id: Uuid,
+    /// The newest sequence number in the spool.
+    pub last_seq: i64,
     /// When the server got it.
     pub received_at: Timestamp,
 }
@@ -28,8 +30,8 @@ pub struct Hello {
 /// What the server knew before a [`Hello`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
-    /// Whether the agent was last heard of under another boot, or never.
-    pub boot_is_new: bool,
+    /// Events up to this number were in the spool when the boot began, and may be of an earlier one.
+    pub earlier_boot_seq: i64,
     /// The last sign of life before.
     pub last_seen_at: Option<Timestamp>,
     /// How far the spool is committed; none if nothing of it is.
@@ -37,24 +39,20 @@ pub struct Greeting {
 }
 
 const LOCK_PRESENCE: &str = "-- lock_presence
-SELECT spool_id, boot_id, committed_seq, last_seen_at FROM agent_presence
+SELECT spool_id, boot_id, committed_seq, earlier_boot_seq, last_seen_at FROM agent_presence
 WHERE agent_id = $1 ORDER BY spool_id FOR UPDATE";
 
 const GREET: &str = "-- greet
-INSERT INTO agent_presence (agent_id, spool_id, boot_id, stream_id, committed_seq, last_seen_at)
-VALUES ($1, $2, $3, $4, NULL, $5)
+INSERT INTO agent_presence (agent_id, spool_id, boot_id, stream_id, committed_seq, last_seen_at, earlier_boot_seq)
+VALUES ($1, $2, $3, $4, NULL, $5, $6)
 ON CONFLICT (agent_id, spool_id) DO UPDATE
-SET boot_id = excluded.boot_id, stream_id = excluded.stream_id,
+SET boot_id = excluded.boot_id, stream_id = excluded.stream_id, earlier_boot_seq = excluded.earlier_boot_seq,
     last_seen_at = greatest(agent_presence.last_seen_at, excluded.last_seen_at)";
 
+/// Listed or not, in one pass in the order of the ids: two passes would deadlock with batches.
 const OTHER_BOOTS: &str = "-- open_under_other_boots
-SELECT id FROM open_connections
-WHERE agent_id = $1 AND boot_id IS NOT NULL AND boot_id <> $2 AND id <> ALL($3::uuid[])
-ORDER BY id FOR UPDATE";
-
-const LOCK_LISTED: &str = "-- lock_listed
-SELECT id FROM open_connections
-WHERE id = ANY($1::uuid[]) AND boot_id IS NOT NULL AND boot_id <> $2
+SELECT id, id = ANY($3::uuid[]) AS listed FROM open_connections
+WHERE agent_id = $1 AND boot_id IS NOT NULL AND boot_id <> $2
 ORDER BY id FOR UPDATE";
 
 const ADOPT: &str = "-- adopt
@@ -82,19 +80,21 @@ impl Store {
     async fn greet_once(&self, hello: &Hello) -> Result<Greeting, StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_write(&mut client).await?;
-        let mut greeting = Greeting { boot_is_new: true, last_seen_at: None, committed_seq: None };
+        // A spool that is new to the server may have been filled by an earlier boot.
+        let mut greeting = Greeting { earlier_boot_seq: hello.last_seq, last_seen_at: None, committed_seq: None };
         for row in query(&transaction, LOCK_PRESENCE, &[&hello.agent_id]).await? {
             let seen: Timestamp = row.try_get("last_seen_at")?;
             greeting.last_seen_at = greeting.last_seen_at.max(Some(seen));
             if row.try_get::<_, Uuid>("spool_id")? == hello.spool_id {
                 greeting.committed_seq = row.try_get("committed_seq")?;
-            }
-            if row.try_get::<_, Uuid>("boot_id")? == hello.boot_id {
-                greeting.boot_is_new = false;
+                if row.try_get::<_, Uuid>("boot_id")? == hello.boot_id {
+                    greeting.earlier_boot_seq = row.try_get("earlier_boot_seq")?;
+                }
             }
         }
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [&hello.agent_id, &hello.spool_id, &hello.boot_id, &hello.stream_id, &hello.received_at];
+        let Hello { agent_id, spool_id, boot_id, stream_id, received_at, .. } = hello;
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [agent_id, spool_id, boot_id, stream_id, received_at, &greeting.earlier_boot_seq];
         execute(&transaction, GREET, &parameters).await?;
         transaction.commit().await?;
         Ok(greeting)
@@ -130,9 +130,12 @@ impl Store {
         let transaction = begin_write(&mut client).await?;
         let floor = hold_floor(&transaction).await?;
         query(&transaction, LOCK_PRESENCE, &[&agent_id]).await?;
-        let adopted = close::first_column(&query(&transaction, LOCK_LISTED, &[&listed, &boot_id]).await?)?;
+        let (mut adopted, mut ids) = (Vec::<Uuid>::new(), Vec::new());
+        for row in query(&transaction, OTHER_BOOTS, &[&agent_id, &boot_id, &listed]).await? {
+            let id = row.try_get("id")?;
+            if row.try_get("listed")? { adopted.push(id) } else { ids.push(id) }
+        }
         execute(&transaction, ADOPT, &[&adopted, &boot_id]).await?;
-        let ids = close::first_column(&query(&transaction, OTHER_BOOTS, &[&agent_id, &boot_id, &listed]).await?)?;
         let mut deltas = counts::Deltas::default();
         let closed = close::close(&transaction, &ids, floor, REASON_AGENT_RESTARTED, |_| ended_at, &mut deltas).await?;
         counts::add(&transaction, &deltas, SHARD).await?;

@@ -179,7 +179,8 @@ impl Store {
         Ok(())
     }
 
-    async fn attach_days_of_open(&self) -> Result<(), StoreError> {
+    /// Makes the days of open connections that have none.
+    pub(crate) async fn attach_days_of_open(&self) -> Result<(), StoreError> {
         let client = self.client().await?;
         let rows = client
             .query(

@@ -5,6 +5,7 @@ use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
 use connlog_model::search::{Search, Status, UserRef};
 use deadpool_postgres::Transaction;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::StoreError;
@@ -43,13 +44,13 @@ pub struct Filter {
 }
 
 const ORGANIZATION: &str = "-- find_organization
-SELECT id FROM organizations WHERE (lower(name) = $1 OR id = $2) AND NOT deleted";
+SELECT id FROM organizations WHERE (name_key = $1 AND NOT deleted) OR id = $2";
 
 const USERS_BY_NAME: &str = "-- users_by_name
-SELECT id FROM users WHERE lower(username) = $1 AND NOT deleted";
+SELECT id FROM users WHERE username_key = $1 AND NOT deleted";
 
 const USERS_BY_EMAIL: &str = "-- users_by_email
-SELECT id FROM users WHERE lower(email) = $1 AND NOT deleted";
+SELECT id FROM users WHERE email_key = $1 AND NOT deleted";
 
 impl Filter {
     pub(super) async fn resolve(
@@ -60,7 +61,13 @@ impl Filter {
         let mut organizations = reach.organizations.clone();
         if let Some(name) = &search.organization {
             let id = Uuid::try_parse(name).ok();
-            let mut found = ids(transaction, ORGANIZATION, &[name, &id]).await?;
+            let mut found = ids(transaction, ORGANIZATION, name, &[&id]).await?;
+            // What the directory lacks can still be in the log; a token that reaches it may ask for it.
+            if let (Some(id), Some(reached)) = (id, &organizations)
+                && reached.contains(&id)
+            {
+                found = vec![id];
+            }
             found.retain(|id| organizations.as_ref().is_none_or(|reached| reached.contains(id)));
             if found.is_empty() {
                 return Ok(Err(Unreachable { organization: name.clone() }));
@@ -105,7 +112,7 @@ async fn users(
     Ok(match user {
         None => None,
         Some(UserRef::Me) => Some(reach.user_id.into_iter().collect()),
-        Some(UserRef::Name(name)) => Some(ids(transaction, USERS_BY_NAME, &[name]).await?),
+        Some(UserRef::Name(name)) => Some(ids(transaction, USERS_BY_NAME, name, &[]).await?),
     })
 }
 
@@ -115,16 +122,23 @@ async fn users_by_email(
 ) -> Result<Option<Vec<Uuid>>, StoreError> {
     Ok(match email {
         None => None,
-        Some(email) => Some(ids(transaction, USERS_BY_EMAIL, &[email]).await?),
+        Some(email) => Some(ids(transaction, USERS_BY_EMAIL, email, &[]).await?),
     })
 }
 
+/// The ids that a look-up by `name` gives; nothing is called by a name that PostgreSQL cannot store.
 async fn ids(
     transaction: &Transaction<'_>,
     sql: &str,
-    parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    name: &String,
+    further: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Uuid>, StoreError> {
-    let rows = query(transaction, sql, parameters).await?;
+    if name.contains('\0') {
+        return Ok(Vec::new());
+    }
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![name];
+    parameters.extend(further);
+    let rows = query(transaction, sql, &parameters).await?;
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 

@@ -53,10 +53,21 @@ impl Store {
             Err(unreachable) => return Ok(Err(unreachable)),
         };
         let windows = Windows::over(&transaction, &filter).await?;
-        let entries = read_page(&transaction, &filter, windows.clone(), request).await?;
-        let count = count::count(&transaction, &filter, windows, request.count_cap).await?;
+        let count = count::count(&transaction, &filter, windows.clone(), request.count_cap).await?;
+        // An exact count says when there is nothing to walk for.
+        let beyond = count.exact && count.entries <= request.offset;
+        let entries = if beyond { Vec::new() } else { read_page(&transaction, &filter, windows, request).await? };
         transaction.commit().await?;
         Ok(Ok(Page { entries, count }))
+    }
+}
+
+impl Store {
+    /// What of `search` is out of `reach`, for a caller who will not run it.
+    pub async fn unreachable(&self, search: &Search, reach: &Reach) -> Result<Option<Unreachable>, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_read(&mut client).await?;
+        Ok(Filter::resolve(&transaction, search, reach).await?.err())
     }
 }
 

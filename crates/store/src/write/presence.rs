@@ -9,8 +9,8 @@ use crate::session::query;
 
 /// The rows exist since the Hello of their streams; the insert part only keeps the order in which rows are locked.
 const STAMP: &str = "-- stamp_presence
-INSERT INTO agent_presence (agent_id, spool_id, boot_id, stream_id, committed_seq, last_seen_at)
-SELECT agent_id, spool_id, stream_id, stream_id, committed_seq, seen_at
+INSERT INTO agent_presence (agent_id, spool_id, boot_id, stream_id, committed_seq, last_seen_at, earlier_boot_seq)
+SELECT agent_id, spool_id, stream_id, stream_id, committed_seq, seen_at, 0
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[])
     AS k (agent_id, spool_id, stream_id, committed_seq, seen_at)
 ON CONFLICT (agent_id, spool_id) DO UPDATE

@@ -114,6 +114,7 @@ impl World {
             spool_id: site.spool_id,
             boot_id: site.boot_id,
             stream_id: site.stream_id,
+            last_seq: 0,
             received_at: hour(LAST_SEEN),
         };
         self.store.greet(&hello).await.unwrap();

@@ -110,8 +110,6 @@ impl Services {
     }
 
     fn start_service(&mut self, name: &'static str, mut command: Command, address: SocketAddr) -> Result<()> {
-        // Of its own process group, so that Ctrl-C reaches the demo alone, which then stops everything in order.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.env("CONNLOG_LOG", std::env::var("CONNLOG_LOG").unwrap_or_else(|_| "warn".to_owned()));
         let mut process = Process::spawn(name, &command, "TERM")?;
         process.wait_until_listening(address, PATIENCE)?;

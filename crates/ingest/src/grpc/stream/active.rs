@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use connlog_model::event::Event;
 use connlog_model::identity::AgentIdentity;
@@ -12,12 +13,14 @@ use connlog_proto::v1;
 use connlog_proto::v1::sequenced_event::Event as Sequenced;
 use connlog_proto::v1::stream_events_request::Message as Inbound;
 use connlog_proto::v1::stream_events_response::Message as Outbound;
+use connlog_store::LostRecord;
 use connlog_store::infer::Greeting;
 use connlog_store::write::Stamp;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use uuid::Uuid;
@@ -28,7 +31,10 @@ use super::sequence::Sequence;
 use super::session::{Greeted, displaced_status, listed, response, seq};
 use crate::commit::{Committed, Item, Message, Sender, Submission, letter};
 use crate::grpc::invalid;
-use crate::parse::{Invalid, Source, Span, connection};
+use crate::parse::{Invalid, Source, Span, connection, shrink_sequenced};
+
+/// How long a client may take to read what is acknowledged.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A stream after its Hello.
 pub(super) struct Active {
@@ -91,7 +97,7 @@ impl Active {
             spool_id: greeted.spool_id,
             stream_id,
             boot_id: greeted.boot_id,
-            earlier_boot_until: if greeting.boot_is_new { greeted.listing.last_seq } else { 0 },
+            earlier_boot_until: greeting.earlier_boot_seq,
             outbound,
             in_flight: FuturesOrdered::new(),
             in_flight_events: 0,
@@ -193,56 +199,23 @@ impl Active {
             lost: Vec::new(),
             stamp: None,
         };
-        for event in batch.events {
+        for mut event in batch.events {
             let number = seq("seq", event.seq).map_err(|error| invalid(&error))?;
             if number <= in_flight.last_seq {
                 return Err(invalid(&Invalid::new("seq", "the numbers of a batch must ascend from 1")));
             }
             in_flight.last_seq = number;
-            let boot_id = if number <= self.earlier_boot_until { Uuid::nil() } else { self.boot_id };
-            let (message, parsed) = match event.event {
-                Some(Sequenced::Connection(message)) => {
-                    submission.lost.extend(self.sequence.event(number, now));
-                    let source = Source { agent: Arc::clone(&self.agent), boot_id: Some(boot_id), user_id: None };
-                    let parsed = connection(&message, &source, &span).map(|event| Some(Event::Agent(event)));
-                    (message, parsed)
-                }
-                Some(Sequenced::Lost(lost)) => {
-                    let parsed = self.sequence.lost_events(number, &lost, now).map(|records| {
-                        submission.lost.extend(records);
-                        None
-                    });
-                    (v1::Connection::default(), parsed)
-                }
-                None => {
-                    submission.lost.extend(self.sequence.event(number, now));
-                    let error = Invalid::new("event", "is missing, or of a kind that this server does not know");
-                    (v1::Connection::default(), Err(error))
-                }
-            };
-            let message = Message::Connection(message);
+            shrink_sequenced(&mut event);
+            let parsed = self.parse_event(number, &event, &span, &mut submission.lost);
+            let (seq, message) = (event.seq, Message::Sequenced(event));
             match parsed {
                 Ok(None) => {}
-                Ok(Some(event)) => {
-                    submission.items.push(Item {
-                        event,
-                        seq: event_seq(number),
-                        message,
-                        agent: Arc::clone(&self.agent),
-                    });
-                }
+                Ok(Some(event)) => submission.items.push(Item { event, seq, message, agent: Arc::clone(&self.agent) }),
                 Err(error) => {
-                    let record = letter(
-                        &submission.sender,
-                        event_seq(number),
-                        Some(&self.agent),
-                        &message,
-                        error.field,
-                        &error.reason,
-                        now,
-                    );
+                    let agent = Some(&*self.agent);
+                    let record = letter(&submission.sender, seq, agent, &message, error.field, &error.reason, now);
                     submission.rejected.push(record);
-                    in_flight.rejected.push(rejection(event_seq(number), error.field, error.reason));
+                    in_flight.rejected.push(rejection(seq, error.field, error.reason));
                 }
             }
         }
@@ -254,6 +227,32 @@ impl Active {
             seen_at: now,
         });
         Ok((submission, in_flight))
+    }
+
+    /// The event, if it is one; what is missing before it, or what it says is lost, goes to `lost`.
+    fn parse_event(
+        &mut self,
+        number: i64,
+        event: &v1::SequencedEvent,
+        span: &Span,
+        lost: &mut Vec<LostRecord>,
+    ) -> Result<Option<Event>, Invalid> {
+        match &event.event {
+            Some(Sequenced::Connection(message)) => {
+                lost.extend(self.sequence.event(number, span.now));
+                let boot_id = if number <= self.earlier_boot_until { Uuid::nil() } else { self.boot_id };
+                let source = Source { agent: Arc::clone(&self.agent), boot_id: Some(boot_id), user_id: None };
+                connection(message, &source, span).map(|event| Some(Event::Agent(event)))
+            }
+            Some(Sequenced::Lost(message)) => {
+                lost.extend(self.sequence.lost_events(number, message, span.now)?);
+                Ok(None)
+            }
+            None => {
+                lost.extend(self.sequence.event(number, span.now));
+                Err(Invalid::new("event", "is missing, or of a kind that this server does not know"))
+            }
+        }
     }
 
     async fn acknowledge(&mut self, done: Option<(InFlight, Committed)>) -> Result<(), Status> {
@@ -269,9 +268,17 @@ impl Active {
         rejected.extend(committed.refused.into_iter().map(|(seq, field, reason)| rejection(seq, field, reason)));
         rejected.sort_by_key(|rejection| rejection.seq);
         let ack = v1::Ack { committed_seq: event_seq(self.committed_seq), rejected };
-        // A client that is gone will say Hello again; the select of `run` notices.
-        let _gone = self.outbound.send(Ok(response(Outbound::Ack(ack)))).await;
-        Ok(())
+        let shutdown = self.streams.shutdown.clone();
+        let sent = self.outbound.send_timeout(Ok(response(Outbound::Ack(ack))), ANSWER_TIMEOUT);
+        tokio::select! {
+            biased;
+            // A client that is gone will say Hello again; the select of `run` notices.
+            sent = sent => match sent {
+                Err(SendTimeoutError::Timeout(_)) => Err(Status::deadline_exceeded("the acknowledgements are not read")),
+                _ => Ok(()),
+            },
+            () = shutdown.begun() => Err(crate::grpc::unavailable("the service is stopping")),
+        }
     }
 
     /// The next piece of reconciliation, if there is one and the reconciler is here.
@@ -307,6 +314,7 @@ fn rejection(seq: u64, field: &str, reason: String) -> v1::Rejection {
     v1::Rejection { seq, field: field.to_owned(), reason }
 }
 
+/// A number that was checked before.
 fn event_seq(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

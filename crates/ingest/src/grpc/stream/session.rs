@@ -23,6 +23,11 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between attempts to greet while the database cannot be reached.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
 
+/// Largest sequence number: no sum of counts comes near the end of 64 bits.
+const MAX_SEQ: i64 = 1 << 53;
+/// Most connections that an agent may have open at once.
+const MAX_LISTED: usize = 10_000;
+
 /// A stream before its Hello.
 pub(super) struct Session {
     streams: Streams,
@@ -64,7 +69,13 @@ impl Session {
         let greeted = self.hello().await?;
         let stream_id = Uuid::now_v7();
         let ownership = self.streams.registry.claim(self.agent_id, greeted.spool_id, stream_id);
-        let Some(greeting) = self.greet(&greeted, stream_id).await? else { return Ok(()) };
+        let displaced = ownership.displaced();
+        let greeting = tokio::select! {
+            // Without this, an older stream that waited out an outage could take the spool back from a newer one.
+            () = displaced.cancelled() => return Err(displaced_status()),
+            greeting = self.greet(&greeted, stream_id) => greeting?,
+        };
+        let Some(greeting) = greeting else { return Ok(()) };
         let welcome = v1::Welcome {
             max_batch_events: u32::try_from(self.streams.limits.max_batch_events).unwrap_or(u32::MAX),
             max_in_flight_events: u32::try_from(self.streams.limits.max_in_flight_events).unwrap_or(u32::MAX),
@@ -76,7 +87,6 @@ impl Session {
         if self.outbound.send(Ok(response(Outbound::Welcome(welcome)))).await.is_err() {
             return Ok(());
         }
-        let displaced = ownership.displaced();
         let Self { streams, agent, agent_id, inbound, outbound } = self;
         let active = Active::new(streams, agent, agent_id, outbound, &greeted, stream_id, &greeting);
         tokio::select! {
@@ -118,6 +128,7 @@ impl Session {
             spool_id: greeted.spool_id,
             boot_id: greeted.boot_id,
             stream_id,
+            last_seq: greeted.listing.last_seq,
             received_at: greeted.listing.received_at,
         };
         loop {
@@ -144,9 +155,14 @@ pub(super) fn response(message: Outbound) -> v1::StreamEventsResponse {
 }
 
 pub(super) fn seq(field: &'static str, number: u64) -> Result<i64, Invalid> {
-    i64::try_from(number).map_err(|_| Invalid::new(field, "is larger than 2^63-1"))
+    let seq = i64::try_from(number).ok().filter(|seq| *seq <= MAX_SEQ);
+    seq.ok_or_else(|| Invalid::new(field, "is larger than 2^53"))
 }
 
 pub(super) fn listed(ids: &[Vec<u8>]) -> Result<Vec<Uuid>, Invalid> {
+    if ids.len() > MAX_LISTED {
+        let reason = format!("has {} entries, at most {MAX_LISTED} are accepted", ids.len());
+        return Err(Invalid::new("open_connection_ids", reason));
+    }
     ids.iter().map(|id| required_id("open_connection_ids", id)).collect()
 }

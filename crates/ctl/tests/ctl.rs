@@ -1,0 +1,149 @@
+//! `connlogctl`, as the program that it is.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::fs;
+use std::process::{Command, Output};
+
+use connlog_testkit::database::TestDatabase;
+
+const ORGANIZATION: &str = r#"{"kind": "organization", "id": "00000000-0000-0000-0000-000000000001", "name": "Acme"}"#;
+const USER: &str = r#"{"kind": "user", "id": "00000000-0000-0000-0000-000000000002", "username": "Ada"}"#;
+
+fn workspace(deleted: bool) -> String {
+    format!(
+        r#"{{"kind": "workspace", "id": "00000000-0000-0000-0000-000000000003", "organization_id": "00000000-0000-0000-0000-000000000001", "owner_id": "00000000-0000-0000-0000-000000000002", "name": "dev", "deleted": {deleted}}}"#
+    )
+}
+
+fn agent(token: &str) -> String {
+    format!(
+        r#"{{"kind": "agent", "id": "00000000-0000-0000-0000-000000000004", "workspace_id": "00000000-0000-0000-0000-000000000003", "name": "main", "token": "{token}"}}"#
+    )
+}
+
+struct Ctl {
+    database: TestDatabase,
+    folder: tempfile::TempDir,
+}
+
+impl Ctl {
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_connlogctl"));
+        command.args(["--database-url", self.database.url()]).args(arguments).output().unwrap()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn import(&self, lines: &[&str]) -> Output {
+        let file = self.folder.path().join("directory.ndjson");
+        fs::write(&file, lines.join("\n")).unwrap();
+        self.run(&["directory", "import", file.to_str().unwrap()])
+    }
+}
+
+async fn ctl() -> Ctl {
+    Ctl { database: TestDatabase::create().await.unwrap(), folder: tempfile::tempdir().unwrap() }
+}
+
+#[tokio::test]
+async fn migrate_is_needed_once_and_services_refuse_to_do_without() {
+    let ctl = Ctl { database: TestDatabase::create_empty().await.unwrap(), folder: tempfile::tempdir().unwrap() };
+    let refused = ctl.run(&["token", "list"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        message.contains("the schema is at version 0") && message.contains("run `connlogctl migrate`"),
+        "{message}"
+    );
+    assert_eq!(ctl.ok(&["migrate"]), "applied 1 migrations; the schema is at version 1\n");
+    assert_eq!(ctl.ok(&["migrate"]), "applied 0 migrations; the schema is at version 1\n");
+    let client = ctl.database.client().await.unwrap();
+    client.batch_execute("UPDATE refinery_schema_history SET version = 99").await.unwrap();
+    let message = String::from_utf8(ctl.run(&["token", "list"]).stderr).unwrap();
+    assert!(message.contains("run a newer version of this program"), "{message}");
+}
+
+#[tokio::test]
+async fn an_import_is_all_or_nothing_and_names_the_line() {
+    let ctl = ctl().await;
+    let client = ctl.database.client().await.unwrap();
+    for (line, problem) in [
+        (r#"{"kind": "user", "id": "x", "username": "a"}"#, "UUID"),
+        (r#"{"kind": "robot", "id": "00000000-0000-0000-0000-000000000009"}"#, "unknown variant"),
+        (r#"{"kind": "user", "id": "00000000-0000-0000-0000-000000000009"}"#, "missing field `username`"),
+        (
+            r#"{"kind": "user", "id": "00000000-0000-0000-0000-000000000009", "username": "a", "colour": "red"}"#,
+            "unknown field",
+        ),
+        (r#"{"kind": "user", "id": "00000000-0000-0000-0000-000000000009", "username": ""}"#, "username is empty"),
+        ("{", "EOF"),
+    ] {
+        let output = ctl.import(&[ORGANIZATION, "", line]);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(message.contains("line 3") && message.contains(problem), "{message}");
+    }
+    let count: i64 = client.query_one("SELECT count(*) FROM organizations", &[]).await.unwrap().get(0);
+    assert_eq!(count, 0);
+}
+
+#[tokio::test]
+async fn tokens_of_agents_expire_by_what_is_deleted_not_by_the_order_of_lines() {
+    let ctl = ctl().await;
+    let client = ctl.database.client().await.unwrap();
+    let states = async || {
+        let sql = "SELECT expires_at FROM agent_tokens ORDER BY expires_at NULLS FIRST";
+        let rows = client.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get::<_, Option<std::time::SystemTime>>(0)).collect::<Vec<_>>()
+    };
+    let (alive, deleted) = (workspace(false), workspace(true));
+    assert!(ctl.import(&[ORGANIZATION, USER, &alive, &agent("one")]).status.success());
+    assert_eq!(states().await, [None]);
+    assert!(ctl.import(&[&agent("two")]).status.success());
+    let rotated = states().await;
+    assert!(rotated.len() == 2 && rotated[0].is_none() && rotated[1].is_some(), "the replaced one is accepted a while");
+    for lines in [[&deleted, &agent("two")], [&agent("two"), &deleted]] {
+        assert!(ctl.import(&lines.map(String::as_str)).status.success());
+        assert!(states().await.iter().all(Option::is_some), "none is good for ever");
+    }
+    let before = states().await;
+    assert!(ctl.import(&[&agent("two"), &deleted]).status.success());
+    assert_eq!(states().await, before, "an import is idempotent");
+}
+
+#[tokio::test]
+async fn tokens_are_shown_once_listed_without_their_secret_and_revoked() {
+    let ctl = ctl().await;
+    assert!(ctl.import(&[ORGANIZATION, USER]).status.success());
+    let secret = ctl.ok(&[
+        "token",
+        "create",
+        "--role",
+        "auditor",
+        "--user",
+        "ADA",
+        "--organization",
+        "acme",
+        "--expires",
+        "90d",
+    ]);
+    assert!(secret.starts_with("connlog_") && secret.trim().len() == 72 && secret.lines().count() == 1);
+    let by_id = "00000000-0000-0000-0000-000000000001";
+    ctl.ok(&["token", "create", "--role", "reporter", "--organization", by_id]);
+    let listed = ctl.ok(&["token", "list"]);
+    assert!(!listed.contains(secret.trim()) && listed.contains("auditor") && listed.contains("until "), "{listed}");
+    let id = listed.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    ctl.ok(&["token", "revoke", &id]);
+    assert!(ctl.ok(&["token", "list"]).contains("revoked"));
+    assert_eq!(ctl.run(&["token", "revoke", &id]).status.code(), Some(1));
+    for bad in [&["token", "create", "--role", "king"][..], &["token", "create", "--role", "admin", "--expires", "0"]] {
+        assert_eq!(ctl.run(bad).status.code(), Some(64));
+    }
+    let nobody = ctl.run(&["token", "create", "--role", "admin", "--user", "nobody"]);
+    assert!(String::from_utf8(nobody.stderr).unwrap().contains("--user: there is no user \"nobody\""));
+}
