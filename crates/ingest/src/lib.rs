@@ -1,7 +1,7 @@
 //! `connlog-ingest`: receives connection events over gRPC and acknowledges each only after it is committed.
 //!
 //! The way of an event: [`grpc`] reads it, [`parse`] makes it a type of the model, [`commit`] gathers batches and gives
-//! them to the store, [`service_log`] writes it down, and the acknowledgement goes back. [`watch`] closes what agents that
+//! them to the store, [`service_log`] writes it down, and the acknowledgement goes back. `watch` closes what agents that
 //! died left open.
 
 pub mod auth;

@@ -1,7 +1,5 @@
 //! Service logs: a line for each acknowledged event, in both formats.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
-
 mod support;
 
 use connlog_model::clock::rfc3339;

@@ -98,7 +98,7 @@ async fn stage(flags: &[&str]) -> Stage {
     let owner = sites[0].agent.workspace.owner_id;
     let auditor = fixtures::api_token(&store, Role::Auditor, Some(owner), None, now()).await.unwrap();
     let service = Service::start(database.url(), flags).await;
-    Stage { service, store, sites, auditor, database }
+    Stage { database, store, service, sites, auditor }
 }
 
 #[tokio::test]
@@ -387,7 +387,7 @@ async fn a_token_limited_to_an_organization_sees_pages_and_counts_only_its_own()
         match own {
             Some(own) => assert_eq!(stage.service.count(&limited, &query).await, own, "{query}"),
             None => {
-                assert_eq!(stage.service.get(&limited, &[("q", &query)]).await.0, StatusCode::BAD_REQUEST, "{query}")
+                assert_eq!(stage.service.get(&limited, &[("q", &query)]).await.0, StatusCode::BAD_REQUEST, "{query}");
             }
         }
     }

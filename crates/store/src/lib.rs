@@ -1,6 +1,6 @@
 //! All SQL of connlog, over one PostgreSQL.
 //!
-//! [`Store`] is the only way to the database. [`write`] applies events exactly, [`infer`] closes and reopens what the
+//! [`Store`] is the only way to the database. [`mod@write`] applies events exactly, [`infer`] closes and reopens what the
 //! server concludes, [`read`] answers searches, [`purge`] enforces retention, [`directory`] and [`tokens`] keep who is
 //! who. Nothing here knows HTTP or gRPC.
 

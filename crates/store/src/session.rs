@@ -76,7 +76,7 @@ impl Store {
         let mut options = postgres.get_options().unwrap_or_default().to_owned();
         options.push_str(" -c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC");
         if let Some(timeout) = config.statement_timeout {
-            options.push_str(&format!(" -c statement_timeout={}", timeout.as_millis()));
+            options = format!("{options} -c statement_timeout={}", timeout.as_millis());
         }
         // A server that vanished without a word, in a failover, say, is noticed within a minute.
         postgres.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(3);

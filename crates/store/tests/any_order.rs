@@ -107,20 +107,18 @@ impl Drawn {
     }
 }
 
+/// The value from the earliest connect that has one, else from the earliest disconnect.
+fn first<T: Ord + Clone>(connects: &[&Drawn], disconnects: &[&Drawn], of: impl Fn(&Client) -> Option<T>) -> Option<T> {
+    let earliest = |events: &[&Drawn]| {
+        events.iter().filter_map(|drawn| Some((drawn.minute, of(&drawn.client())?))).min().map(|(_, value)| value)
+    };
+    earliest(connects).or_else(|| earliest(disconnects))
+}
+
 /// The merge rules, written from their wording alone.
 fn oracle(story: &[Drawn]) -> Shown {
     let (disconnects, connects): (Vec<&Drawn>, Vec<&Drawn>) =
         story.iter().partition(|drawn| drawn.disconnect.is_some());
-    fn first<T: Ord + Clone>(
-        connects: &[&Drawn],
-        disconnects: &[&Drawn],
-        of: impl Fn(&Client) -> Option<T>,
-    ) -> Option<T> {
-        let earliest = |events: &[&Drawn]| {
-            events.iter().filter_map(|drawn| Some((drawn.minute, of(&drawn.client())?))).min().map(|(_, value)| value)
-        };
-        earliest(connects).or_else(|| earliest(disconnects))
-    }
     let starts = story.iter().flat_map(|drawn| {
         let connected_at = drawn.disconnect.and_then(|(connected_at, ..)| connected_at);
         [Some(drawn.minute), connected_at].into_iter().flatten()

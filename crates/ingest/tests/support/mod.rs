@@ -30,7 +30,7 @@ use tonic::{Request, Status, Streaming};
 use uuid::Uuid;
 
 /// How long anything that must happen may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub fn now() -> Timestamp {
     truncate_to_micros(Utc::now())

@@ -105,7 +105,7 @@ impl Action {
                 assert!(!store.sign_of_life(&sign).await?.displaced);
             }
             Self::Purge => {
-                let patience = Duration::from_secs(60);
+                let patience = Duration::from_mins(1);
                 store.raise_floor(hour(FLOOR), TimeDelta::days(1), patience).await?;
                 store.remove_open(hour(FLOOR), hour(1000), 100).await?;
                 store.trim(hour(FLOOR - 1).date_naive(), hour(FLOOR), 100).await?;

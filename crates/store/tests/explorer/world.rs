@@ -39,7 +39,8 @@ pub struct World {
     store: Store,
     monitor: Client,
     stories: u128,
-    _database: TestDatabase,
+    /// Ends with the world.
+    database: TestDatabase,
 }
 
 impl World {
@@ -52,15 +53,15 @@ impl World {
             .await
             .unwrap();
         let server = database.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
-        let mut world = Self { actors: Vec::new(), connections: 1, store, monitor, stories: 0, _database: database };
+        let mut world = Self { actors: Vec::new(), connections: 1, store, monitor, stories: 0, database };
         for number in 0..actors {
             let gate = Gate::open(server.clone(), rewrite.clone()).await.unwrap();
-            let through_gate = world._database.url().replace(&server, &format!("127.0.0.1:{}", gate.port()));
+            let through_gate = world.database.url().replace(&server, &format!("127.0.0.1:{}", gate.port()));
             let url = format!("{through_gate}?options=-c%20deadlock_timeout%3D10ms");
             let name = format!("actor-{number}");
             let store = Store::new(&StoreConfig::new(url, name.clone(), 1)).unwrap();
             store.ping().await.unwrap();
-            let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()";
+            let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND datname = currentdatabase()";
             let pid = world.monitor.query_one(sql, &[&name]).await.unwrap().get(0);
             world.actors.push(Actor { gate, store, pid });
         }
@@ -85,7 +86,7 @@ impl World {
             actor.store.ping().await.unwrap();
         }
         self.monitor.batch_execute("SELECT pg_stat_force_next_flush()").await.unwrap();
-        let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+        let sql = "SELECT deadlocks FROM pg_statdatabase WHERE datname = currentdatabase()";
         self.monitor.query_one(sql, &[]).await.unwrap().get(0)
     }
 
