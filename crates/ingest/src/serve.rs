@@ -14,10 +14,13 @@ use connlog_store::{Store, StoreConfig, schema};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::server::NamedService as _;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use crate::auth::Authenticator;
-use crate::commit::Writers;
+use crate::commit::{Committer, Writers};
 use crate::config::{Config, std_duration};
 use crate::grpc::coder::CoderAgent;
 use crate::grpc::directory::{CONCURRENT_SYNCS, DirectorySync};
@@ -39,6 +42,8 @@ const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// How often health and queue are looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+/// How long the database may take to answer before ingest counts as not serving.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs the service until `shutdown`. Returns whether it ended well.
 pub async fn run(
@@ -59,26 +64,9 @@ pub async fn run(
     shutdown.spawn("watch", watch(store.clone(), config.clock.clone(), config.agent_lost_after, shutdown.clone()));
     tokio::spawn(admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
 
-    let (health_reporter, health) = tonic_health::server::health_reporter();
-    shutdown.spawn("health", {
-        let (store, committer, shutdown) = (store.clone(), committer.clone(), shutdown.clone());
-        async move {
-            while !shutdown.has_begun() {
-                metrics::gauge!("connlog_ingest_queued_events")
-                    .set(u32::try_from(committer.queued_events()).unwrap_or(u32::MAX));
-                if store.ping().await.is_ok() {
-                    health_reporter.set_serving::<ConnectionLogServer<ConnectionLogService>>().await;
-                } else {
-                    health_reporter.set_not_serving::<ConnectionLogServer<ConnectionLogService>>().await;
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(HEALTH_INTERVAL) => {}
-                    () = shutdown.begun() => {}
-                }
-            }
-            health_reporter.set_not_serving::<ConnectionLogServer<ConnectionLogService>>().await;
-        }
-    });
+    let (reporter, health) = tonic_health::server::health_reporter();
+    report_health(&reporter, ServingStatus::NotServing).await;
+    shutdown.spawn("health", watch_health(reporter, store.clone(), committer.clone(), shutdown.clone()));
 
     let authenticator = Authenticator::new(store.clone(), config.clock.clone(), std_duration(config.token_cache));
     let calls = UnaryCalls {
@@ -142,6 +130,28 @@ pub async fn run(
     });
     shutdown.begun().await;
     Ok(shutdown.finish(std_duration(config.grace_period)).await)
+}
+
+/// Keeps gRPC health and the gauge of the queue current.
+async fn watch_health(reporter: HealthReporter, store: Store, committer: Committer, shutdown: Shutdown) {
+    while !shutdown.has_begun() {
+        let queued = u32::try_from(committer.queued_events()).unwrap_or(u32::MAX);
+        metrics::gauge!("connlog_ingest_queued_events").set(queued);
+        let answers = tokio::time::timeout(HEALTH_TIMEOUT, store.ping()).await.is_ok_and(|ping| ping.is_ok());
+        report_health(&reporter, if answers { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+        tokio::select! {
+            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+            () = shutdown.begun() => {}
+        }
+    }
+    report_health(&reporter, ServingStatus::NotServing).await;
+}
+
+/// Of the service, and of the server as a whole, which has the empty name.
+async fn report_health(reporter: &HealthReporter, status: ServingStatus) {
+    for service in ["", ConnectionLogServer::<ConnectionLogService>::NAME] {
+        reporter.set_service_status(service, status).await;
+    }
 }
 
 async fn drained(shutdown: &Shutdown, drain_time: Duration) {

@@ -64,6 +64,44 @@ async fn nothing_is_acknowledged_while_the_database_is_down_and_everything_once_
     assert!(service.stop().await);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_follows_the_database_and_reflection_names_the_services() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let (mut server, url) = own_server().await;
+    let service = Service::start(&url, &[]).await;
+    let mut health = HealthClient::new(support::channel(service.address).await);
+    let mut status = async || {
+        let request = HealthCheckRequest { service: "connlog.v1.ConnectionLog".to_owned() };
+        health.check(request).await.unwrap().into_inner().status().as_str_name()
+    };
+    until("it serves", async || status().await == "SERVING").await;
+    server.stop_fast().unwrap();
+    until("it does not serve", async || status().await == "NOT_SERVING").await;
+    server.restart().unwrap();
+    until("it serves again", async || status().await == "SERVING").await;
+
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(support::channel(service.address).await);
+    let mut answers = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!("it answers with a list")
+    };
+    let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    for name in ["connlog.v1.ConnectionLog", "connlog.v1.Directory", "coder.agent.v2.Agent", "grpc.health.v1.Health"] {
+        assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
+    }
+}
+
 /// Streams connects and disconnects until told to stop, reconnecting and resending what is not acknowledged.
 struct Load {
     hello: HelloOf,

@@ -7,7 +7,9 @@ pub mod auth;
 pub mod config;
 pub mod dto;
 pub mod error;
+pub mod gaps;
 pub mod list;
+mod paging;
 mod serve;
 
 pub use config::Config;

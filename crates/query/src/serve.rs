@@ -19,6 +19,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::error::ApiError;
+use crate::gaps::gaps;
 use crate::list::list;
 
 /// What handlers work with.
@@ -51,6 +52,7 @@ pub async fn run(
     };
     let router = Router::new()
         .route("/api/v2/connectionlog", get(list))
+        .route("/api/v2/connectionlog/gaps", get(gaps))
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(CatchPanicLayer::custom(|_| {

@@ -7,9 +7,11 @@ mod conditions;
 mod count;
 mod entry;
 mod filter;
+mod gaps;
 mod page;
 
 pub use count::Count;
 pub use entry::{DirectoryUser, Entry, Organization};
 pub use filter::{Filter, Reach, Unreachable};
+pub use gaps::{Gap, GapKind, Gaps};
 pub use page::{Page, PageRequest};

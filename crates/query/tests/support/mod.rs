@@ -39,7 +39,12 @@ impl Service {
 
     /// A GET of the list with parameters.
     pub async fn get(&self, token: &str, parameters: &[(&str, &str)]) -> (StatusCode, Value) {
-        let request = self.http.get(format!("{}/api/v2/connectionlog", self.base)).query(parameters);
+        self.get_at("/api/v2/connectionlog", token, parameters).await
+    }
+
+    /// A GET with parameters.
+    pub async fn get_at(&self, path: &str, token: &str, parameters: &[(&str, &str)]) -> (StatusCode, Value) {
+        let request = self.http.get(format!("{}{path}", self.base)).query(parameters);
         let response = request.header("Coder-Session-Token", token).send().await.unwrap();
         (response.status(), response.json().await.unwrap())
     }

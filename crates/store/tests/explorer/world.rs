@@ -61,7 +61,7 @@ impl World {
             let name = format!("actor-{number}");
             let store = Store::new(&StoreConfig::new(url, name.clone(), 1)).unwrap();
             store.ping().await.unwrap();
-            let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND datname = currentdatabase()";
+            let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()";
             let pid = world.monitor.query_one(sql, &[&name]).await.unwrap().get(0);
             world.actors.push(Actor { gate, store, pid });
         }
@@ -86,7 +86,7 @@ impl World {
             actor.store.ping().await.unwrap();
         }
         self.monitor.batch_execute("SELECT pg_stat_force_next_flush()").await.unwrap();
-        let sql = "SELECT deadlocks FROM pg_statdatabase WHERE datname = currentdatabase()";
+        let sql = "SELECT deadlocks FROM pg_statdatabase WHERE datname = current_database()";
         self.monitor.query_one(sql, &[]).await.unwrap().get(0)
     }
 

@@ -1,0 +1,86 @@
+//! The gaps of the record: what they show, and to whom.
+
+mod support;
+
+use chrono::{TimeDelta, Utc};
+use connlog_model::clock::truncate_to_micros;
+use connlog_model::role::Role;
+use connlog_store::write::Batch;
+use connlog_store::{LostRecord, RejectedRecord};
+use connlog_testkit::database::TestDatabase;
+use connlog_testkit::fixtures;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use support::{Service, now};
+use uuid::Uuid;
+
+#[tokio::test]
+async fn losses_and_dead_letters_are_shown_newest_first_to_those_whose_they_are() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let time = truncate_to_micros(Utc::now()) - TimeDelta::hours(1);
+    let (ours, theirs) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let id = Uuid::from_u128;
+    let lost = |number: u128, organization_id, minutes, events| LostRecord {
+        id: id(number),
+        recorded_at: time + TimeDelta::minutes(minutes),
+        organization_id,
+        workspace_id: id(31),
+        agent_id: id(32),
+        spool_id: id(33),
+        first_seq: 5,
+        last_seq: 4 + events,
+        events,
+        since: Some(time),
+        until: None,
+        cause: "spool full".to_owned(),
+    };
+    let rejected = |number: u128, organization_id, minutes| RejectedRecord {
+        id: id(number),
+        received_at: time + TimeDelta::minutes(minutes),
+        organization_id,
+        workspace_id: None,
+        agent_id: None,
+        token_id: Some(id(34)),
+        position: None,
+        message_type: "connlog.v1.ReportedEvent",
+        message: vec![1],
+        field: "workspace_id".to_owned(),
+        reason: "is nil".to_owned(),
+    };
+    let batch = Batch {
+        lost: vec![lost(11, ours, 1, 7), lost(12, theirs, 4, 100)],
+        rejected: vec![rejected(13, Some(ours), 3), rejected(14, None, 2)],
+        ..Batch::default()
+    };
+    store.apply_batch(&batch, 1, now()).await.unwrap();
+    // A replay is the same record.
+    store.apply_batch(&batch, 1, now()).await.unwrap();
+    let all = fixtures::api_token(&store, Role::Auditor, None, None, now()).await.unwrap();
+    let limited = fixtures::api_token(&store, Role::Auditor, None, Some(vec![ours]), now()).await.unwrap();
+    let reporter = fixtures::api_token(&store, Role::Reporter, None, None, now()).await.unwrap();
+    let service = Service::start(database.url(), &[]).await;
+    let ids = |body: &Value| -> Vec<u128> {
+        let gaps = body["gaps"].as_array().unwrap();
+        gaps.iter().map(|gap| gap["id"].as_str().unwrap().parse::<Uuid>().unwrap().as_u128()).collect()
+    };
+
+    let (_, body) = service.get_at("/api/v2/connectionlog/gaps", &all, &[]).await;
+    assert_eq!(ids(&body), [12, 13, 14, 11]);
+    assert_eq!((&body["count"], &body["events_lost"], &body["events_rejected"]), (&json!(4), &json!(107), &json!(2)));
+    let (_, page) = service.get_at("/api/v2/connectionlog/gaps", &all, &[("limit", "2"), ("offset", "1")]).await;
+    assert_eq!((ids(&page), &page["count"]), (vec![13, 14], &json!(4)));
+    let (_, body) = service.get_at("/api/v2/connectionlog/gaps", &limited, &[]).await;
+    assert_eq!(ids(&body), [13, 11]);
+    assert_eq!((&body["count"], &body["events_lost"], &body["events_rejected"]), (&json!(2), &json!(7), &json!(1)));
+    let shown = |minutes: i64| connlog_model::clock::rfc3339(time + TimeDelta::minutes(minutes));
+    let expected = json!([
+        {"id": id(13), "kind": "rejected", "recorded_at": shown(3), "events": 1, "organization_id": ours,
+            "field": "workspace_id", "reason": "is nil", "message_type": "connlog.v1.ReportedEvent"},
+        {"id": id(11), "kind": "lost", "recorded_at": shown(1), "events": 7, "organization_id": ours, "workspace_id": id(31),
+            "agent_id": id(32), "spool_id": id(33), "first_seq": 5, "last_seq": 11, "since": shown(0), "cause": "spool full"},
+    ]);
+    assert_eq!(body["gaps"], expected);
+    assert_eq!(service.get_at("/api/v2/connectionlog/gaps", &reporter, &[]).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(service.get_at("/api/v2/connectionlog/gaps", &all, &[("limit", "x")]).await.0, StatusCode::BAD_REQUEST);
+}

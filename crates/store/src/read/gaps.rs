@@ -1,0 +1,111 @@
+//! Gaps of the record: events that were lost, and dead letters.
+
+use connlog_model::clock::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::filter::Reach;
+use crate::session::{begin_read, query};
+use crate::{Store, StoreError};
+
+/// A gap of the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the tables, commented in migrations/")]
+pub struct Gap {
+    pub id: Uuid,
+    pub recorded_at: Timestamp,
+    pub organization_id: Option<Uuid>,
+    pub workspace_id: Option<Uuid>,
+    pub agent_id: Option<Uuid>,
+    pub spool_id: Option<Uuid>,
+    /// First and last sequence number, if it was streamed.
+    pub seqs: Option<(i64, i64)>,
+    /// How many events.
+    pub events: i64,
+    pub kind: GapKind,
+}
+
+/// What kind of gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the tables, commented in migrations/")]
+pub enum GapKind {
+    /// Events that the log never got.
+    Lost { since: Option<Timestamp>, until: Option<Timestamp>, cause: String },
+    /// An event that was not accepted.
+    Rejected { field: String, reason: String, message_type: String },
+}
+
+/// A page of gaps, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gaps {
+    /// The page.
+    pub gaps: Vec<Gap>,
+    /// How many gaps there are.
+    pub count: i64,
+    /// How many events were lost in all.
+    pub events_lost: i64,
+    /// How many were rejected in all.
+    pub events_rejected: i64,
+}
+
+/// A gap that no organization can claim is shown to those who see all.
+const PAGE: &str = "-- read_gaps
+SELECT * FROM (
+    (SELECT id, recorded_at, organization_id, workspace_id, agent_id, spool_id, first_seq, last_seq, events,
+        since, until, cause, NULL::text AS field, NULL::text AS reason, NULL::text AS message_type
+     FROM lost_events WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)
+     ORDER BY recorded_at DESC, id DESC LIMIT $2::bigint + $3::bigint)
+    UNION ALL
+    (SELECT id, received_at, organization_id, workspace_id, agent_id, spool_id, seq, seq, 1,
+        NULL, NULL, NULL, field, reason, message_type
+     FROM rejected_events WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)
+     ORDER BY received_at DESC, id DESC LIMIT $2::bigint + $3::bigint)
+) AS gaps ORDER BY recorded_at DESC, id DESC LIMIT $2 OFFSET $3";
+
+const TOTALS: &str = "-- count_gaps
+SELECT lost.n + rejected.n AS count, lost.events AS lost, rejected.n AS rejected
+FROM (SELECT count(*) AS n, coalesce(sum(events), 0)::bigint AS events FROM lost_events
+      WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)) AS lost,
+     (SELECT count(*) AS n FROM rejected_events WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)) AS rejected";
+
+impl Store {
+    /// A page of the gaps in `reach`, and how many there are, of one snapshot.
+    pub async fn gaps(&self, reach: &Reach, limit: i64, offset: i64) -> Result<Gaps, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_read(&mut client).await?;
+        let rows = query(&transaction, PAGE, &[&reach.organizations, &limit, &offset]).await?;
+        let totals = query(&transaction, TOTALS, &[&reach.organizations]).await?;
+        let totals = totals.first().ok_or_else(|| StoreError::Inconsistent("a count gave no row".to_owned()))?;
+        let gaps = Gaps {
+            gaps: rows.iter().map(gap).collect::<Result<_, _>>()?,
+            count: totals.try_get("count")?,
+            events_lost: totals.try_get("lost")?,
+            events_rejected: totals.try_get("rejected")?,
+        };
+        transaction.commit().await?;
+        Ok(gaps)
+    }
+}
+
+fn gap(row: &Row) -> Result<Gap, StoreError> {
+    let kind = match row.try_get::<_, Option<String>>("cause")? {
+        Some(cause) => GapKind::Lost { since: row.try_get("since")?, until: row.try_get("until")?, cause },
+        None => GapKind::Rejected {
+            field: row.try_get("field")?,
+            reason: row.try_get("reason")?,
+            message_type: row.try_get("message_type")?,
+        },
+    };
+    let (first, last): (Option<i64>, Option<i64>) = (row.try_get("first_seq")?, row.try_get("last_seq")?);
+    Ok(Gap {
+        id: row.try_get("id")?,
+        recorded_at: row.try_get("recorded_at")?,
+        organization_id: row.try_get("organization_id")?,
+        workspace_id: row.try_get("workspace_id")?,
+        agent_id: row.try_get("agent_id")?,
+        spool_id: row.try_get("spool_id")?,
+        seqs: first.zip(last),
+        events: row.try_get("events")?,
+        kind,
+    })
+}
