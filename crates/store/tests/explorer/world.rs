@@ -86,7 +86,7 @@ impl World {
             actor.store.ping().await.unwrap();
         }
         self.monitor.batch_execute("SELECT pg_stat_force_next_flush()").await.unwrap();
-        let sql = "SELECT deadlocks FROM pg_statdatabase WHERE datname = current_database()";
+        let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
         self.monitor.query_one(sql, &[]).await.unwrap().get(0)
     }
 
