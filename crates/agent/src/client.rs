@@ -4,6 +4,7 @@
 //! so that a fleet does not come back all at once; a stream that a newer one displaced stays away for long.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use connlog_proto::v1::stream_events_request::Message as Outbound;
 use connlog_proto::v1::stream_events_response::Message as Inbound;
 use prost::Message as _;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
@@ -30,8 +31,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A displaced stream stays away for between one and two of these: a clone of the workspace may be the other.
 const DISPLACED_PAUSE: Duration = Duration::from_mins(2);
-/// A stream that lasted this long was a good one: the next pause is short again.
-const GOOD_STREAM: Duration = Duration::from_secs(30);
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a silent connection is asked whether it is there, and how long the answer may take.
@@ -80,6 +79,8 @@ pub struct Client {
     boot_id: Uuid,
     open: Arc<OpenConnections>,
     progress: Arc<Mutex<Progress>>,
+    /// Something was acknowledged over the present stream.
+    got_through: AtomicBool,
 }
 
 /// Why a stream ended.
@@ -120,14 +121,13 @@ pub fn time_of(payload: &[u8]) -> Option<i64> {
 impl Client {
     /// Prepares to stream what `keeper` keeps. `open` is what heartbeats list.
     pub fn new(config: Config, keeper: Keeper, open: Arc<OpenConnections>, progress: Arc<Mutex<Progress>>) -> Self {
-        Self { config, keeper, boot_id: Uuid::new_v4(), open, progress }
+        Self { config, keeper, boot_id: Uuid::new_v4(), open, progress, got_through: AtomicBool::new(false) }
     }
 
     /// Streams until it is dropped, or the spool's thread is gone.
     pub async fn run(self) {
         let (mut attempt, mut server) = (0_u32, 0_usize);
         loop {
-            let began = Instant::now();
             let Some(address) = self.config.servers.get(server % self.config.servers.len().max(1)) else {
                 self.note(|progress| progress.last_error = Some("no server is configured".to_owned()));
                 return;
@@ -141,7 +141,8 @@ impl Client {
             if matches!(ended, Ended::Gone(_)) {
                 return;
             }
-            if began.elapsed() >= GOOD_STREAM {
+            // A stream that got something through was a good one: the next pause is short again.
+            if self.got_through.swap(false, Ordering::Relaxed) {
                 attempt = 0;
             }
             tokio::time::sleep(pause(attempt, ended.is_displaced())).await;
@@ -224,6 +225,7 @@ impl Client {
             let v1::Rejection { seq, field, reason } = rejection;
             tracing::warn!(seq, field, reason, "the server keeps an event as a dead letter");
         }
+        self.got_through.store(true, Ordering::Relaxed);
         self.note(|progress| progress.rejected += ack.rejected.len() as u64);
         Ok(self.keeper.acknowledge(ack.committed_seq)?)
     }

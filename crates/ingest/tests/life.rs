@@ -344,3 +344,24 @@ async fn a_disconnect_completes_a_connection_whose_day_is_gone() {
     let client = database.client().await.unwrap();
     assert_eq!((number(&client, ONGOING).await, number(&client, ENDED).await), (0, 1));
 }
+
+#[tokio::test]
+async fn an_agent_whose_clock_is_an_hour_off_keeps_the_order_of_its_own_events() {
+    let (database, _store, sites) = database_with(2).await;
+    let service = Service::start(database.url(), &[]).await;
+    for (site, off) in sites.iter().zip([TimeDelta::hours(1), -TimeDelta::hours(1)]) {
+        let mut stream = Stream::open(service.address, &site.token, &HelloOf::new()).await.unwrap();
+        let (id, began) = (Uuid::new_v4(), now() + off);
+        let ended = began + TimeDelta::seconds(5);
+        // The end is delivered first, and apart.
+        let last = stream.send(vec![disconnect(id, ended)]).await;
+        stream.acked(last).await.unwrap();
+        let last = stream.send(vec![connect(id, began)]).await;
+        stream.acked(last).await.unwrap();
+        stream.heartbeat(&[]).await;
+        let client = database.client().await.unwrap();
+        let sql = "SELECT connect_time, disconnect_time FROM connection_logs WHERE connection_id = $1 AND NOT disconnect_inferred";
+        let row = client.query_one(sql, &[&id]).await.unwrap();
+        assert_eq!((row.get::<_, Timestamp>(0), row.get::<_, Timestamp>(1)), (began, ended));
+    }
+}

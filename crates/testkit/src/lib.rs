@@ -2,6 +2,7 @@
 //! that work on the wire, so that what is tested is exactly what is shipped.
 
 pub mod database;
+pub mod fault;
 pub mod fixtures;
 pub mod gate;
 pub mod pgwire;

@@ -74,6 +74,15 @@ pub struct Binary {
 
 impl Binary {
     pub fn start(database_url: &str, address: Option<SocketAddr>, log_json: Option<&Path>) -> Self {
+        Self::start_with(database_url, address, log_json, &[])
+    }
+
+    pub fn start_with(
+        database_url: &str,
+        address: Option<SocketAddr>,
+        log_json: Option<&Path>,
+        flags: &[&str],
+    ) -> Self {
         let address = address.unwrap_or_else(|| free_address().unwrap());
         let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-ingest"));
         command.args(["--database-url", database_url, "--listen", &address.to_string()]);
@@ -81,6 +90,7 @@ impl Binary {
         if let Some(path) = log_json {
             command.arg("--log-json").arg(path);
         }
+        command.args(flags);
         let mut process = Process::spawn("connlog-ingest", &command, "KILL").unwrap();
         process.wait_until_listening(address, PATIENCE).unwrap();
         Self { address, process }
