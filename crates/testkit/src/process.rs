@@ -115,7 +115,17 @@ impl Drop for Process {
     }
 }
 
-/// A loopback address that nobody listens on now.
+/// Ports that the kernel does not hand out by itself: whoever binds port 0 meanwhile gets another one.
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
+/// A loopback address that nobody listens on now, for a child process to listen on.
 pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    for _ in 0..1_000 {
+        let port = PORTS.start + u16::try_from(uuid::Uuid::new_v4().as_u128() % u128::from(PORTS.end - PORTS.start))?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    anyhow::bail!("no port between {} and {} is free", PORTS.start, PORTS.end)
 }
