@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use chrono::{TimeDelta, Utc};
 use clap::Subcommand;
 use connlog_model::clock::{Timestamp, rfc3339, truncate_to_micros};
-use connlog_model::retention::parse_duration;
+use connlog_model::retention::parse_positive_duration;
 use connlog_model::role::Role;
 use connlog_store::Store;
 use connlog_store::tokens::{ApiToken, digest, generate};
@@ -24,7 +24,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         organization: Vec<String>,
         /// How long it is accepted, such as 90d; for ever if not given.
-        #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+        #[arg(long, value_name = "DURATION", value_parser = parse_positive_duration)]
         expires: Option<TimeDelta>,
     },
     /// Lists all tokens, without their secrets.
@@ -108,9 +108,4 @@ async fn list(store: &Store) -> anyhow::Result<()> {
         println!("{}  {:8}  {user:36}  {created:20}  {state:20}  {organizations}", token.id, token.role.as_str());
     }
     Ok(())
-}
-
-fn lifetime(text: &str) -> Result<TimeDelta, String> {
-    let lifetime = parse_duration(text).map_err(|error| error.to_string())?;
-    if lifetime > TimeDelta::zero() { Ok(lifetime) } else { Err("must be longer than 0".to_owned()) }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::Parser;
 use connlog_model::clock::Clock;
-use connlog_model::retention::parse_duration;
+use connlog_model::retention::parse_positive_duration;
 
 /// Receives connection events over gRPC and commits them to PostgreSQL.
 #[derive(Debug, Clone, Parser)]
@@ -47,25 +47,25 @@ pub struct Config {
     #[arg(long, env = "CONNLOG_MAX_MESSAGE_BYTES", default_value_t = 4 << 20, value_parser = positive, value_name = "N")]
     pub max_message_bytes: usize,
     /// Oldest time that an event may have.
-    #[arg(long, env = "CONNLOG_MAX_EVENT_AGE", default_value = "400d", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "CONNLOG_MAX_EVENT_AGE", default_value = "400d", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub max_event_age: TimeDelta,
     /// Silence after which what an agent had open is closed.
-    #[arg(long, env = "CONNLOG_AGENT_LOST_AFTER", default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "CONNLOG_AGENT_LOST_AFTER", default_value = "10m", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub agent_lost_after: TimeDelta,
     /// How often agents give a sign of life.
-    #[arg(long, env = "CONNLOG_HEARTBEAT_INTERVAL", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "CONNLOG_HEARTBEAT_INTERVAL", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub heartbeat_interval: TimeDelta,
     /// Age at which a stream is ended, so that agents spread over replicas.
-    #[arg(long, env = "CONNLOG_MAX_STREAM_AGE", default_value = "1h", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "CONNLOG_MAX_STREAM_AGE", default_value = "1h", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub max_stream_age: TimeDelta,
     /// How long a recognized token is remembered, and a revoked one still accepted.
-    #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub token_cache: TimeDelta,
     /// How long a unary call waits for its commit.
-    #[arg(long, env = "CONNLOG_COMMIT_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "CONNLOG_COMMIT_TIMEOUT", default_value = "10s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub commit_timeout: TimeDelta,
     /// How long a shutdown may take.
-    #[arg(long, env = "CONNLOG_GRACE_PERIOD", default_value = "20s", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "CONNLOG_GRACE_PERIOD", default_value = "20s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub grace_period: TimeDelta,
     /// Where the time comes from.
     #[arg(skip)]
@@ -74,11 +74,6 @@ pub struct Config {
 
 fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "must be a positive number".to_owned())
-}
-
-fn duration(text: &str) -> Result<TimeDelta, String> {
-    let duration = parse_duration(text).map_err(|error| error.to_string())?;
-    if duration > TimeDelta::zero() { Ok(duration) } else { Err("must be longer than 0".to_owned()) }
 }
 
 /// A configured duration as the standard library has it.

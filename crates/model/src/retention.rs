@@ -38,6 +38,12 @@ pub fn parse_duration(text: &str) -> Result<TimeDelta, InvalidDuration> {
     parse_nanos(text).map(TimeDelta::nanoseconds).map_err(|cause| InvalidDuration { text: text.to_owned(), cause })
 }
 
+/// Parses a duration longer than zero, for a setting; the error is a text for its user.
+pub fn parse_positive_duration(text: &str) -> Result<TimeDelta, String> {
+    let duration = parse_duration(text).map_err(|error| error.to_string())?;
+    if duration > TimeDelta::zero() { Ok(duration) } else { Err("must be longer than 0".to_owned()) }
+}
+
 fn parse_nanos(text: &str) -> Result<i64, &'static str> {
     let (negative, mut rest) = match text.as_bytes().first() {
         None => return Err("it is empty"),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use chrono::TimeDelta;
 use clap::Parser;
 use connlog_model::clock::Clock;
-use connlog_model::retention::parse_duration;
+use connlog_model::retention::parse_positive_duration;
 
 /// Answers for the connection log over REST.
 #[derive(Debug, Clone, Parser)]
@@ -27,20 +27,15 @@ pub struct Config {
     #[arg(long, env = "CONNLOG_COUNT_CAP", default_value_t = 2000, value_parser = clap::value_parser!(i64).range(1..=1_000_000), value_name = "N")]
     pub count_cap: i64,
     /// How long a request may take.
-    #[arg(long, env = "CONNLOG_REQUEST_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "CONNLOG_REQUEST_TIMEOUT", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub request_timeout: TimeDelta,
     /// How long a recognized token is remembered, and a revoked one still accepted.
-    #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub token_cache: TimeDelta,
     /// How long a shutdown may take.
-    #[arg(long, env = "CONNLOG_GRACE_PERIOD", default_value = "20s", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "CONNLOG_GRACE_PERIOD", default_value = "20s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub grace_period: TimeDelta,
     /// Where the time comes from.
     #[arg(skip)]
     pub clock: Clock,
-}
-
-fn duration(text: &str) -> Result<TimeDelta, String> {
-    let duration = parse_duration(text).map_err(|error| error.to_string())?;
-    if duration > TimeDelta::zero() { Ok(duration) } else { Err("must be longer than 0".to_owned()) }
 }

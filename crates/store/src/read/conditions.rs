@@ -62,7 +62,8 @@ impl Conditions {
         }
     }
 
-    fn add_kinds(&mut self, filter: &Filter) {
+    /// Method, type and app: columns that the counts have, too.
+    pub(super) fn add_kinds(&mut self, filter: &Filter) {
         if let Some(method) = filter.method {
             self.add("method = ?", method.code());
         }

@@ -1,6 +1,5 @@
 //! How many entries match: from the counts where they answer, else row by row up to a cap.
 
-use connlog_model::app::{ConnectionType, apps_of};
 use connlog_model::method::Method;
 use connlog_model::search::Status;
 use deadpool_postgres::Transaction;
@@ -83,26 +82,10 @@ async fn broad(transaction: &Transaction<'_>, filter: &Filter) -> Result<i64, St
     if let Some(ids) = &filter.organizations {
         conditions.add("organization_id = ANY(?)", ids.clone());
     }
-    if let Some(method) = filter.method {
-        conditions.add("method = ?", method.code());
-    }
+    conditions.add_kinds(filter);
     if filter.status == Some(Status::Completed) {
         let sessions: Vec<i16> = Method::ALL.into_iter().filter(|method| !method.is_web()).map(Method::code).collect();
         conditions.add("method = ANY(?)", sessions);
-    }
-    if let Some(app) = &filter.app {
-        conditions.add("app_name = ?", app.clone());
-    }
-    if let Some(family) = filter.connection_type {
-        conditions.add("method = ?", family.method().code());
-        let ides = || apps_of(ConnectionType::Vscode).chain(apps_of(ConnectionType::Jetbrains));
-        match family {
-            ConnectionType::Ssh => conditions.add("app_name <> ALL(?)", ides().collect::<Vec<_>>()),
-            ConnectionType::Vscode | ConnectionType::Jetbrains => {
-                conditions.add("app_name = ANY(?)", apps_of(family).collect::<Vec<_>>());
-            }
-            _ => {}
-        }
     }
     let sql = format!(
         "-- count_broad\nSELECT coalesce(sum(entries), 0)::bigint FROM connection_log_counts WHERE {}",
