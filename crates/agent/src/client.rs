@@ -16,7 +16,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status, Streaming};
 use uuid::Uuid;
 
@@ -61,6 +61,32 @@ impl std::fmt::Debug for TokenSource {
     }
 }
 
+/// What a client trusts and shows when a server's address begins with `https`. The files are read again for each stream,
+/// so that new ones are picked up.
+#[derive(Debug, Clone, Default)]
+pub struct TlsFiles {
+    /// Authorities of the server's certificate, as PEM; without it, those of the system.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate chain and its key, as PEM, for servers that ask for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl TlsFiles {
+    async fn read(&self) -> Result<ClientTlsConfig, Ended> {
+        let read = async |path: &PathBuf| {
+            tokio::fs::read(path).await.map_err(|error| Ended::TlsFile(path.display().to_string(), error))
+        };
+        let config = match &self.ca {
+            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path).await?)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        Ok(match &self.identity {
+            Some((cert, key)) => config.identity(Identity::from_pem(read(cert).await?, read(key).await?)),
+            None => config,
+        })
+    }
+}
+
 /// How the client is doing.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
@@ -88,8 +114,10 @@ pub struct Client {
 enum Ended {
     #[error("{0}")]
     Status(#[from] Status),
-    #[error("cannot connect: {0}")]
+    #[error("cannot connect: {}", causes(.0))]
     Connect(#[from] tonic::transport::Error),
+    #[error("cannot read {0}: {1}")]
+    TlsFile(String, std::io::Error),
     #[error("the server's address is no URL")]
     Address,
     #[error("the token cannot be read: {0}")]
@@ -152,7 +180,11 @@ impl Client {
     }
 
     async fn stream(&self, server: &str) -> Result<std::convert::Infallible, Ended> {
-        let channel = endpoint(server)?.connect().await?;
+        let mut endpoint = endpoint(server)?;
+        if endpoint.uri().scheme_str() == Some("https") {
+            endpoint = endpoint.tls_config(self.config.tls.read().await?)?;
+        }
+        let channel = endpoint.connect().await?;
         let (outbound, messages) = mpsc::channel(OUTBOUND_MESSAGES);
         let acked_seq = self.keeper.state().await?.acked_seq;
         let open = self.listed();
@@ -258,6 +290,12 @@ impl Client {
     fn note(&self, change: impl FnOnce(&mut Progress)) {
         change(&mut self.progress.lock().expect("no one panics while holding the progress"));
     }
+}
+
+/// An error with its causes: "transport error" alone helps nobody.
+fn causes(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(error.source(), |error| error.source());
+    chain.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn endpoint(server: &str) -> Result<Endpoint, Ended> {

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use connlog_agent::Config;
-use connlog_agent::client::TokenSource;
+use connlog_agent::client::{TlsFiles, TokenSource};
 use connlog_agent::sidecar::{self, Accepted, HandOverError};
 use connlog_proto::v1;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,12 +52,21 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// A server of connlog-ingest, as http://host:port; may be repeated.
+    /// A server of connlog-ingest, as https://host:port, or http://host:port without TLS; may be repeated.
     #[arg(long, env = "CONNLOG_AGENT_SERVERS", value_delimiter = ',', required = true, value_name = "URL")]
     server: Vec<String>,
     /// The file that holds the agent's token; it is read again for each stream.
     #[arg(long, env = "CONNLOG_AGENT_TOKEN_FILE", value_name = "FILE")]
     token_file: PathBuf,
+    /// Authorities of the server's certificate, as PEM; without it, those of the system. Read again for each stream.
+    #[arg(long, env = "CONNLOG_AGENT_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Certificate to show to a server that asks for one, as PEM.
+    #[arg(long, env = "CONNLOG_AGENT_CLIENT_CERT", value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// Private key of that certificate, as PEM.
+    #[arg(long, env = "CONNLOG_AGENT_CLIENT_KEY", value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
     /// Bound of the spool, in bytes.
     #[arg(long, env = "CONNLOG_AGENT_MAX_SPOOL_BYTES", default_value_t = Config::DEFAULT_SPOOL_BYTES, value_name = "N")]
     max_spool_bytes: u64,
@@ -122,6 +131,7 @@ fn run_sidecar(run: Run, spool: PathBuf) -> ExitCode {
     let config = Config {
         servers: run.server,
         token: TokenSource::File(run.token_file),
+        tls: TlsFiles { ca: run.ca_file, identity: run.client_cert.zip(run.client_key) },
         spool,
         max_spool_bytes: run.max_spool_bytes,
         agent_version: concat!("connlog-agent ", env!("CARGO_PKG_VERSION")).to_owned(),

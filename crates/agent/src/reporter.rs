@@ -10,7 +10,7 @@ use prost::Message as _;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::client::{self, Client, Progress, TokenSource};
+use crate::client::{self, Client, Progress, TlsFiles, TokenSource};
 pub use crate::keeper::State;
 use crate::keeper::{Gone, Keeper};
 use crate::open::OpenConnections;
@@ -19,10 +19,12 @@ use crate::spool::{Damage, Spool, SpoolError};
 /// How an agent reports.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Servers, as `http://host:port`. One is used at a time; the next is tried when it cannot be reached.
+    /// Servers, as `https://host:port` or, without TLS, `http://host:port`. One is used at a time; the next is tried when it cannot be reached.
     pub servers: Vec<String>,
     /// The agent's token.
     pub token: TokenSource,
+    /// What is trusted and shown when a server speaks TLS.
+    pub tls: TlsFiles,
     /// The folder of the spool.
     pub spool: PathBuf,
     /// Bound of the spool, in bytes.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use clap::Parser;
-use connlog_agent::client::TokenSource;
+use connlog_agent::client::{TlsFiles, TokenSource};
 use connlog_agent::{Config, Connect, Disconnect, Reporter};
 use connlog_runtime::shutdown::Shutdown;
 use connlog_testkit::database::TestDatabase;
@@ -59,6 +59,7 @@ fn reporter(folder: &Path, servers: &[SocketAddr], token: TokenSource, max_spool
     let config = Config {
         servers: servers.iter().map(|address| format!("http://{address}")).collect(),
         token,
+        tls: TlsFiles::default(),
         spool: folder.to_owned(),
         max_spool_bytes,
         agent_version: "test".to_owned(),

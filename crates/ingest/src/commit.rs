@@ -73,7 +73,7 @@ impl Submission {
 pub struct Committed {
     /// Accepted events that the log refused after all: sequence number, field, reason.
     pub refused: Vec<(u64, &'static str, String)>,
-    /// The sender's stream no longer owns its spool.
+    /// The sender's stream no longer owns its spool, and nothing was committed.
     pub displaced: bool,
 }
 

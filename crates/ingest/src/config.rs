@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 use clap::Parser;
 use connlog_model::clock::Clock;
 use connlog_model::retention::parse_positive_duration;
+use connlog_runtime::tls::TlsOptions;
 
 /// Receives connection events over gRPC and commits them to PostgreSQL.
 #[derive(Debug, Clone, Parser)]
@@ -22,6 +23,9 @@ pub struct Config {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "CONNLOG_INGEST_ADMIN_LISTEN", default_value = "127.0.0.1:7071", value_name = "ADDRESS")]
     pub admin_listen: SocketAddr,
+    /// TLS of the listener.
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// Each accepted event as one line of JSON, appended to this file.
     #[arg(long, env = "CODER_LOGGING_JSON", value_name = "PATH")]
     pub log_json: Option<PathBuf>,

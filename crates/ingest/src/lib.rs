@@ -9,6 +9,7 @@ pub mod commit;
 pub mod config;
 pub mod grpc;
 pub mod parse;
+mod peer;
 mod serve;
 pub mod service_log;
 mod watch;

@@ -8,12 +8,14 @@ use connlog_proto::coder::agent_server::AgentServer;
 use connlog_proto::v1::connection_log_server::ConnectionLogServer;
 use connlog_proto::v1::directory_server::DirectoryServer;
 use connlog_runtime::admin::{self, Readiness};
+use connlog_runtime::listen::Connections;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::telemetry;
+use connlog_runtime::tls::ServerTls;
 use connlog_store::{Store, StoreConfig, schema};
+use futures::stream::unfold;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::server::NamedService as _;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -27,8 +29,9 @@ use crate::grpc::directory::{CONCURRENT_SYNCS, DirectorySync};
 use crate::grpc::report::Reports;
 use crate::grpc::stream::{ConnectionLogService, Registry, StreamLimits, Streams};
 use crate::grpc::unary::UnaryCalls;
+use crate::peer::Peer;
 use crate::service_log::ServiceLog;
-use crate::watch::watch;
+use crate::watch::Watch;
 
 /// Connections beyond those of the writers: authentication, signs of life, directory syncs, the watch.
 const OTHER_CONNECTIONS: usize = 8;
@@ -57,11 +60,20 @@ pub async fn run(
     // Writers have connections of their own: whatever else goes on, a commit does not wait for one.
     let writers_store = Store::new(&StoreConfig::new(&config.database_url, "connlog-ingest writer", writers))?;
     schema::check(&store).await.context("cannot start on this database")?;
+    let tls = ServerTls::load(&config.tls, &["h2"], &shutdown)?;
     let metrics = telemetry::metrics();
-    let service_log = ServiceLog::open(config.log_json.as_deref(), config.log_human.as_deref()).await?;
-    let committer = Writers::new(writers_store, config.clock.clone(), service_log, config.max_transaction_events)
+    let service_log = Arc::new(ServiceLog::open(config.log_json.as_deref(), config.log_human.as_deref()).await?);
+    let writers_log = Arc::clone(&service_log);
+    let committer = Writers::new(writers_store, config.clock.clone(), writers_log, config.max_transaction_events)
         .start(config.writers, config.max_queued_events, &shutdown);
-    shutdown.spawn("watch", watch(store.clone(), config.clock.clone(), config.agent_lost_after, shutdown.clone()));
+    let watch = Watch {
+        store: store.clone(),
+        clock: config.clock.clone(),
+        service_log: Arc::clone(&service_log),
+        lost_after: config.agent_lost_after,
+        shutdown: shutdown.clone(),
+    };
+    shutdown.spawn("watch", watch.run());
     tokio::spawn(admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
 
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -81,6 +93,7 @@ pub async fn run(
         store: store.clone(),
         committer,
         clock: config.clock.clone(),
+        service_log,
         registry: Registry::default(),
         limits: StreamLimits {
             max_batch_events: config.max_batch_events,
@@ -105,7 +118,6 @@ pub async fn run(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .tcp_nodelay(true)
         .add_service(health)
         .add_service(reflection()?)
         .add_service(ConnectionLogServer::new(service).max_decoding_message_size(limit))
@@ -113,11 +125,16 @@ pub async fn run(
         .add_service(AgentServer::new(CoderAgent { authenticator, calls }).max_decoding_message_size(limit));
 
     let drain_time = std_duration(config.grace_period) / 2;
-    tracing::info!(address = %listener.local_addr()?, "connlog-ingest is listening");
+    let address = listener.local_addr()?;
+    let connections = Connections::accept(listener, tls)?;
+    tracing::info!(%address, "connlog-ingest is listening");
     shutdown.spawn("gRPC listener", {
         let shutdown = shutdown.clone();
         async move {
-            let incoming = TcpListenerStream::new(listener);
+            let incoming = unfold(connections, async |mut connections| {
+                let (socket, _) = connections.next().await?;
+                Some((Ok::<_, std::io::Error>(Peer(socket)), connections))
+            });
             let ended = tokio::select! {
                 served = router.serve_with_incoming_shutdown(incoming, shutdown.begun()) => served,
                 // A peer that never says anything, or never reads, does not hold up the end.

@@ -1,5 +1,6 @@
 //! The watch: notes that this ingest is listening, and closes what silent and deleted agents left open.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -7,42 +8,60 @@ use connlog_model::clock::Clock;
 use connlog_model::connection::Connection;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_store::{Store, StoreError};
+use uuid::Uuid;
+
+use crate::service_log::{ServiceLog, Subject};
 
 /// How often the watch looks.
 const ROUND: Duration = Duration::from_secs(10);
 /// A longer pause of all ingests was an outage, and silence during it says nothing.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::seconds(60);
 
-/// Watches until the service stops.
-pub(crate) async fn watch(store: Store, clock: Clock, lost_after: TimeDelta, shutdown: Shutdown) {
-    loop {
-        if let Err(error) = round(&store, &clock, lost_after).await {
-            if error.is_unavailable() || error.is_transient() {
-                tracing::debug!(%error, "a round of the watch was skipped");
-            } else {
-                tracing::error!(error = &error as &dyn std::error::Error, "a round of the watch failed");
+/// Notes that this ingest is listening, and sweeps.
+pub(crate) struct Watch {
+    pub store: Store,
+    pub clock: Clock,
+    pub service_log: Arc<ServiceLog>,
+    pub lost_after: TimeDelta,
+    pub shutdown: Shutdown,
+}
+
+impl Watch {
+    /// Watches until the service stops.
+    pub async fn run(self) {
+        loop {
+            if let Err(error) = self.round().await {
+                if error.is_unavailable() || error.is_transient() {
+                    tracing::debug!(%error, "a round of the watch was skipped");
+                } else {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a round of the watch failed");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(ROUND) => {}
+                () = self.shutdown.begun() => return,
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(ROUND) => {}
-            () = shutdown.begun() => return,
-        }
     }
-}
 
-async fn round(store: &Store, clock: &Clock, lost_after: TimeDelta) -> Result<(), StoreError> {
-    let now = clock.now();
-    let heard_since = store.attend(now, LONGEST_PAUSE).await?;
-    let silent = store.sweep_silent(now, heard_since, lost_after).await?;
-    report("lost", &silent.closed);
-    let deleted = store.sweep_deleted().await?;
-    report("deleted", &deleted.closed);
-    Ok(())
-}
+    async fn round(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let heard_since = self.store.attend(now, LONGEST_PAUSE).await?;
+        let silent = self.store.sweep_silent(now, heard_since, self.lost_after).await?;
+        self.report("lost", &silent.closed).await;
+        let deleted = self.store.sweep_deleted().await?;
+        self.report("deleted", &deleted.closed).await;
+        Ok(())
+    }
 
-fn report(cause: &'static str, closed: &[Connection]) {
-    if !closed.is_empty() {
+    async fn report(&self, cause: &'static str, closed: &[Connection]) {
+        if closed.is_empty() {
+            return;
+        }
         tracing::info!(cause, connections = closed.len(), "connections are taken for ended");
         metrics::counter!("connlog_ingest_inferred_total", "cause" => cause).increment(closed.len() as u64);
+        let round = Uuid::new_v4();
+        let subjects = closed.iter().map(|connection| (round, Subject::Inferred(connection)));
+        self.service_log.log(subjects, self.clock.now(), Some(&self.shutdown)).await;
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use connlog_agent::client::TokenSource;
+use connlog_agent::client::{TlsFiles, TokenSource};
 use connlog_agent::{Config, Reporter};
 use connlog_model::clock::Timestamp;
 use connlog_proto::v1;
@@ -39,6 +39,8 @@ const EVENTS: usize = 100_000;
 const FAULTS: usize = 50;
 /// Agents, each with a spool.
 const AGENTS: u128 = 6;
+/// Bound of the spool of the one agent more that is made to lose events, in bytes.
+const SMALL_SPOOL_BYTES: u64 = 256 << 10;
 /// Connections that an agent works on at once.
 const WORKERS: usize = 24;
 /// How long the log may take to be complete once everything is well.
@@ -51,6 +53,7 @@ const FAULT_PAUSE_MILLIS: u64 = 700;
 const AGENT_FOLDER: &str = "CONNLOG_CHAOS_FOLDER";
 const AGENT_SERVER: &str = "CONNLOG_CHAOS_SERVER";
 const AGENT_TOKEN: &str = "CONNLOG_CHAOS_TOKEN";
+const AGENT_SPOOL_BYTES: &str = "CONNLOG_CHAOS_SPOOL_BYTES";
 
 #[test]
 #[ignore = "an agent of the chaos test"]
@@ -64,13 +67,19 @@ fn agent_process() {
         let config = Config {
             servers: vec![variable(AGENT_SERVER)],
             token: TokenSource::Text(variable(AGENT_TOKEN)),
+            tls: TlsFiles::default(),
             spool: folder.join("spool"),
-            max_spool_bytes: Config::DEFAULT_SPOOL_BYTES,
+            max_spool_bytes: variable(AGENT_SPOOL_BYTES).parse().unwrap(),
             agent_version: "chaos".to_owned(),
         };
         let reporter = Arc::new(Reporter::start(config).unwrap().0);
-        let workers =
-            (0..WORKERS).map(|_| tokio::spawn(work(Arc::clone(&reporter), Arc::clone(&journal), folder.join("stop"))));
+        let overflows = variable(AGENT_SPOOL_BYTES) == SMALL_SPOOL_BYTES.to_string();
+        let workers = (0..WORKERS).map(|_| {
+            let (reporter, journal, stop) = (Arc::clone(&reporter), Arc::clone(&journal), folder.join("stop"));
+            tokio::spawn(async move {
+                if overflows { overflow(reporter, journal, stop).await } else { work(reporter, journal, stop).await }
+            })
+        });
         for worker in workers.collect::<Vec<_>>() {
             worker.await.unwrap();
         }
@@ -91,6 +100,16 @@ async fn work(reporter: Arc<Reporter>, journal: Arc<Mutex<File>>, stop: PathBuf)
                 v1::Connection { connected_at: if rand::random() { began } else { None }, ..disconnect(id, time) };
             report(&reporter, &journal, "d", id, event).await;
         }
+    }
+}
+
+/// Each event is a row of its own, so that what is missing can be counted.
+async fn overflow(reporter: Arc<Reporter>, journal: Arc<Mutex<File>>, stop: PathBuf) {
+    while !stop.exists() {
+        let reason = Some("x".repeat(1000));
+        let id = Uuid::new_v4();
+        report(&reporter, &journal, "d", id, v1::Connection { reason, ..disconnect(id, now()) }).await;
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..20))).await;
     }
 }
 
@@ -166,6 +185,7 @@ impl Story {
 struct Agent {
     folder: PathBuf,
     site: Site,
+    spool_bytes: u64,
     process: Option<Process>,
 }
 
@@ -174,8 +194,12 @@ impl Agent {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "--ignored", "agent_process"]);
         command.env(AGENT_FOLDER, &self.folder).env(AGENT_SERVER, server).env(AGENT_TOKEN, &self.site.token);
-        command.stdout(std::process::Stdio::null());
+        command.env(AGENT_SPOOL_BYTES, self.spool_bytes.to_string()).stdout(std::process::Stdio::null());
         self.process = Some(Process::spawn("agent", &command, "KILL").unwrap());
+    }
+
+    fn overflows(&self) -> bool {
+        self.spool_bytes == SMALL_SPOOL_BYTES
     }
 
     fn kill(&mut self) {
@@ -269,22 +293,51 @@ impl Stage {
                 return Err(format!("{id} is there twice, as {row:?} and {other:?}"));
             }
         }
-        let mut known = BTreeSet::new();
+        let mut known = BTreeSet::<Uuid>::new();
         for agent in &self.agents {
             let (stories, generation) = read_journal(&agent.folder);
+            known.extend(stories.keys());
+            if agent.overflows() {
+                continue;
+            }
             for (id, story) in stories {
-                known.insert(id);
                 let row = rows.get(&id).copied();
                 if !story.allows(row, story.generation == generation) {
                     return Err(format!("{id} is {row:?}, of {story:?} in life {generation}"));
                 }
             }
         }
-        match rows.keys().find(|id| !known.contains(id)) {
-            Some(id) => Err(format!("nobody reported {id}")),
-            None => Ok(()),
+        if let Some(id) = rows.keys().find(|id| !known.contains(id)) {
+            return Err(format!("nobody reported {id}"));
         }
+        for agent in self.agents.iter().filter(|agent| agent.overflows()) {
+            losses_add_up(&client, agent, &rows).await?;
+        }
+        Ok(())
     }
+}
+
+/// Whether each number of the spool is a row or is counted as lost: what is counted is what was dropped.
+async fn losses_add_up(
+    client: &tokio_postgres::Client,
+    agent: &Agent,
+    rows: &BTreeMap<Uuid, Row>,
+) -> Result<(), String> {
+    let (stories, _) = read_journal(&agent.folder);
+    let sql = "SELECT (SELECT sum(committed_seq)::bigint FROM agent_presence WHERE agent_id = $1),
+                      (SELECT sum(events)::bigint FROM lost_events WHERE agent_id = $1)";
+    let counted = client.query_one(sql, &[&agent.site.agent.agent_id]).await.map_err(|error| error.to_string())?;
+    let (committed, lost): (Option<i64>, Option<i64>) = (counted.get(0), counted.get(1));
+    let (committed, lost) = (committed.unwrap_or(0), lost.unwrap_or(0));
+    let there = stories.keys().filter(|id| rows.contains_key(id)).count();
+    let missing = stories.iter().filter(|(id, story)| story.sure_events() > 0 && !rows.contains_key(id)).count();
+    let unsure = stories.values().filter(|story| story.sure_events() == 0).count();
+    let [there, missing, unsure] = [there, missing, unsure].map(|count| i64::try_from(count).unwrap());
+    // An event whose append did not return may have been in what was dropped.
+    let adds_up = committed == there + lost && (missing..=missing + unsure).contains(&lost);
+    let verdict =
+        format!("{committed} numbers, {there} rows, {lost} counted as lost, {missing} missing, {unsure} unsure");
+    if adds_up && lost > 0 { Ok(()) } else { Err(format!("the losses do not add up: {verdict}")) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -297,7 +350,7 @@ async fn whatever_breaks_the_log_is_what_was_accepted() {
     let url = postgres.url("postgres");
     let store = Store::new(&StoreConfig::new(&url, "test", 2)).unwrap();
     schema::migrate(&store).await.unwrap();
-    let sites = import_sites(&store, AGENTS).await;
+    let sites = import_sites(&store, AGENTS + 1).await;
     drop(store);
     let ingests: Vec<_> = (0..2).map(|_| Some(Binary::start_with(&url, None, None, &FLAGS))).collect();
     let addresses = ingests.iter().flatten().map(|ingest: &Binary| ingest.address).collect();
@@ -307,7 +360,12 @@ async fn whatever_breaks_the_log_is_what_was_accepted() {
     for (number, site) in sites.into_iter().enumerate() {
         let own = folder.path().join(number.to_string());
         fs::create_dir(&own).unwrap();
-        let mut agent = Agent { folder: own, site, process: None };
+        let spool_bytes = if agents.len() < usize::try_from(AGENTS).unwrap() {
+            Config::DEFAULT_SPOOL_BYTES
+        } else {
+            SMALL_SPOOL_BYTES
+        };
+        let mut agent = Agent { folder: own, site, spool_bytes, process: None };
         agent.start(&format!("http://{}", proxy.address()));
         agents.push(agent);
     }
@@ -327,7 +385,10 @@ async fn whatever_breaks_the_log_is_what_was_accepted() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let client = database_client(&stage.url).await.unwrap();
-    assert_eq!(number(&client, "SELECT count(*) FROM lost_events").await, 0, "nothing was dropped");
+    let overflowing = &stage.agents.iter().find(|agent| agent.overflows()).unwrap().site.agent;
+    let others = format!("SELECT count(*) FROM lost_events WHERE agent_id <> '{}'", overflowing.agent_id.unwrap());
+    assert_eq!(number(&client, &others).await, 0, "nothing of the others was dropped");
+    let lost = number(&client, "SELECT sum(events)::bigint FROM lost_events").await;
     assert_eq!(number(&client, "SELECT count(*) FROM rejected_events").await, 0, "nothing was refused");
     let wrong_counts = "SELECT count(*) FROM (SELECT day, sum(entries) AS n FROM connection_log_counts GROUP BY day) c
         FULL JOIN (SELECT (connect_time AT TIME ZONE 'UTC')::date AS day, count(*) AS n FROM connection_logs GROUP BY 1) h
@@ -337,7 +398,8 @@ async fn whatever_breaks_the_log_is_what_was_accepted() {
     let inferred = number(&client, "SELECT count(*) FROM connection_logs WHERE disconnect_inferred").await;
     println!("faults: {:?}", stage.faults);
     println!(
-        "{} events accepted in {:.0} s: the log is what was accepted; {open} open, {inferred} ends inferred, none lost",
+        "{} events accepted in {:.0} s: the log is what was accepted; {open} open, {inferred} ends inferred, \
+         {lost} lost by the one spool that was too small and none by the others",
         stage.accepted(),
         began.elapsed().as_secs_f64()
     );

@@ -36,12 +36,15 @@ async fn each_acknowledged_event_has_one_line_in_each_format_and_a_replay_none()
         };
         calls.report_events(authorized(v1::ReportEventsRequest { events: vec![event] }, &reporter)).await.unwrap();
     }
-    // What is not accepted is not in the log.
+    // What is not accepted has a line of another kind.
     stream.send(vec![connect(Uuid::nil(), time)]).await;
     stream.ack().await.unwrap();
 
     let lines = std::fs::read_to_string(json).unwrap();
-    let lines: Vec<&str> = lines.lines().collect();
+    let (lines, others): (Vec<&str>, Vec<&str>) =
+        lines.lines().partition(|line| line.contains(r#""level":"INFO","msg":"connection_log","#));
+    assert_eq!(others.len(), 1, "{others:?}");
+    assert!(others[0].contains(r#""level":"WARN","msg":"connection_log_rejected","#), "{others:?}");
     assert_eq!(lines.len(), 3, "{lines:?}");
     let workspace = &sites[0].agent.workspace;
     let row = sites[0].agent.row_id(id);
@@ -118,4 +121,57 @@ async fn a_crash_leaves_at_least_one_line_for_each_acknowledged_event() {
     for id in &ids[..acknowledged] {
         assert!(lines.contains(&id.to_string()), "{id} was acknowledged and is not in the log");
     }
+}
+
+#[tokio::test]
+async fn inferred_ends_reopenings_losses_and_dead_letters_have_lines_too() {
+    let (database, _store, sites) = database_with(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("log.json");
+    let service = Service::start(database.url(), &["--log-json", json.to_str().unwrap()]).await;
+    let (id, time, hello) = (Uuid::new_v4(), minutes_ago(5), HelloOf::new());
+    let mut stream = Stream::open(service.address, &sites[0].token, &hello).await.unwrap();
+    let last = stream.send(vec![connect(id, time)]).await;
+    stream.acked(last).await.unwrap();
+    // Numbers 2 to 4 never come, and 5 is no event. All of it is sent twice.
+    for _ in 0..2 {
+        stream.next_seq = 5;
+        let last = stream.send(vec![connect(Uuid::nil(), time)]).await;
+        stream.acked(last).await.unwrap();
+    }
+    // Another boot does not list the connection; then it does.
+    let hello = HelloOf { boot: Uuid::new_v4(), last_seq: 5, ..hello };
+    let mut stream = Stream::open(service.address, &sites[0].token, &hello).await.unwrap();
+    let lines = async || {
+        let text = std::fs::read_to_string(&json).unwrap();
+        text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    support::until("the end is inferred", async || lines().await.iter().any(|line| line["fields"]["Inferred"] == true))
+        .await;
+    stream.heartbeat(&[id]).await;
+    support::until("it is open again", async || lines().await.iter().any(|line| line["fields"]["Reopened"] == true))
+        .await;
+
+    let lines = lines().await;
+    let told: Vec<_> =
+        lines.iter().map(|line| (line["msg"].as_str().unwrap(), line["level"].as_str().unwrap())).collect();
+    let expected = [
+        ("connection_log", "INFO"),
+        ("connection_log_rejected", "WARN"),
+        ("connection_log_lost", "WARN"),
+        ("connection_log", "INFO"),
+        ("connection_log", "INFO"),
+    ];
+    assert_eq!(told, expected, "{lines:#?}");
+    let fields: Vec<_> = lines.iter().map(|line| &line["fields"]).collect();
+    assert_eq!((&fields[1]["Field"], &fields[1]["Seq"]), (&"id".into(), &5.into()));
+    assert_eq!(
+        (&fields[2]["FirstSeq"], &fields[2]["LastSeq"], &fields[2]["Events"]),
+        (&2.into(), &4.into(), &3.into())
+    );
+    assert_eq!(fields[3]["ConnectionStatus"], "disconnected");
+    assert_eq!(fields[3]["DisconnectReason"], "agent restarted");
+    assert_eq!(fields[3]["ConnectionID"], id.to_string());
+    assert_eq!(fields[4]["ConnectionStatus"], "connected");
+    assert_eq!(fields[4]["ID"], fields[0]["ID"]);
 }

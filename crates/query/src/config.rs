@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use clap::Parser;
 use connlog_model::clock::Clock;
 use connlog_model::retention::parse_positive_duration;
+use connlog_runtime::tls::TlsOptions;
 
 /// Answers for the connection log over REST.
 #[derive(Debug, Clone, Parser)]
@@ -20,6 +21,9 @@ pub struct Config {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "CONNLOG_QUERY_ADMIN_LISTEN", default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
     pub admin_listen: SocketAddr,
+    /// TLS of the listener.
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// Database connections, and so queries that run at once.
     #[arg(long, env = "CONNLOG_QUERY_CONNECTIONS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=500), value_name = "N")]
     pub connections: u16,

@@ -10,8 +10,10 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use connlog_runtime::admin::{self, Readiness};
+use connlog_runtime::listen::Connections;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::telemetry;
+use connlog_runtime::tls::ServerTls;
 use connlog_store::{Store, StoreConfig, schema};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -43,6 +45,7 @@ pub async fn run(
     store_config.statement_timeout = Some(request_timeout);
     let store = Store::new(&store_config)?;
     schema::check(&store).await.context("cannot start on this database")?;
+    let tls = ServerTls::load(&config.tls, &["h2", "http/1.1"], &shutdown)?;
     let metrics = telemetry::metrics();
     tokio::spawn(admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
     let service = Service {
@@ -67,13 +70,15 @@ pub async fn run(
         }))
         .layer(from_fn(measure))
         .with_state(service);
-    tracing::info!(address = %listener.local_addr()?, "connlog-query is listening");
+    let address = listener.local_addr()?;
+    let connections = Connections::accept(listener, tls)?;
+    tracing::info!(%address, "connlog-query is listening");
     let drain_time = config.grace_period.to_std()? / 2;
     shutdown.spawn("HTTP listener", {
         let shutdown = shutdown.clone();
         async move {
             let draining = shutdown.clone();
-            let served = axum::serve(listener, router).with_graceful_shutdown(async move { draining.begun().await });
+            let served = axum::serve(connections, router).with_graceful_shutdown(async move { draining.begun().await });
             let ended = tokio::select! {
                 served = served.into_future() => served,
                 // A peer that never finishes its request does not hold up the end.

@@ -1,7 +1,9 @@
-//! What the services share and that knows nothing of the domain: telemetry, shutdown, the admin listener, the start of a
+//! What the services share and that knows nothing of the domain: telemetry, shutdown, listeners, TLS, the start of a
 //! program.
 
 pub mod admin;
+pub mod listen;
 pub mod program;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;

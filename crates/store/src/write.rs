@@ -49,7 +49,7 @@ pub struct Stamp {
     pub agent_id: Uuid,
     /// The spool that the sequence numbers belong to.
     pub spool_id: Uuid,
-    /// The stream that sends it; if it no longer owns the spool, the stamp is not made.
+    /// The stream that sends it; if it no longer owns the spool, nothing is committed.
     pub stream_id: Uuid,
     /// Everything up to this sequence number is dealt with once the batch is committed; none for a mere sign of life.
     pub committed_seq: Option<i64>,
@@ -62,7 +62,8 @@ pub struct Stamp {
 pub struct Applied {
     /// Indices of the events that lie below the retention floor, ascending. They are not in the log.
     pub below_floor: Vec<usize>,
-    /// Streams of the batch that no longer own their spool. Their events are committed all the same.
+    /// Streams of the batch that no longer own their spool. If there are any, nothing of the batch is committed: what
+    /// they sent is not acknowledged, and the newer stream may by now have reported it as lost.
     pub displaced: Vec<Uuid>,
 }
 
@@ -93,6 +94,9 @@ impl Store {
         let transaction = begin_write(&mut client).await?;
         let floor = floor::hold(&transaction).await?;
         let displaced = presence::stamp(&transaction, &batch.stamps).await?;
+        if !displaced.is_empty() {
+            return Ok(Applied { below_floor: Vec::new(), displaced });
+        }
         let mut folded = fold::fold(&batch.events, floor);
         let mut deltas = counts::Deltas::default();
         connections::apply(&transaction, &mut folded, floor, now, &mut deltas).await?;

@@ -7,11 +7,13 @@ use connlog_model::clock::{Timestamp, truncate_to_micros};
 use connlog_model::event::{Action, Event, Outcome};
 use connlog_model::method::Method;
 use connlog_model::search::Search;
-use connlog_store::Store;
+use connlog_store::infer::Hello;
 use connlog_store::read::{Page, PageRequest, Reach};
-use connlog_store::write::{Applied, Batch};
+use connlog_store::write::{Applied, Batch, Stamp};
+use connlog_store::{LostRecord, Store};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
+use uuid::Uuid;
 
 fn now() -> Timestamp {
     truncate_to_micros(Utc::now())
@@ -95,4 +97,54 @@ async fn a_late_connect_lowers_the_start_and_moves_the_row_to_its_day() {
         .unwrap()
         .get(0);
     assert_eq!(wrong, 0);
+}
+
+/// Without this, a batch that an older stream left in a queue brings what the newer one has reported as lost.
+#[tokio::test]
+async fn nothing_of_a_stream_that_no_longer_owns_its_spool_is_committed() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let site = fixtures::site(1, 1);
+    let (agent_id, spool_id, time) = (site.agent.agent_id.unwrap(), Uuid::new_v4(), now());
+    let hello = Hello {
+        agent_id,
+        spool_id,
+        boot_id: Uuid::new_v4(),
+        stream_id: Uuid::new_v4(),
+        last_seq: 9,
+        received_at: time,
+    };
+    store.greet(&hello).await.unwrap();
+    let newer = Hello { stream_id: Uuid::new_v4(), ..hello.clone() };
+    assert_eq!(store.greet(&newer).await.unwrap().committed_seq, None);
+
+    let lost = LostRecord {
+        id: Uuid::new_v4(),
+        recorded_at: time,
+        organization_id: site.agent.workspace.organization_id,
+        workspace_id: site.agent.workspace.workspace_id,
+        agent_id,
+        spool_id,
+        first_seq: 1,
+        last_seq: 2,
+        events: 2,
+        since: None,
+        until: None,
+        cause: "spool full".to_owned(),
+    };
+    let batch_of = |stream_id| Batch {
+        events: vec![fixtures::connect(&site.agent, 7, time)],
+        stamps: vec![Stamp { agent_id, spool_id, stream_id, committed_seq: Some(3), seen_at: time }],
+        lost: vec![lost.clone()],
+        rejected: Vec::new(),
+    };
+    let applied = store.apply_batch(&batch_of(hello.stream_id), 1, time).await.unwrap();
+    assert_eq!(applied.displaced, [hello.stream_id]);
+    assert_eq!(page(&store, "").await.count.entries, 0);
+    let client = database.client().await.unwrap();
+    let losses = async || client.query_one("SELECT count(*) FROM lost_events", &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(losses().await, 0);
+    assert_eq!(store.apply_batch(&batch_of(newer.stream_id), 1, time).await.unwrap().displaced, Vec::<Uuid>::new());
+    assert_eq!((page(&store, "").await.count.entries, losses().await), (1, 1));
+    assert_eq!(store.greet(&newer).await.unwrap().committed_seq, Some(3));
 }

@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use connlog_model::clock::Clock;
-use connlog_model::event::Event;
 use connlog_store::write::{Applied, Batch};
-use connlog_store::{Store, StoreError};
+use connlog_store::{RejectedRecord, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 use super::letters::letter;
-use super::{Committed, Committer, Queued};
-use crate::service_log::ServiceLog;
+use super::{Committed, Committer, Item, Queued, Submission};
+use crate::service_log::{ServiceLog, Subject};
 use connlog_runtime::shutdown::Shutdown;
 
-/// Pause between attempts while the database cannot be reached, or the service log cannot be written.
+/// Pause between attempts while the database cannot be reached.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
 /// What the log answers for an event below the retention floor.
 const BELOW_FLOOR: &str = "lies below the retention floor: what is that old has been purged";
@@ -32,8 +31,8 @@ pub struct Writers {
 
 impl Writers {
     /// Writers that put at most `max_transaction_events` into one transaction.
-    pub fn new(store: Store, clock: Clock, service_log: ServiceLog, max_transaction_events: usize) -> Self {
-        Self { store, clock, service_log: Arc::new(service_log), max_transaction_events }
+    pub fn new(store: Store, clock: Clock, service_log: Arc<ServiceLog>, max_transaction_events: usize) -> Self {
+        Self { store, clock, service_log, max_transaction_events }
     }
 
     /// Starts `count` writers. They end when the last [`Committer`] is gone and their queues are empty.
@@ -56,6 +55,22 @@ impl Writers {
             database_down,
         }
     }
+}
+
+/// What became of a batch.
+enum Outcome {
+    /// It is committed.
+    Done(Done),
+    /// Nothing of it is committed: these streams no longer own their spool.
+    Displaced(Vec<Uuid>),
+}
+
+/// A committed batch.
+struct Done {
+    /// For each submission.
+    committed: Vec<Committed>,
+    /// Dead letters of what lies below the floor, each with the call that it came by.
+    below_floor: Vec<(Uuid, RejectedRecord)>,
 }
 
 struct Writer {
@@ -84,9 +99,13 @@ impl Writer {
     /// Commits, whatever it takes: an outage is waited out, and a submission that the database refuses is taken apart so
     /// that it does not hold up the others.
     async fn commit(&self, mut gathered: Vec<Queued>) {
+        if gathered.is_empty() {
+            return;
+        }
         let began = Instant::now();
         match self.apply(&gathered).await {
-            Ok(committed) => self.finish(gathered, committed, began).await,
+            Ok(Outcome::Done(done)) => self.finish(gathered, done, began).await,
+            Ok(Outcome::Displaced(streams)) => Box::pin(self.commit(turn_away(gathered, &streams))).await,
             // Only a shutdown ends the waiting. Nothing was acknowledged; the senders will send it again.
             Err(error) if !error.is_fault_of_data() => {
                 tracing::warn!(%error, submissions = gathered.len(), "stopping without the database; events stay with their senders");
@@ -104,7 +123,8 @@ impl Writer {
                 );
                 self.take_apart(&mut gathered[0]).await;
                 match self.apply(&gathered).await {
-                    Ok(committed) => self.finish(gathered, committed, began).await,
+                    Ok(Outcome::Done(done)) => self.finish(gathered, done, began).await,
+                    Ok(Outcome::Displaced(streams)) => drop(turn_away(gathered, &streams)),
                     // Without its events a submission is only bookkeeping. Its sender is left without an answer and
                     // will send it again.
                     Err(error) => {
@@ -146,7 +166,7 @@ impl Writer {
         submission.items = kept;
     }
 
-    async fn apply(&self, gathered: &[Queued]) -> Result<Vec<Committed>, StoreError> {
+    async fn apply(&self, gathered: &[Queued]) -> Result<Outcome, StoreError> {
         let mut batch = Batch::default();
         for queued in gathered {
             let submission = &queued.submission;
@@ -156,25 +176,21 @@ impl Writer {
             batch.stamps.extend(submission.stamp.clone());
         }
         let applied = self.apply_through_outages(&batch).await?;
+        if !applied.displaced.is_empty() {
+            return Ok(Outcome::Displaced(applied.displaced));
+        }
         let mut below_floor = applied.below_floor.into_iter().peekable();
         let (mut committed, mut offset) = (Vec::with_capacity(gathered.len()), 0);
         let mut letters = Vec::new();
         for queued in gathered {
             let submission = &queued.submission;
-            let displaced = submission.stamp.as_ref().is_some_and(|stamp| applied.displaced.contains(&stamp.stream_id));
-            let mut answer = Committed { refused: Vec::new(), displaced };
+            let mut answer = Committed::default();
             while let Some(index) = below_floor.next_if(|index| *index < offset + submission.items.len()) {
                 let item = &submission.items[index - offset];
                 let now = self.shared.clock.now();
-                letters.push(letter(
-                    &submission.sender,
-                    item.seq,
-                    Some(&item.agent),
-                    &item.message,
-                    "timestamp",
-                    BELOW_FLOOR,
-                    now,
-                ));
+                let Item { seq, agent, message, .. } = item;
+                let record = letter(&submission.sender, *seq, Some(agent), message, "timestamp", BELOW_FLOOR, now);
+                letters.push((submission.request_id, record));
                 answer.refused.push((item.seq, "timestamp", BELOW_FLOOR.to_owned()));
             }
             offset += submission.items.len();
@@ -182,11 +198,12 @@ impl Writer {
         }
         if !letters.is_empty() {
             // In a transaction of its own, and still before the answer: a sender that gets none sends it all again.
-            while let Err(error) = self.shared.store.record_rejected(&letters).await {
+            let records: Vec<_> = letters.iter().map(|(_, record)| record.clone()).collect();
+            while let Err(error) = self.shared.store.record_rejected(&records).await {
                 self.wait_out(error).await?;
             }
         }
-        Ok(committed)
+        Ok(Outcome::Done(Done { committed, below_floor: letters }))
     }
 
     async fn apply_through_outages(&self, batch: &Batch) -> Result<Applied, StoreError> {
@@ -216,22 +233,27 @@ impl Writer {
         Ok(())
     }
 
-    async fn finish(&self, gathered: Vec<Queued>, committed: Vec<Committed>, began: Instant) {
-        let mut lines = self.shared.service_log.lines(logged(&gathered, &committed), self.shared.clock.now());
-        let mut reported = false;
+    async fn finish(&self, gathered: Vec<Queued>, done: Done, began: Instant) {
         // The line comes before the answer, so an event is not acknowledged while its line cannot be written.
-        while let Err(error) = self.shared.service_log.write(&mut lines).await {
-            if !std::mem::replace(&mut reported, true) {
-                tracing::error!(%error, "the service log cannot be written; events wait");
-            }
-            tokio::time::sleep(OUTAGE_PAUSE).await;
-        }
-        count(&gathered, &committed, began);
-        for (queued, answer) in gathered.into_iter().zip(committed) {
+        let subjects = accepted(&gathered, &done.committed).chain(not_accepted(&gathered, &done));
+        self.shared.service_log.log(subjects, self.shared.clock.now(), None).await;
+        count(&gathered, &done.committed, began);
+        for (queued, answer) in gathered.into_iter().zip(done.committed) {
             // A sender that is gone will ask again; the replay changes nothing.
             let _gone = queued.answer.send(answer);
         }
     }
+}
+
+/// Tells displaced streams that they are, and returns the submissions of the others.
+fn turn_away(gathered: Vec<Queued>, streams: &[Uuid]) -> Vec<Queued> {
+    let (displaced, rest): (Vec<_>, Vec<_>) = gathered
+        .into_iter()
+        .partition(|queued| queued.submission.stamp.as_ref().is_some_and(|stamp| streams.contains(&stamp.stream_id)));
+    for queued in displaced {
+        let _gone = queued.answer.send(Committed { displaced: true, ..Committed::default() });
+    }
+    rest
 }
 
 fn count(gathered: &[Queued], committed: &[Committed], began: Instant) {
@@ -253,10 +275,21 @@ fn count(gathered: &[Queued], committed: &[Committed], began: Instant) {
 }
 
 /// The events of a committed batch that are in the log, each with the call that it came by.
-fn logged<'a>(gathered: &'a [Queued], committed: &'a [Committed]) -> impl Iterator<Item = (Uuid, &'a Event)> {
+fn accepted<'a>(gathered: &'a [Queued], committed: &'a [Committed]) -> impl Iterator<Item = (Uuid, Subject<'a>)> {
     gathered.iter().zip(committed).flat_map(|(queued, answer)| {
         let submission = &queued.submission;
         let refused = |seq| answer.refused.iter().any(|(refused, _, _)| *refused == seq);
-        submission.items.iter().filter(move |item| !refused(item.seq)).map(|item| (submission.request_id, &item.event))
+        let items = submission.items.iter().filter(move |item| !refused(item.seq));
+        items.map(|item| (submission.request_id, Subject::Event(&item.event)))
     })
+}
+
+/// What a committed batch says of events that are not in the log.
+fn not_accepted<'a>(gathered: &'a [Queued], done: &'a Done) -> impl Iterator<Item = (Uuid, Subject<'a>)> {
+    let with_submissions = gathered.iter().flat_map(|queued| {
+        let Submission { request_id, rejected, lost, .. } = &queued.submission;
+        let rejected = rejected.iter().map(|record| (*request_id, Subject::Rejected(record)));
+        rejected.chain(lost.iter().map(|record| (*request_id, Subject::Lost(record))))
+    });
+    with_submissions.chain(done.below_floor.iter().map(|(request_id, record)| (*request_id, Subject::Rejected(record))))
 }

@@ -6,6 +6,7 @@ mod registry;
 mod sequence;
 mod session;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -24,6 +25,7 @@ use crate::auth::Authenticator;
 use crate::commit::Committer;
 use crate::grpc::report::Reports;
 use crate::grpc::unary::UnaryCalls;
+use crate::service_log::ServiceLog;
 
 /// Answers that wait for a stream's client to read them; a client that does not read is not read either.
 const OUTBOUND_ANSWERS: usize = 16;
@@ -52,6 +54,8 @@ pub struct Streams {
     pub committer: Committer,
     /// Where the time comes from.
     pub clock: Clock,
+    /// Where inferred ends are logged.
+    pub service_log: Arc<ServiceLog>,
     /// Which stream owns which spool, in this process.
     pub registry: Registry,
     /// Their limits.

@@ -8,10 +8,12 @@ use std::net::IpAddr;
 use chrono::Local;
 use connlog_model::app::ConnectionType;
 use connlog_model::clock::{Timestamp, rfc3339};
-use connlog_model::event::{Action, Event};
+use connlog_model::connection::{Connection, End};
+use connlog_model::event::{Action, AgentEvent, Event, WebEvent};
 use connlog_model::identity::Workspace;
 use connlog_model::quote::quote;
-use serde_json::json;
+use connlog_store::{LostRecord, RejectedRecord};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// A format of the service log.
@@ -31,14 +33,32 @@ pub struct Entry<'a> {
     pub caller: &'static str,
     /// Function that logs it.
     pub func: &'static str,
-    /// The stream or call that the event came by.
+    /// The stream, call or round that it came by.
     pub request_id: Uuid,
-    /// The event.
-    pub event: &'a Event,
+    /// What it is about.
+    pub subject: Subject<'a>,
 }
 
-/// The fields of an entry, as both formats show them.
-struct Fields<'a> {
+/// What an entry is about.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject<'a> {
+    /// An event, as it was accepted.
+    Event(&'a Event),
+    /// A connection that was taken for ended. Has one field more, `Inferred`.
+    Inferred(&'a Connection),
+    /// A connection that had been taken for ended and is open. Has one field more, `Reopened`.
+    Reopened(&'a Connection),
+    /// Events that never came: `connection_log_lost`.
+    Lost(&'a LostRecord),
+    /// An event that is kept as a dead letter: `connection_log_rejected`.
+    Rejected(&'a RejectedRecord),
+}
+
+/// The fields of an entry, in the order of the JSON.
+type Fields = Vec<(&'static str, Value)>;
+
+/// What an entry about a connection or a web event shows.
+struct Shown<'a> {
     id: Uuid,
     workspace: &'a Workspace,
     agent_name: &'a str,
@@ -57,80 +77,22 @@ struct Fields<'a> {
 impl Entry<'_> {
     /// Appends the entry as one line.
     pub fn write(&self, format: Format, line: &mut String) {
-        let fields = self.fields();
+        let mut fields = vec![("request_id", json!(self.request_id))];
+        fields.extend(self.subject.fields());
         match format {
             Format::Json => self.write_json(&fields, line),
-            Format::Human => self.write_human(&fields, line),
+            Format::Human => self.write_human(fields, line),
         }
         line.push('\n');
     }
 
-    fn fields(&self) -> Fields<'_> {
-        match self.event {
-            Event::Agent(event) => {
-                let (status, reason, code) = match &event.action {
-                    Action::Connect => ("connected", "", None),
-                    Action::Disconnect { outcome, .. } => ("disconnected", outcome.reason.as_str(), Some(outcome.code)),
-                };
-                Fields {
-                    id: event.row_id(),
-                    workspace: &event.agent.workspace,
-                    agent_name: &event.agent.agent_name,
-                    connection_type: ConnectionType::of(event.client.method, event.client.app_name.as_deref()),
-                    code,
-                    ip: event.client.ip,
-                    user_agent: "",
-                    user_id: event.client.user_id,
-                    slug_or_port: "",
-                    connection_id: Some(event.connection_id),
-                    disconnect_reason: reason,
-                    time: event.time,
-                    status,
-                }
-            }
-            Event::Web(event) => Fields {
-                id: event.event_id,
-                workspace: &event.workspace,
-                agent_name: &event.agent_name,
-                connection_type: ConnectionType::of(event.method, None),
-                code: Some(event.status_code),
-                ip: event.ip,
-                user_agent: &event.user_agent,
-                user_id: event.user_id,
-                slug_or_port: &event.slug_or_port,
-                connection_id: event.connection_id,
-                disconnect_reason: "",
-                time: event.time,
-                status: "connected",
-            },
-        }
-    }
-
     /// The keys are written one by one: their order is part of the format, and a map would sort them.
-    fn write_json(&self, fields: &Fields<'_>, line: &mut String) {
-        let pairs = [
-            ("request_id", json!(self.request_id)),
-            ("ID", json!(fields.id)),
-            ("OrganizationID", json!(fields.workspace.organization_id)),
-            ("WorkspaceOwnerID", json!(fields.workspace.owner_id)),
-            ("WorkspaceID", json!(fields.workspace.workspace_id)),
-            ("WorkspaceName", json!(fields.workspace.workspace_name)),
-            ("AgentName", json!(fields.agent_name)),
-            ("Type", json!(fields.connection_type.as_str())),
-            ("Code", json!(fields.code)),
-            ("Ip", json!(ip_text(fields.ip))),
-            ("UserAgent", json!(fields.user_agent)),
-            ("UserID", json!(fields.user_id)),
-            ("SlugOrPort", json!(fields.slug_or_port)),
-            ("ConnectionID", json!(fields.connection_id)),
-            ("DisconnectReason", json!(fields.disconnect_reason)),
-            ("Time", json!(rfc3339(fields.time))),
-            ("ConnectionStatus", json!(fields.status)),
-        ];
-        let body: Vec<String> = pairs.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+    fn write_json(&self, fields: &Fields, line: &mut String) {
+        let body: Vec<String> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        let (message, level) = self.subject.message();
         write!(
             line,
-            r#"{{"ts":"{}","level":"INFO","msg":"connection_log","caller":"{}","func":"{}","logger_names":["connlog"],"fields":{{{}}}}}"#,
+            r#"{{"ts":"{}","level":"{level}","msg":"{message}","caller":"{}","func":"{}","logger_names":["connlog"],"fields":{{{}}}}}"#,
             rfc3339(self.logged_at),
             self.caller,
             self.func,
@@ -139,37 +101,168 @@ impl Entry<'_> {
         .expect("writing to a string cannot fail");
     }
 
-    fn write_human(&self, fields: &Fields<'_>, line: &mut String) {
-        let or_nil = |value: Option<String>| value.unwrap_or_else(|| "<nil>".to_owned());
-        let pairs = [
-            ("request_id", self.request_id.to_string()),
-            ("ID", fields.id.to_string()),
-            ("Time", format!("\"{}\"", rfc3339(fields.time))),
-            ("OrganizationID", fields.workspace.organization_id.to_string()),
-            ("WorkspaceOwnerID", fields.workspace.owner_id.to_string()),
-            ("WorkspaceID", fields.workspace.workspace_id.to_string()),
-            ("WorkspaceName", quoted(&fields.workspace.workspace_name)),
-            ("AgentName", quoted(fields.agent_name)),
-            ("Type", fields.connection_type.to_string()),
-            ("Code", or_nil(fields.code.map(|code| code.to_string()))),
-            ("Ip", ip_text(fields.ip)),
-            ("UserAgent", quoted(fields.user_agent)),
-            ("UserID", or_nil(fields.user_id.map(|id| id.to_string()))),
-            ("SlugOrPort", quoted(fields.slug_or_port)),
-            ("ConnectionID", or_nil(fields.connection_id.map(|id| id.to_string()))),
-            ("DisconnectReason", quoted(fields.disconnect_reason)),
-            ("ConnectionStatus", fields.status.to_owned()),
-        ];
+    fn write_human(&self, mut fields: Fields, line: &mut String) {
+        // The time comes third here, and is quoted though it need not be.
+        if let Some(index) = fields.iter().position(|(key, _)| *key == "Time") {
+            let time = fields.remove(index);
+            fields.insert(2, time);
+        }
+        let (message, level) = self.subject.message();
         let local = self.logged_at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S%.3f");
-        write!(line, "{local} [info]  connlog: connection_log").expect("writing to a string cannot fail");
-        for (key, value) in pairs {
+        write!(line, "{local} [{}]  connlog: {message}", level.to_lowercase())
+            .expect("writing to a string cannot fail");
+        for (key, value) in fields {
+            let value = match value {
+                Value::Null => "<nil>".to_owned(),
+                Value::String(text) if key == "Time" => quote(&text),
+                Value::String(text) => quoted(&text),
+                other => other.to_string(),
+            };
             write!(line, "  {key}={value}").expect("writing to a string cannot fail");
         }
     }
 }
 
-fn ip_text(ip: Option<IpAddr>) -> String {
-    ip.map_or_else(|| "<nil>".to_owned(), |ip| ip.to_string())
+impl Subject<'_> {
+    fn message(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Event(_) | Self::Inferred(_) | Self::Reopened(_) => ("connection_log", "INFO"),
+            Self::Lost(_) => ("connection_log_lost", "WARN"),
+            Self::Rejected(_) => ("connection_log_rejected", "WARN"),
+        }
+    }
+
+    fn fields(&self) -> Fields {
+        match self {
+            Self::Event(Event::Agent(event)) => shown_agent(event).fields(),
+            Self::Event(Event::Web(event)) => shown_web(event).fields(),
+            Self::Inferred(connection) => {
+                let mut fields = shown_connection(connection, "disconnected").fields();
+                fields.push(("Inferred", json!(true)));
+                fields
+            }
+            Self::Reopened(connection) => {
+                let mut fields = shown_connection(connection, "connected").fields();
+                fields.push(("Reopened", json!(true)));
+                fields
+            }
+            Self::Lost(record) => lost_fields(record),
+            Self::Rejected(record) => vec![
+                ("ID", json!(record.id)),
+                ("OrganizationID", json!(record.organization_id)),
+                ("WorkspaceID", json!(record.workspace_id)),
+                ("AgentID", json!(record.agent_id)),
+                ("SpoolID", json!(record.position.map(|(spool_id, _)| spool_id))),
+                ("Seq", json!(record.position.map(|(_, seq)| seq))),
+                ("Field", json!(record.field)),
+                ("Reason", json!(record.reason)),
+                ("Time", json!(rfc3339(record.received_at))),
+            ],
+        }
+    }
+}
+
+impl Shown<'_> {
+    fn fields(&self) -> Fields {
+        vec![
+            ("ID", json!(self.id)),
+            ("OrganizationID", json!(self.workspace.organization_id)),
+            ("WorkspaceOwnerID", json!(self.workspace.owner_id)),
+            ("WorkspaceID", json!(self.workspace.workspace_id)),
+            ("WorkspaceName", json!(self.workspace.workspace_name)),
+            ("AgentName", json!(self.agent_name)),
+            ("Type", json!(self.connection_type.as_str())),
+            ("Code", json!(self.code)),
+            ("Ip", json!(self.ip.map_or_else(|| "<nil>".to_owned(), |ip| ip.to_string()))),
+            ("UserAgent", json!(self.user_agent)),
+            ("UserID", json!(self.user_id)),
+            ("SlugOrPort", json!(self.slug_or_port)),
+            ("ConnectionID", json!(self.connection_id)),
+            ("DisconnectReason", json!(self.disconnect_reason)),
+            ("Time", json!(rfc3339(self.time))),
+            ("ConnectionStatus", json!(self.status)),
+        ]
+    }
+}
+
+fn shown_agent(event: &AgentEvent) -> Shown<'_> {
+    let (status, disconnect_reason, code) = match &event.action {
+        Action::Connect => ("connected", "", None),
+        Action::Disconnect { outcome, .. } => ("disconnected", outcome.reason.as_str(), Some(outcome.code)),
+    };
+    Shown {
+        id: event.row_id(),
+        workspace: &event.agent.workspace,
+        agent_name: &event.agent.agent_name,
+        connection_type: ConnectionType::of(event.client.method, event.client.app_name.as_deref()),
+        code,
+        ip: event.client.ip,
+        user_agent: "",
+        user_id: event.client.user_id,
+        slug_or_port: "",
+        connection_id: Some(event.connection_id),
+        disconnect_reason,
+        time: event.time,
+        status,
+    }
+}
+
+fn shown_web(event: &WebEvent) -> Shown<'_> {
+    Shown {
+        id: event.event_id,
+        workspace: &event.workspace,
+        agent_name: &event.agent_name,
+        connection_type: ConnectionType::of(event.method, None),
+        code: Some(event.status_code),
+        ip: event.ip,
+        user_agent: &event.user_agent,
+        user_id: event.user_id,
+        slug_or_port: &event.slug_or_port,
+        connection_id: event.connection_id,
+        disconnect_reason: "",
+        time: event.time,
+        status: "connected",
+    }
+}
+
+fn shown_connection<'a>(connection: &'a Connection, status: &'static str) -> Shown<'a> {
+    let (time, disconnect_reason) = match &connection.end {
+        Some(End::Inferred { time, reason }) => (*time, reason.as_str()),
+        _ => (connection.connect_time, ""),
+    };
+    let app_name = connection.app_name.as_ref().map(|app| app.value.as_str());
+    Shown {
+        id: connection.id,
+        workspace: &connection.agent.workspace,
+        agent_name: &connection.agent.agent_name,
+        connection_type: ConnectionType::of(connection.method.value, app_name),
+        code: None,
+        ip: connection.ip.as_ref().map(|ip| ip.value),
+        user_agent: "",
+        user_id: connection.user_id.as_ref().map(|user| user.value),
+        slug_or_port: "",
+        connection_id: Some(connection.connection_id),
+        disconnect_reason,
+        time,
+        status,
+    }
+}
+
+fn lost_fields(record: &LostRecord) -> Fields {
+    vec![
+        ("ID", json!(record.id)),
+        ("OrganizationID", json!(record.organization_id)),
+        ("WorkspaceID", json!(record.workspace_id)),
+        ("AgentID", json!(record.agent_id)),
+        ("SpoolID", json!(record.spool_id)),
+        ("FirstSeq", json!(record.first_seq)),
+        ("LastSeq", json!(record.last_seq)),
+        ("Events", json!(record.events)),
+        ("Since", json!(record.since.map(rfc3339))),
+        ("Until", json!(record.until.map(rfc3339))),
+        ("Cause", json!(record.cause)),
+        ("Time", json!(rfc3339(record.recorded_at))),
+    ]
 }
 
 /// Quoted where it is empty, or has white space or anything that needs an escape: a line must stay one line.
@@ -184,7 +277,7 @@ mod tests {
     use std::sync::Arc;
 
     use chrono::{DateTime, NaiveDateTime, TimeZone};
-    use connlog_model::event::{AgentEvent, Client, Outcome, WebEvent};
+    use connlog_model::event::{Client, Outcome};
     use connlog_model::identity::AgentIdentity;
     use connlog_model::method::Method;
 
@@ -249,7 +342,7 @@ mod tests {
             caller: "crates/ingest/src/service_log.rs:38",
             func: "connlog_ingest::service_log::emit",
             request_id: Uuid::from_u128(7),
-            event,
+            subject: Subject::Event(event),
         };
         let mut line = String::new();
         entry.write(format, &mut line);

@@ -6,12 +6,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use connlog_model::clock::Timestamp;
+use connlog_model::clock::{Clock, Timestamp};
+use connlog_model::connection::Connection;
 use connlog_model::identity::AgentIdentity;
+use connlog_runtime::shutdown::Shutdown;
 use connlog_store::infer::SignOfLife;
 use connlog_store::write::Stamp;
 use connlog_store::{Store, StoreError};
 use uuid::Uuid;
+
+use crate::service_log::{ServiceLog, Subject};
 
 /// After so many signs of life, connections that the log did not know are asked for again.
 const FORGET_UNKNOWN_AFTER: u32 = 20;
@@ -32,6 +36,9 @@ pub(super) struct Listing {
 /// The state of one stream's reconciliation.
 pub(super) struct Reconciler {
     pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) service_log: Arc<ServiceLog>,
+    pub(super) shutdown: Shutdown,
     pub(super) agent: Arc<AgentIdentity>,
     pub(super) agent_id: Uuid,
     pub(super) spool_id: Uuid,
@@ -66,6 +73,8 @@ impl Reconciler {
         if !life.reopened.is_empty() {
             tracing::info!(agent_id = %self.agent_id, connections = life.reopened.len(), "connections that had been taken for ended are open");
             metrics::counter!("connlog_ingest_reopened_total").increment(life.reopened.len() as u64);
+            let subjects = life.reopened.iter().map(|connection| (self.stream_id, Subject::Reopened(connection)));
+            self.service_log.log(subjects, self.clock.now(), Some(&self.shutdown)).await;
         }
         self.unknown.extend(life.unknown);
         Ok(!life.displaced)
@@ -77,25 +86,29 @@ impl Reconciler {
         if listing.is_hello {
             let ended_at = self.last_seen_before.unwrap_or(listing.received_at);
             let closed = self.store.close_other_boots(self.agent_id, self.boot_id, &listed, ended_at).await?;
-            report("restarted", self.agent_id, closed.len());
+            self.report("restarted", &closed).await;
         } else if listing.last_seq > 0 {
             let unlisted: HashSet<Uuid> = self.store.unlisted(self.agent_id, &listed).await?.into_iter().collect();
             if let Some((before, since)) = &self.unlisted_before {
                 let twice: Vec<Uuid> = unlisted.intersection(before).copied().collect();
                 if !twice.is_empty() {
                     let closed = self.store.close_unlisted(self.agent_id, &twice, *since).await?;
-                    report("disconnect_lost", self.agent_id, closed.len());
+                    self.report("disconnect_lost", &closed).await;
                 }
             }
             self.unlisted_before = Some((unlisted, listing.received_at));
         }
         Ok(())
     }
-}
 
-fn report(cause: &'static str, agent_id: Uuid, connections: usize) {
-    if connections > 0 {
+    async fn report(&self, cause: &'static str, closed: &[Connection]) {
+        if closed.is_empty() {
+            return;
+        }
+        let (agent_id, connections) = (self.agent_id, closed.len());
         tracing::info!(%agent_id, connections, cause, "connections are taken for ended");
         metrics::counter!("connlog_ingest_inferred_total", "cause" => cause).increment(connections as u64);
+        let subjects = closed.iter().map(|connection| (self.stream_id, Subject::Inferred(connection)));
+        self.service_log.log(subjects, self.clock.now(), Some(&self.shutdown)).await;
     }
 }

@@ -1,0 +1,167 @@
+//! TLS of a listener: certificate, key and, for mutual TLS, the authority of the clients' certificates.
+//!
+//! The files are looked at every few seconds; new ones serve new connections, without a restart. Files that do not make
+//! sense are reported and the ones before stay in force: a certificate that is being written does not cut anyone off.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use clap::Args;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+use crate::shutdown::Shutdown;
+
+/// How often the files are looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where a listener's certificate is.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TlsOptions {
+    /// Certificate chain of the listener, as PEM; with it, the listener speaks nothing but TLS.
+    #[arg(long, env = "CONNLOG_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, as PEM.
+    #[arg(long, env = "CONNLOG_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities of the clients' certificates, as PEM; with it, a client without one is turned away.
+    #[arg(long, env = "CONNLOG_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+}
+
+/// What is wrong with the files.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// One cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Read(PathBuf, #[source] std::io::Error),
+    /// One has nothing of what it should.
+    #[error("{0} has no {1}: {2}")]
+    Pem(PathBuf, &'static str, rustls::pki_types::pem::Error),
+    /// They do not fit together.
+    #[error("the certificate, its key or the clients' authority cannot be used: {0}")]
+    Unusable(String),
+}
+
+/// The TLS of a listener, as its files have it now.
+#[derive(Debug)]
+pub struct ServerTls {
+    options: Files,
+    alpn: &'static [&'static str],
+    current: ArcSwap<ServerConfig>,
+}
+
+#[derive(Debug)]
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Contents {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl ServerTls {
+    /// Reads the files. Nothing is returned if none are configured. `alpn` lists the protocols that the listener speaks.
+    /// New files are picked up until `shutdown`.
+    pub fn load(
+        options: &TlsOptions,
+        alpn: &'static [&'static str],
+        shutdown: &Shutdown,
+    ) -> Result<Option<Arc<Self>>, TlsError> {
+        let (Some(cert), Some(key)) = (options.tls_cert.clone(), options.tls_key.clone()) else { return Ok(None) };
+        let files = Files { cert, key, client_ca: options.tls_client_ca.clone() };
+        let contents = files.read()?;
+        let current = ArcSwap::from_pointee(files.configure(&contents, alpn)?);
+        let tls = Arc::new(Self { options: files, alpn, current });
+        shutdown.spawn("TLS files", Arc::clone(&tls).watch(contents, shutdown.clone()));
+        Ok(Some(tls))
+    }
+
+    /// The configuration for a new connection.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    async fn watch(self: Arc<Self>, mut in_force: Contents, shutdown: Shutdown) {
+        let mut last_error = None;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RELOAD_INTERVAL) => {}
+                () = shutdown.begun() => return,
+            }
+            match self.reload(&mut in_force) {
+                Ok(changed) => {
+                    if changed {
+                        tracing::info!(certificate = %self.options.cert.display(), "a new certificate is in force");
+                    }
+                    last_error = None;
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    if last_error.as_ref() != Some(&text) {
+                        tracing::error!(%error, "the new TLS files cannot be used; the ones before stay in force");
+                    }
+                    last_error = Some(text);
+                }
+            }
+        }
+    }
+
+    fn reload(&self, in_force: &mut Contents) -> Result<bool, TlsError> {
+        let contents = self.options.read()?;
+        if contents == *in_force {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(self.options.configure(&contents, self.alpn)?));
+        *in_force = contents;
+        Ok(true)
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<Contents, TlsError> {
+        let read = |path: &Path| std::fs::read(path).map_err(|error| TlsError::Read(path.to_owned(), error));
+        let client_ca = self.client_ca.as_deref().map(read).transpose()?;
+        Ok(Contents { cert: read(&self.cert)?, key: read(&self.key)?, client_ca })
+    }
+
+    fn configure(&self, contents: &Contents, alpn: &[&str]) -> Result<ServerConfig, TlsError> {
+        let unusable = |error: &dyn std::fmt::Display| TlsError::Unusable(error.to_string());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&error))?;
+        let builder = match (&self.client_ca, &contents.client_ca) {
+            (Some(path), Some(pem)) => {
+                let mut roots = RootCertStore::empty();
+                for authority in certificates(path, pem)? {
+                    roots.add(authority).map_err(|error| unusable(&error))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(|error| unusable(&error))?)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let key = PrivateKeyDer::from_pem_slice(&contents.key)
+            .map_err(|error| TlsError::Pem(self.key.clone(), "private key", error))?;
+        let chain = certificates(&self.cert, &contents.cert)?;
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| unusable(&error))?;
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Ok(config)
+    }
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let error = |error| TlsError::Pem(path.to_owned(), "certificate", error);
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(error)?;
+    if found.is_empty() { Err(error(rustls::pki_types::pem::Error::NoItemsFound)) } else { Ok(found) }
+}
