@@ -6,6 +6,7 @@
 pub mod app;
 pub mod clock;
 pub mod connection;
+pub mod cursor;
 pub mod event;
 pub mod identity;
 pub mod limits;

@@ -3,13 +3,19 @@
 //! Messages are those that clients of Coder's API know, to the character; a hint may follow them. Splitting is in
 //! [`terms`], values are read in [`values`].
 
+mod conditions;
 mod terms;
 mod values;
 
+use std::fmt;
+
+use chrono::TimeDelta;
 use uuid::Uuid;
 
+pub use self::conditions::{AddressRange, CodeCondition, Comparison};
+
 use crate::app::ConnectionType;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, rfc3339};
 use crate::method::Method;
 
 /// What is wrong with one field of a request.
@@ -68,10 +74,28 @@ pub struct Search {
     pub connection_id: Option<Uuid>,
     /// Whether it is still open.
     pub status: Option<Status>,
+    /// Name of the workspace, in lower case.
+    pub workspace: Option<String>,
+    /// Name of the agent, in lower case.
+    pub agent: Option<String>,
+    /// Address of the client.
+    pub ip: Option<AddressRange>,
+    /// Part of the disconnect reason, in lower case.
+    pub reason: Option<String>,
+    /// Exit status of the session, or HTTP status of the web event.
+    pub code: Option<CodeCondition>,
+    /// Lasted longer; what is open lasts until now.
+    pub longer_than: Option<TimeDelta>,
+    /// Lasted shorter; what is open lasts until now.
+    pub shorter_than: Option<TimeDelta>,
+    /// Whether the end was inferred.
+    pub inferred: Option<bool>,
+    /// Web events by someone other than the owner of the workspace.
+    pub other_owner: bool,
 }
 
 /// The keys of the language, in the order in which errors are reported.
-pub const KEYS: [&str; 13] = [
+pub const KEYS: [&str; 22] = [
     "organization",
     "workspace_owner",
     "workspace_owner_email",
@@ -85,7 +109,60 @@ pub const KEYS: [&str; 13] = [
     "workspace_id",
     "connection_id",
     "status",
+    "workspace",
+    "agent",
+    "ip",
+    "reason",
+    "code",
+    "longer_than",
+    "shorter_than",
+    "inferred",
+    "other_owner",
 ];
+
+/// Namespace of fingerprints. Fixed: cursors outlive a process.
+const FINGERPRINT_NAMESPACE: Uuid = Uuid::from_u128(0x51c4_0e9d_7f3b_4a62_a8d1_3e90_c27b_64f5);
+
+/// The canonical form: `key:value`, one a line, in the order of [`KEYS`], empty for a search that does not filter.
+impl fmt::Display for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut put = |key: &str, value: Option<String>| match value {
+            Some(value) => writeln!(f, "{key}:{value}"),
+            None => Ok(()),
+        };
+        let user = |user: &Option<UserRef>| {
+            user.as_ref().map(|user| match user {
+                UserRef::Me => "me".to_owned(),
+                UserRef::Name(name) => name.clone(),
+            })
+        };
+        put("organization", self.organization.clone())?;
+        put("workspace_owner", user(&self.workspace_owner))?;
+        put("workspace_owner_email", self.workspace_owner_email.clone())?;
+        put("type", self.connection_type.map(|family| family.as_str().to_owned()))?;
+        put("method", self.method.map(|method| method.as_str().to_owned()))?;
+        put("app", self.app.clone())?;
+        put("username", user(&self.username))?;
+        put("user_email", self.user_email.clone())?;
+        put("connected_after", self.connected_after.map(rfc3339))?;
+        put("connected_before", self.connected_before.map(rfc3339))?;
+        put("workspace_id", self.workspace_id.map(|id| id.to_string()))?;
+        put("connection_id", self.connection_id.map(|id| id.to_string()))?;
+        put(
+            "status",
+            self.status.map(|status| if status == Status::Ongoing { "ongoing" } else { "completed" }.to_owned()),
+        )?;
+        put("workspace", self.workspace.clone())?;
+        put("agent", self.agent.clone())?;
+        put("ip", self.ip.map(|range| range.to_string()))?;
+        put("reason", self.reason.clone())?;
+        put("code", self.code.map(|condition| condition.to_string()))?;
+        put("longer_than", self.longer_than.map(|duration| duration.to_string()))?;
+        put("shorter_than", self.shorter_than.map(|duration| duration.to_string()))?;
+        put("inferred", self.inferred.map(|inferred| inferred.to_string()))?;
+        put("other_owner", self.other_owner.then(|| "true".to_owned()))
+    }
+}
 
 impl Search {
     /// Parses `query`. All errors are reported together, except that of an element that cannot be split, which stands
@@ -117,7 +194,21 @@ impl Search {
             workspace_id: reader.uuid("workspace_id"),
             connection_id: reader.uuid("connection_id"),
             status: reader.one_of("status", &[("ongoing", Status::Ongoing), ("completed", Status::Completed)]),
+            workspace: reader.text("workspace"),
+            agent: reader.text("agent"),
+            ip: reader.parsed("ip", "an IP address or a range in CIDR notation"),
+            reason: reader.text("reason"),
+            code: reader.parsed("code", "a number, or one after =, !=, <, <=, > or >="),
+            longer_than: reader.duration("longer_than"),
+            shorter_than: reader.duration("shorter_than"),
+            inferred: reader.one_of("inferred", &[("true", true), ("false", false)]),
+            other_owner: reader.one_of("other_owner", &[("true", ())]).is_some(),
         };
         Ok((search, reader.finish()))
+    }
+
+    /// A number that two searches share only if they ask for the same. It binds a cursor to its search.
+    pub fn fingerprint(&self) -> u64 {
+        Uuid::new_v5(&FINGERPRINT_NAMESPACE, self.to_string().as_bytes()).as_u64_pair().0
     }
 }

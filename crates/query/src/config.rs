@@ -30,6 +30,12 @@ pub struct Config {
     /// Where counting stops if an exact count has to be made row by row.
     #[arg(long, env = "CONNLOG_COUNT_CAP", default_value_t = 2000, value_parser = clap::value_parser!(i64).range(1..=1_000_000), value_name = "N")]
     pub count_cap: i64,
+    /// How long counting row by row may take before the count is capped.
+    #[arg(long, env = "CONNLOG_COUNT_BUDGET", default_value = "15ms", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub count_budget: TimeDelta,
+    /// How long a page may look for entries that no index finds before it is given out incomplete.
+    #[arg(long, env = "CONNLOG_SCAN_BUDGET", default_value = "1s", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub scan_budget: TimeDelta,
     /// How long a request may take.
     #[arg(long, env = "CONNLOG_REQUEST_TIMEOUT", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub request_timeout: TimeDelta,

@@ -18,6 +18,12 @@ pub struct ConnectionLogList {
     pub count: i64,
     /// Where counting stopped; 0 if the count is exact.
     pub count_cap: i64,
+    /// What `after` takes for the next page; omitted when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Whether the page is short because looking for entries took too long; `next_cursor` goes on from there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
 }
 
 /// An entry.

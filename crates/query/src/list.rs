@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Query, State};
+use connlog_model::cursor::Cursor;
 use connlog_model::quote::quote;
 use connlog_model::search::{Invalid, Search};
 use connlog_store::read::{PageRequest, Unreachable};
@@ -27,13 +28,25 @@ pub async fn list(
         invalid.splice(0..0, unreachable.as_ref().map(out_of_reach));
         return Err(ApiError::invalid_search(invalid));
     }
-    let request = PageRequest { limit: paging.limit, offset: paging.offset, count_cap: service.count_cap };
+    let cursor = paging::cursor(&parameters, &search)?;
+    let request = PageRequest {
+        limit: paging.limit,
+        offset: paging.offset,
+        after: cursor.map(|cursor| (cursor.time, cursor.id)),
+        count_cap: service.limits.count_cap,
+        count_budget: service.limits.count_budget,
+        scan_budget: service.limits.scan_budget,
+        now: service.clock.now(),
+    };
     let page = service.store.page(&search, &auditor.reach(), request).await?;
     let page = page.map_err(|unreachable| ApiError::invalid_search(vec![out_of_reach(&unreachable)]))?;
+    let next_cursor = page.next.map(|(time, id)| Cursor { time, id, began_at: None }.encode(search.fingerprint()));
     Ok(Json(ConnectionLogList {
         connection_logs: page.entries.into_iter().map(ConnectionLog::from).collect(),
         count: page.count.entries,
-        count_cap: if page.count.exact { 0 } else { service.count_cap },
+        count_cap: if page.count.exact { 0 } else { service.limits.count_cap },
+        next_cursor,
+        incomplete: page.incomplete,
     }))
 }
 

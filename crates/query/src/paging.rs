@@ -1,6 +1,7 @@
 //! The parameters of paging, which all lists share.
 
-use connlog_model::search::Invalid;
+use connlog_model::cursor::Cursor;
+use connlog_model::search::{Invalid, Search};
 use uuid::Uuid;
 
 use crate::error::ApiError;
@@ -29,19 +30,27 @@ impl Paging {
                 detail: "Query param \"after_id\" must be a valid uuid".to_owned(),
             });
         }
-        // Ignoring it would give a client that pages by cursor the first page for ever.
-        if value(parameters, "after").is_some() {
-            let detail = "Query param \"after\" is not supported by this version".to_owned();
-            invalid.push(Invalid { field: "after".to_owned(), detail });
-        }
         let limit = number(parameters, "limit", &mut invalid);
         let offset = number(parameters, "offset", &mut invalid);
+        if value(parameters, "after").is_some() && value(parameters, "offset").is_some() {
+            let detail = "Query param \"after\" cannot be combined with \"offset\"".to_owned();
+            invalid.push(Invalid { field: "after".to_owned(), detail });
+        }
         if !invalid.is_empty() {
             return Err(ApiError::invalid_parameters(invalid));
         }
         let limit = if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) };
         Ok(Self { limit, offset })
     }
+}
+
+/// The cursor in `after`, if there is one: it must belong to `search`.
+pub(crate) fn cursor(parameters: &[(String, String)], search: &Search) -> Result<Option<Cursor>, ApiError> {
+    let Some(text) = value(parameters, "after") else { return Ok(None) };
+    Cursor::decode(text, search.fingerprint()).map(Some).map_err(|error| {
+        let detail = format!("Query param \"after\" is not a cursor: {error}");
+        ApiError::invalid_parameters(vec![Invalid { field: "after".to_owned(), detail }])
+    })
 }
 
 /// The first value of a parameter; an empty one is none.

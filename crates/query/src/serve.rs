@@ -1,7 +1,7 @@
 //! The service as a whole.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -9,6 +9,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use connlog_model::clock::Clock;
 use connlog_runtime::admin::{self, Readiness};
 use connlog_runtime::listen::Connections;
 use connlog_runtime::shutdown::Shutdown;
@@ -29,7 +30,16 @@ use crate::list::list;
 pub struct Service {
     pub(crate) store: Store,
     pub(crate) authenticator: Authenticator,
+    pub(crate) clock: Clock,
+    pub(crate) limits: Limits,
+}
+
+/// How much an answer may cost.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
     pub(crate) count_cap: i64,
+    pub(crate) count_budget: Duration,
+    pub(crate) scan_budget: Duration,
 }
 
 /// Runs the service until `shutdown`. Returns whether it ended well.
@@ -51,7 +61,12 @@ pub async fn run(
     let service = Service {
         authenticator: Authenticator::new(store.clone(), config.clock.clone(), config.token_cache.to_std()?),
         store,
-        count_cap: config.count_cap,
+        clock: config.clock.clone(),
+        limits: Limits {
+            count_cap: config.count_cap,
+            count_budget: config.count_budget.to_std()?,
+            scan_budget: config.scan_budget.to_std()?,
+        },
     };
     let router = Router::new()
         .route("/api/v2/connectionlog", get(list))

@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
 use deadpool_postgres::{Object, Transaction};
 use serde::Deserialize;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::session::{begin_write, execute, query};
@@ -79,11 +80,14 @@ ON CONFLICT (id) DO UPDATE SET username = excluded.username, username_key = excl
     deleted = excluded.deleted, updated_at = excluded.updated_at";
 
 const UPSERT_WORKSPACE: &str = "-- upsert_workspace
-INSERT INTO workspaces (id, organization_id, owner_id, name, deleted, deleted_at)
-VALUES ($1, $2, $3, $4, $5, CASE WHEN $5 THEN $6::timestamptz END)
+INSERT INTO workspaces (id, organization_id, owner_id, name, deleted, deleted_at, name_key)
+VALUES ($1, $2, $3, $4, $5, CASE WHEN $5 THEN $6::timestamptz END, $7)
 ON CONFLICT (id) DO UPDATE SET organization_id = excluded.organization_id, owner_id = excluded.owner_id,
-    name = excluded.name, deleted = excluded.deleted,
+    name = excluded.name, name_key = excluded.name_key, deleted = excluded.deleted,
     deleted_at = CASE WHEN excluded.deleted THEN coalesce(workspaces.deleted_at, excluded.deleted_at) END";
+
+const ADD_WORKSPACE_NAME: &str = "-- add_workspace_name
+INSERT INTO workspace_names (name_key, workspace_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
 const UPSERT_AGENT: &str = "-- upsert_agent
 INSERT INTO workspace_agents (id, workspace_id, name, deleted, deleted_at)
@@ -176,7 +180,10 @@ impl<'a> Import<'a> {
                 execute(transaction, UPSERT_USER, &parameters).await?;
             }
             DirectoryEntry::Workspace { id, organization_id, owner_id, name, deleted } => {
-                execute(transaction, UPSERT_WORKSPACE, &[id, organization_id, owner_id, name, deleted, now]).await?;
+                let key = name.to_lowercase();
+                let parameters: [&(dyn ToSql + Sync); 7] = [id, organization_id, owner_id, name, deleted, now, &key];
+                execute(transaction, UPSERT_WORKSPACE, &parameters).await?;
+                execute(transaction, ADD_WORKSPACE_NAME, &[&key, id]).await?;
             }
             DirectoryEntry::Agent { id, workspace_id, name, token, deleted } => {
                 execute(transaction, UPSERT_AGENT, &[id, workspace_id, name, deleted, now]).await?;

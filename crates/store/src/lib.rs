@@ -18,6 +18,7 @@ pub mod schema;
 mod session;
 pub mod tokens;
 pub mod write;
+mod xid;
 
 pub use error::StoreError;
 pub use records::{LostRecord, RejectedRecord};

@@ -3,15 +3,24 @@
 //! A page and its count are one REPEATABLE READ READ ONLY snapshot. History is read in windows of a few days, newest
 //! first, so that a page costs the same whether there is a month of history or ten years.
 
+mod broad;
 mod conditions;
-mod count;
 mod entry;
+mod export;
+mod feed;
 mod filter;
 mod gaps;
+mod indexed;
+mod one;
 mod page;
+mod rows;
+mod scanned;
+mod windows;
 
-pub use count::Count;
 pub use entry::{DirectoryUser, Entry, Organization};
+pub use export::Chunk;
+pub use feed::{Changes, NoChanges, place};
 pub use filter::{Filter, Reach, Unreachable};
 pub use gaps::{Gap, GapKind, Gaps};
-pub use page::{Page, PageRequest};
+use page::Budget;
+pub use page::{Count, Page, PageRequest};

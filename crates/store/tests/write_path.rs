@@ -24,7 +24,7 @@ async fn apply(store: &Store, events: Vec<Event>) -> Applied {
 }
 
 async fn page(store: &Store, query: &str) -> Page {
-    let request = PageRequest { limit: 100, offset: 0, count_cap: 2000 };
+    let request = PageRequest::first(100, now());
     store.page(&Search::parse(query).unwrap(), &Reach::default(), request).await.unwrap().unwrap()
 }
 

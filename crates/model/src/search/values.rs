@@ -1,6 +1,7 @@
 //! Reading the values of a split query, collecting every error on the way.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -8,6 +9,7 @@ use uuid::Uuid;
 use super::{Invalid, KEYS, UserRef};
 use crate::clock::{Timestamp, truncate_to_micros};
 use crate::quote::quote;
+use crate::retention::parse_positive_duration;
 
 /// Names at most this far from an unknown key are suggested (Jaro-Winkler similarity).
 const SUGGESTION_SIMILARITY: f64 = 0.8;
@@ -84,6 +86,27 @@ impl Reader {
                     "Query param {key:?} must be a valid date format (2006-01-02T15:04:05.999999999Z07:00): {error}"
                 );
                 self.reject(key, detail);
+                None
+            }
+        }
+    }
+
+    /// A value that parses itself; `what` says what it must be.
+    pub(super) fn parsed<T: FromStr>(&mut self, key: &'static str, what: &str) -> Option<T> {
+        let value = self.text(key)?;
+        let parsed = value.parse().ok();
+        if parsed.is_none() {
+            self.reject(key, format!("Query param {key:?} must be {what}"));
+        }
+        parsed
+    }
+
+    pub(super) fn duration(&mut self, key: &'static str) -> Option<TimeDelta> {
+        let value = self.text(key)?;
+        match parse_positive_duration(&value) {
+            Ok(duration) => Some(duration),
+            Err(error) => {
+                self.reject(key, format!("Query param {key:?} must be a duration such as 90m or 2h30m: {error}"));
                 None
             }
         }

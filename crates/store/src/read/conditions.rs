@@ -1,18 +1,23 @@
 //! A filter as SQL: conditions and their numbered parameters. Values never become part of the text.
 
 use connlog_model::app::{ConnectionType, apps_of};
+use connlog_model::clock::Timestamp;
+use connlog_model::method::Method;
 use connlog_model::search::Status;
 use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use super::filter::Filter;
 
 /// A value bound to a parameter.
 pub(super) type Parameter = Box<dyn ToSql + Sync + Send>;
 
-/// The conditions of a filter on columns that `open_connections` and `connection_logs` share.
+/// The conditions of a filter, by the tables that they are about.
 #[derive(Default)]
 pub(super) struct Conditions {
-    sql: Vec<String>,
+    shared: Vec<String>,
+    open_only: Vec<String>,
+    history_only: Vec<String>,
     parameters: Vec<Parameter>,
     /// Whether open connections can match.
     pub(super) open: bool,
@@ -23,23 +28,37 @@ pub(super) struct Conditions {
 impl Conditions {
     pub(super) fn of(filter: &Filter) -> Self {
         let mut conditions = Self { open: true, history: true, ..Self::default() };
+        conditions.choose_tables(filter);
         conditions.add_identities(filter);
         conditions.add_kinds(filter);
+        conditions.add_scanned(filter);
         if let Some(after) = filter.connected_after {
             conditions.add("connect_time >= ?", after);
         }
         if let Some(before) = filter.connected_before {
             conditions.add("connect_time <= ?", before);
         }
-        match filter.status {
-            None => {}
-            Some(Status::Ongoing) => conditions.history = false,
-            Some(Status::Completed) => {
-                conditions.open = false;
-                conditions.sql.push("disconnect_time IS NOT NULL".to_owned());
-            }
-        }
         conditions
+    }
+
+    /// An open connection has no reason, code or inferred end, and is no web event.
+    fn choose_tables(&mut self, filter: &Filter) {
+        if filter.status == Some(Status::Ongoing) {
+            self.history = false;
+        }
+        let only_ended = filter.status == Some(Status::Completed)
+            || filter.reason.is_some()
+            || filter.code.is_some()
+            || filter.inferred == Some(true)
+            || filter.other_owner
+            || filter.method.is_some_and(Method::is_web)
+            || filter.connection_type.is_some_and(|family| family.method().is_web());
+        if only_ended {
+            self.open = false;
+        }
+        if filter.status == Some(Status::Completed) {
+            self.history_only.push("disconnect_time IS NOT NULL".to_owned());
+        }
     }
 
     fn add_identities(&mut self, filter: &Filter) {
@@ -47,6 +66,7 @@ impl Conditions {
             ("organization_id", &filter.organizations),
             ("workspace_owner_id", &filter.owners),
             ("user_id", &filter.users),
+            ("workspace_id", &filter.workspaces),
         ] {
             match ids.as_deref() {
                 None => {}
@@ -54,8 +74,11 @@ impl Conditions {
                 Some(ids) => self.add(&format!("{column} = ANY(?)"), ids.to_vec()),
             }
         }
-        if let Some(id) = filter.workspace_id {
-            self.add("workspace_id = ?", id);
+        if let Some(id) = filter.id {
+            self.add("id = ?", id);
+        }
+        if let Some(name) = &filter.workspace_name {
+            self.add("lower(workspace_name) = ?", name.clone());
         }
         if let Some(id) = filter.connection_id {
             self.add("connection_id = ?", id);
@@ -83,13 +106,81 @@ impl Conditions {
         }
         if let Some(app) = &filter.app {
             self.add("app_name = ?", app.clone());
+            if filter.method.is_none() && filter.connection_type.is_none() {
+                // Web events have no app, and the index begins with the method.
+                self.add("method = ANY(?)", session_methods());
+            }
         }
     }
 
-    /// Adds a condition; `?` stands for `value`.
+    fn add_scanned(&mut self, filter: &Filter) {
+        if let Some(name) = &filter.agent_name {
+            self.add("lower(agent_name) = ?", name.clone());
+        }
+        if let Some(range) = filter.ip {
+            self.add("ip <<= ?::text::inet", range.to_string());
+        }
+        if self.history {
+            self.add_ended(filter);
+        }
+        for (comparison, duration) in [(">", filter.longer_than), ("<", filter.shorter_than)] {
+            let Some(micros) = duration.map(|duration| duration.num_microseconds().unwrap_or(i64::MAX)) else {
+                continue;
+            };
+            let bound = format!("{}::bigint * interval '1 microsecond'", self.bind(micros));
+            if self.history {
+                self.history_only.push(format!("disconnect_time - connect_time {comparison} {bound}"));
+            }
+            if self.open {
+                let now = self.bind(filter.now);
+                self.open_only.push(format!("{now}::timestamptz - connect_time {comparison} {bound}"));
+            }
+        }
+    }
+
+    fn add_ended(&mut self, filter: &Filter) {
+        if let Some(part) = &filter.reason {
+            let part = self.bind(part.clone());
+            self.history_only.push(format!("position({part} IN lower(disconnect_reason)) > 0"));
+        }
+        if let Some(condition) = filter.code {
+            let code = self.bind(condition.code);
+            // The operator comes from a closed list of the model.
+            let comparison = condition.comparison.as_str().replace("!=", "<>");
+            self.history_only.push(format!("code {comparison} {code}"));
+        }
+        match filter.inferred {
+            Some(true) => self.history_only.push("disconnect_inferred".to_owned()),
+            Some(false) => self.history_only.push("NOT disconnect_inferred".to_owned()),
+            None => {}
+        }
+        if filter.other_owner {
+            let web = self.bind(web_methods());
+            self.history_only.push(format!("method = ANY({web}) AND user_id <> workspace_owner_id"));
+        }
+    }
+
+    /// Only what lies in `[from, to)`.
+    pub(super) fn add_span(&mut self, from: Timestamp, to: Timestamp) {
+        self.add("connect_time >= ?", from);
+        self.add("connect_time < ?", to);
+    }
+
+    /// Only what comes after (`time`, `id`) in the order of pages.
+    pub(super) fn add_after(&mut self, time: Timestamp, id: Uuid) {
+        let (time, id) = (self.bind(time), self.bind(id));
+        self.add_sql(format!("(connect_time, id) < ({time}, {id})"));
+    }
+
+    /// Adds a condition on columns of both tables; `?` stands for `value`.
     pub(super) fn add(&mut self, condition: &str, value: impl ToSql + Sync + Send + 'static) {
         let parameter = self.bind(value);
-        self.sql.push(condition.replace('?', &parameter));
+        self.shared.push(condition.replace('?', &parameter));
+    }
+
+    /// Adds a condition on columns of both tables whose values are bound already.
+    pub(super) fn add_sql(&mut self, condition: String) {
+        self.shared.push(condition);
     }
 
     /// Binds a value and returns the name of its parameter.
@@ -98,13 +189,37 @@ impl Conditions {
         format!("${}", self.parameters.len())
     }
 
-    /// The conditions, joined, or `true`.
-    pub(super) fn sql(&self) -> String {
-        if self.sql.is_empty() { "true".to_owned() } else { self.sql.join(" AND ") }
+    /// The conditions on both tables, joined, or `true`.
+    pub(super) fn shared_sql(&self) -> String {
+        joined(&[&self.shared])
+    }
+
+    /// The conditions on `open_connections`, joined, or `true`.
+    pub(super) fn open_sql(&self) -> String {
+        joined(&[&self.shared, &self.open_only])
+    }
+
+    /// The conditions on `connection_logs`, joined, or `true`.
+    pub(super) fn history_sql(&self) -> String {
+        joined(&[&self.shared, &self.history_only])
     }
 
     /// The parameters, in the order of their numbers.
     pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
         self.parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + Sync)).collect()
     }
+}
+
+/// The methods of connections to agents.
+pub(super) fn session_methods() -> Vec<i16> {
+    Method::ALL.into_iter().filter(|method| !method.is_web()).map(Method::code).collect()
+}
+
+fn web_methods() -> Vec<i16> {
+    Method::ALL.into_iter().filter(|method| method.is_web()).map(Method::code).collect()
+}
+
+fn joined(conditions: &[&Vec<String>]) -> String {
+    let all: Vec<&str> = conditions.iter().flat_map(|part| part.iter()).map(String::as_str).collect();
+    if all.is_empty() { "true".to_owned() } else { all.join(" AND ") }
 }

@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::xid::Xid8;
 
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Entry {
     pub client_session_id: Option<Uuid>,
     pub rx_bytes: Option<i64>,
     pub tx_bytes: Option<i64>,
+    /// The transaction that last changed the row.
+    pub changed: u64,
 }
 
 /// An organization; what the directory lacks is empty.
@@ -81,7 +84,7 @@ const UNKNOWN_TIME: Timestamp = match DateTime::from_timestamp(-62_135_596_800, 
 
 /// Columns of a page that both tables have.
 pub(super) const SHARED_COLUMNS: &str = "id, connect_time, organization_id, workspace_owner_id, workspace_id, \
-     workspace_name, agent_name, ip, method, app_name, connection_id, user_id, client_session_id";
+     workspace_name, agent_name, ip, method, app_name, connection_id, user_id, client_session_id, changed_xid";
 
 /// Columns of a page that only history has, and what an open connection has instead.
 pub(super) const HISTORY_ONLY: [(&str, &str); 8] = [
@@ -137,6 +140,7 @@ pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {
         client_session_id: row.try_get("client_session_id")?,
         rx_bytes: row.try_get("rx_bytes")?,
         tx_bytes: row.try_get("tx_bytes")?,
+        changed: row.try_get::<_, Xid8>("changed_xid")?.0,
     })
 }
 

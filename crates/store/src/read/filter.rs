@@ -1,9 +1,10 @@
 //! A search, with its names resolved to ids and limited to what the caller may see.
 
+use chrono::TimeDelta;
 use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
-use connlog_model::search::{Search, Status, UserRef};
+use connlog_model::search::{AddressRange, CodeCondition, Search, Status, UserRef};
 use deadpool_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -30,6 +31,7 @@ pub struct Unreachable {
 /// A search ready to run: every absent part does not filter, an empty list matches nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
+    pub(super) id: Option<Uuid>,
     pub(super) organizations: Option<Vec<Uuid>>,
     pub(super) owners: Option<Vec<Uuid>>,
     pub(super) users: Option<Vec<Uuid>>,
@@ -38,13 +40,38 @@ pub struct Filter {
     pub(super) app: Option<String>,
     pub(super) connected_after: Option<Timestamp>,
     pub(super) connected_before: Option<Timestamp>,
-    pub(super) workspace_id: Option<Uuid>,
+    pub(super) workspaces: Option<Vec<Uuid>>,
+    pub(super) workspace_name: Option<String>,
     pub(super) connection_id: Option<Uuid>,
     pub(super) status: Option<Status>,
+    pub(super) agent_name: Option<String>,
+    pub(super) ip: Option<AddressRange>,
+    pub(super) reason: Option<String>,
+    pub(super) code: Option<CodeCondition>,
+    pub(super) longer_than: Option<TimeDelta>,
+    pub(super) shorter_than: Option<TimeDelta>,
+    pub(super) inferred: Option<bool>,
+    pub(super) other_owner: bool,
+    /// What "now" is to the duration of an open connection.
+    pub(super) now: Timestamp,
+}
+
+/// What a filter can be answered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Only what the counts by day know: they say where the matches are.
+    Broad,
+    /// Something with an index finds the matches.
+    Indexed,
+    /// Rows have to be looked at one by one.
+    Scanned,
 }
 
 const ORGANIZATION: &str = "-- find_organization
 SELECT id FROM organizations WHERE (name_key = $1 AND NOT deleted) OR id = $2";
+
+const WORKSPACES: &str = "-- find_workspaces
+SELECT workspace_id FROM workspace_names WHERE name_key = $1";
 
 const USERS_BY_NAME: &str = "-- users_by_name
 SELECT id FROM users WHERE username_key = $1 AND NOT deleted";
@@ -57,6 +84,7 @@ impl Filter {
         transaction: &Transaction<'_>,
         search: &Search,
         reach: &Reach,
+        now: Timestamp,
     ) -> Result<Result<Self, Unreachable>, StoreError> {
         let mut organizations = reach.organizations.clone();
         if let Some(name) = &search.organization {
@@ -74,11 +102,16 @@ impl Filter {
             }
             organizations = Some(found);
         }
+        let named = match &search.workspace {
+            Some(name) => Some(ids(transaction, WORKSPACES, name, &[]).await?),
+            None => None,
+        };
         let owner = users(transaction, search.workspace_owner.as_ref(), reach).await?;
         let owner_email = users_by_email(transaction, search.workspace_owner_email.as_ref()).await?;
         let user = users(transaction, search.username.as_ref(), reach).await?;
         let user_email = users_by_email(transaction, search.user_email.as_ref()).await?;
         Ok(Ok(Self {
+            id: None,
             organizations,
             owners: both(owner, owner_email),
             users: both(user, user_email),
@@ -87,20 +120,53 @@ impl Filter {
             app: search.app.clone(),
             connected_after: search.connected_after,
             connected_before: search.connected_before,
-            workspace_id: search.workspace_id,
+            workspaces: both(search.workspace_id.map(|id| vec![id]), named),
+            workspace_name: search.workspace.clone(),
             connection_id: search.connection_id,
             status: search.status,
+            agent_name: search.agent.clone(),
+            ip: search.ip,
+            reason: search.reason.clone(),
+            code: search.code,
+            longer_than: search.longer_than,
+            shorter_than: search.shorter_than,
+            inferred: search.inferred,
+            other_owner: search.other_owner,
+            now,
         }))
     }
 
-    /// Whether the counts by day, organization, method and app answer it.
-    pub(super) fn is_broad(&self) -> bool {
-        self.owners.is_none()
-            && self.users.is_none()
-            && self.connected_after.is_none()
-            && self.connected_before.is_none()
-            && self.workspace_id.is_none()
-            && self.connection_id.is_none()
+    /// What it can be answered from.
+    pub(super) fn shape(&self) -> Shape {
+        let scanned = self.agent_name.is_some()
+            || self.ip.is_some()
+            || self.reason.is_some()
+            || self.code.is_some()
+            || self.longer_than.is_some()
+            || self.shorter_than.is_some()
+            || self.inferred.is_some()
+            || self.other_owner;
+        let indexed =
+            self.owners.is_some() || self.users.is_some() || self.workspaces.is_some() || self.connection_id.is_some();
+        match (scanned, indexed) {
+            (true, _) => Shape::Scanned,
+            (false, true) => Shape::Indexed,
+            (false, false) => Shape::Broad,
+        }
+    }
+
+    /// Whether a name that nobody has, or two conditions that exclude each other, leave nothing to look for.
+    pub(super) fn matches_nothing(&self) -> bool {
+        let lists = [&self.organizations, &self.owners, &self.users, &self.workspaces];
+        let texts = [&self.agent_name, &self.reason, &self.workspace_name, &self.app];
+        let contradiction = match (self.connection_type, self.method) {
+            (Some(family), Some(method)) => family.method() != method,
+            _ => false,
+        };
+        contradiction
+            || lists.iter().any(|list| list.as_ref().is_some_and(Vec::is_empty))
+            // PostgreSQL cannot even be asked for such a text.
+            || texts.iter().any(|text| text.as_ref().is_some_and(|text| text.contains('\0')))
     }
 }
 

@@ -1,0 +1,3 @@
+//! Measures connlog against what one would otherwise have: ratios of two things measured in turn in one run.
+
+pub mod history;

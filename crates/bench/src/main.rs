@@ -1,0 +1,39 @@
+//! `connlog-bench`: makes history, and measures on it.
+
+use anyhow::Result;
+use chrono::Utc;
+use clap::{Parser, Subcommand};
+use connlog_bench::history;
+
+/// Measures connlog.
+#[derive(Debug, Parser)]
+#[command(name = "connlog-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fills an empty database with history that ends today.
+    Generate {
+        /// PostgreSQL, as postgresql://… or key=value.
+        #[arg(long, value_name = "URL")]
+        database_url: String,
+        /// How many rows.
+        #[arg(long, default_value_t = 10_000_000, value_name = "N")]
+        rows: i64,
+        /// Over how many days.
+        #[arg(long, default_value_t = 90, value_name = "N")]
+        days: u32,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Generate { database_url, rows, days } => {
+            history::generate(&database_url, rows, days, Utc::now().date_naive()).await
+        }
+    }
+}

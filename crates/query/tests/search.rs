@@ -1,0 +1,290 @@
+//! Cursor pages of every kind of search, and connlog's own keys.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod support;
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use connlog_model::clock::Timestamp;
+use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, WebEvent};
+use connlog_model::identity::AgentIdentity;
+use connlog_model::method::Method;
+use connlog_model::role::Role;
+use connlog_store::Store;
+use connlog_store::infer::Hello;
+use connlog_testkit::database::TestDatabase;
+use connlog_testkit::fixtures::{self, Site};
+use reqwest::StatusCode;
+use serde_json::Value;
+use support::{Service, now, write};
+use uuid::Uuid;
+
+struct Stage {
+    database: TestDatabase,
+    store: Store,
+    sites: Vec<Site>,
+    service: Service,
+    auditor: String,
+}
+
+async fn stage(flags: &[&str]) -> Stage {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let sites: Vec<Site> = (1..=2).map(|number| fixtures::site(number, number)).collect();
+    let directory: Vec<_> = sites.iter().flat_map(|site| site.directory.clone()).collect();
+    fixtures::import(&store, &directory, now()).await.unwrap();
+    let auditor = fixtures::api_token(&store, Role::Auditor, None, None, now()).await.unwrap();
+    let service = Service::start(database.url(), flags).await;
+    Stage { database, store, sites, service, auditor }
+}
+
+/// A session of `minutes`, open without an outcome.
+fn session(
+    agent: &Arc<AgentIdentity>,
+    number: u128,
+    start: Timestamp,
+    minutes: i64,
+    outcome: Option<Outcome>,
+) -> Vec<Event> {
+    let ip = format!("10.0.{}.{}", number / 250, number % 250);
+    let client = Client { ip: Some(ip.parse().unwrap()), ..fixtures::ssh_client() };
+    let event = |time, action| {
+        Event::Agent(AgentEvent {
+            agent: Arc::clone(agent),
+            connection_id: Uuid::from_u128(number),
+            boot_id: None,
+            time,
+            time_is_receipt: false,
+            client: client.clone(),
+            action,
+        })
+    };
+    let mut events = vec![event(start, Action::Connect)];
+    events.extend(outcome.map(|outcome| {
+        event(start + TimeDelta::minutes(minutes), Action::Disconnect { connected_at: Some(start), outcome })
+    }));
+    events
+}
+
+fn failed(reason: &str, code: i32) -> Outcome {
+    Outcome { reason: reason.to_owned(), code, rx_bytes: None, tx_bytes: None }
+}
+
+#[tokio::test]
+async fn cursors_walk_every_kind_of_search_once_while_the_log_changes() {
+    let stage = stage(&[]).await;
+    let base = now() - TimeDelta::days(40);
+    let mut events = Vec::new();
+    for number in 0..200_u128 {
+        let start = base + TimeDelta::hours(i64::try_from(number / 5).unwrap() * 7);
+        let site = &stage.sites[usize::try_from(number % 2).unwrap()];
+        let outcome = if number % 7 == 0 { None } else { Some(failed("Connection RESET by peer", 7)) };
+        events.extend(session(&site.agent, number + 1, start, 5, outcome));
+    }
+    write(&stage.store, events).await;
+    for query in [
+        "",
+        "organization:org-1",
+        "workspace_owner:user-1",
+        "workspace:workspace-2",
+        "ip:10.0.0.0/24",
+        "longer_than:1m",
+    ] {
+        let all = stage.service.get(&stage.auditor, &[("q", query), ("limit", "1000")]).await.1;
+        let expected: Vec<Value> = ids(&all);
+        assert!(expected.len() >= 100, "{query}: {}", expected.len());
+        for size in ["7", "40", "1000"] {
+            let (mut seen, mut cursor, mut round) = (Vec::new(), None::<String>, 0);
+            loop {
+                let mut parameters = vec![("q", query), ("limit", size)];
+                parameters.extend(cursor.as_deref().map(|cursor| ("after", cursor)));
+                let (status, page) = stage.service.get(&stage.auditor, &parameters).await;
+                assert_eq!(status, StatusCode::OK, "{page}");
+                assert_eq!(page["count"], all["count"], "{query}");
+                seen.extend(ids(&page));
+                cursor = page["next_cursor"].as_str().map(str::to_owned);
+                if cursor.is_none() {
+                    break;
+                }
+                // Newer entries do not shift the pages.
+                round += 1;
+                assert!(round < 60, "{query} does not end");
+            }
+            assert_eq!(seen, expected, "{query} by {size}");
+        }
+    }
+    // What comes in front while one pages does not shift what is behind.
+    let (_, first) = stage.service.get(&stage.auditor, &[("limit", "50")]).await;
+    let rest = stage.service.get(&stage.auditor, &[("limit", "1000")]).await.1;
+    write(&stage.store, session(&stage.sites[0].agent, 999, now(), 1, Some(failed("", 0)))).await;
+    let after = first["next_cursor"].as_str().unwrap();
+    let (_, second) = stage.service.get(&stage.auditor, &[("limit", "1000"), ("after", after)]).await;
+    assert_eq!(ids(&second), ids(&rest)[50..]);
+}
+
+fn ids(page: &Value) -> Vec<Value> {
+    page["connection_logs"].as_array().unwrap().iter().map(|entry| entry["id"].clone()).collect()
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_damaged_or_of_another_query_is_refused() {
+    let stage = stage(&[]).await;
+    let mut events = session(&stage.sites[0].agent, 1, now(), 1, None);
+    events.extend(session(&stage.sites[0].agent, 2, now(), 1, None));
+    write(&stage.store, events).await;
+    let (_, page) = stage.service.get(&stage.auditor, &[("q", "type:ssh"), ("limit", "1")]).await;
+    let cursor = page["next_cursor"].as_str().unwrap();
+    for (parameters, detail) in [
+        (
+            vec![("q", "type:ssh"), ("after", &cursor[1..])],
+            "is not a cursor: it was not made by this API, or is damaged",
+        ),
+        (vec![("q", "type:vscode"), ("after", cursor)], "is not a cursor: it belongs to another search query"),
+        (vec![("q", "type:ssh"), ("after", cursor), ("offset", "0")], "cannot be combined with \"offset\""),
+    ] {
+        let (status, body) = stage.service.get(&stage.auditor, &parameters).await;
+        assert_eq!((status, &body["validations"][0]["field"]), (StatusCode::BAD_REQUEST, &Value::from("after")));
+        assert_eq!(body["validations"][0]["detail"], format!("Query param \"after\" {detail}"));
+    }
+    // The same search in other words is the same search.
+    let (status, _) = stage.service.get(&stage.auditor, &[("q", " TYPE:\"ssh\" "), ("after", cursor)]).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn own_keys_find_what_they_say() {
+    let stage = stage(&[]).await;
+    let (one, two) = (&stage.sites[0].agent, &stage.sites[1].agent);
+    let start = now() - TimeDelta::days(3);
+    let mut events = session(one, 1, start, 90, Some(failed("Connection RESET by peer", 255)));
+    events.extend(session(one, 2, start + TimeDelta::minutes(1), 5, Some(failed("", 0))));
+    events.extend(session(two, 300, start + TimeDelta::minutes(2), 1, None));
+    events.push(fixtures::web(one, 50, start, Method::WorkspaceApp));
+    let Event::Web(visit) = fixtures::web(one, 51, start, Method::Tunnel) else { unreachable!() };
+    let visitor = Some(two.workspace.owner_id);
+    events.push(Event::Web(WebEvent { user_id: visitor, status_code: 403, ..visit.clone() }));
+    events.push(Event::Web(WebEvent { user_id: None, event_id: Uuid::from_u128(52), status_code: 401, ..visit }));
+    write(&stage.store, events).await;
+    // One whose end is inferred: another boot does not list it.
+    let mut lost = session(two, 301, start + TimeDelta::minutes(3), 1, None);
+    let (boot, agent_id) = (Uuid::new_v4(), two.agent_id.unwrap());
+    for event in &mut lost {
+        if let Event::Agent(event) = event {
+            event.boot_id = Some(boot);
+        }
+    }
+    write(&stage.store, lost).await;
+    let hello = Hello {
+        agent_id,
+        spool_id: Uuid::new_v4(),
+        boot_id: Uuid::new_v4(),
+        stream_id: Uuid::new_v4(),
+        last_seq: 0,
+        received_at: now(),
+    };
+    stage.store.greet(&hello).await.unwrap();
+    let ended_at = start + TimeDelta::minutes(13);
+    assert_eq!(stage.store.close_other_boots(agent_id, hello.boot_id, &[], ended_at).await.unwrap().len(), 1);
+
+    for (query, count) in [
+        ("workspace:workspace-1", 5),
+        ("workspace:Workspace-2", 2),
+        ("workspace:nowhere", 0),
+        ("agent:MAIN", 7),
+        ("agent:main workspace_owner:user-2", 2),
+        ("agent:other", 0),
+        ("ip:10.0.0.1", 1),
+        ("ip:10.0.0.0/24", 2),
+        ("ip:10.0.0.0/16", 4),
+        ("ip:::/0", 0),
+        ("reason:reset", 1),
+        ("reason:\"BY peer\"", 1),
+        ("reason:lost", 0),
+        ("code:0", 1),
+        ("code:255", 1),
+        ("code:>=400", 2),
+        ("code:>=400 method:tunnel", 2),
+        ("code:!=0", 4),
+        ("code:<400", 3),
+        ("longer_than:1h", 2),
+        ("longer_than:1h status:completed", 1),
+        ("longer_than:1h status:ongoing", 1),
+        ("shorter_than:11m", 2),
+        ("longer_than:4m shorter_than:20m", 2),
+        ("inferred:true", 1),
+        ("inferred:false", 6),
+        ("inferred:true reason:restarted", 1),
+        ("other_owner:true", 1),
+        ("other_owner:true organization:org-2", 0),
+        ("username:user-2 other_owner:true", 1),
+    ] {
+        // Of an IPv6 range everything must be quoted: it is full of colons.
+        let query = query.replace("ip:::/0", "ip:\"::/0\"");
+        assert_eq!(stage.service.count(&stage.auditor, &query).await, count, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn own_keys_say_what_is_wrong_with_their_values() {
+    let stage = stage(&[]).await;
+    for (query, key, detail) in [
+        ("ip:10.0.0.0/33", "ip", "Query param \"ip\" must be an IP address or a range in CIDR notation"),
+        ("code:=>4", "code", "Query param \"code\" must be a number, or one after =, !=, <, <=, > or >="),
+        (
+            "other_owner:false",
+            "other_owner",
+            "Query param \"other_owner\" has invalid value: \"false\" is not a valid value. One of: true",
+        ),
+        (
+            "inferred:maybe",
+            "inferred",
+            "Query param \"inferred\" has invalid value: \"maybe\" is not a valid value. One of: true, false",
+        ),
+        ("workspac:dev", "workspac", "\"workspac\" is not a valid query param. Did you mean \"workspace\"?"),
+    ] {
+        let (status, body) = stage.service.get(&stage.auditor, &[("q", query)]).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        assert_eq!(
+            (&body["validations"][0]["field"], &body["validations"][0]["detail"]),
+            (&Value::from(key), &Value::from(detail))
+        );
+    }
+    let (_, body) = stage.service.get(&stage.auditor, &[("q", "longer_than:soon")]).await;
+    let detail = body["validations"][0]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("Query param \"longer_than\" must be a duration such as 90m or 2h30m: "), "{detail}");
+}
+
+#[tokio::test]
+async fn a_search_that_runs_out_of_its_budget_says_so_and_goes_on_from_there() {
+    let stage = stage(&["--scan-budget", "1us", "--count-budget", "1us"]).await;
+    let mut events = Vec::new();
+    for number in 0..30_u128 {
+        let start = now() - TimeDelta::days(i64::try_from(number).unwrap());
+        events.extend(session(
+            &stage.sites[0].agent,
+            number + 1,
+            start,
+            5,
+            Some(failed("", i32::from(number % 10 == 9))),
+        ));
+    }
+    write(&stage.store, events).await;
+    let (mut found, mut incomplete, mut cursor) = (0, 0, None::<String>);
+    for _ in 0..200 {
+        let mut parameters = vec![("q", "code:1"), ("limit", "10")];
+        parameters.extend(cursor.as_deref().map(|cursor| ("after", cursor)));
+        let (_, page) = stage.service.get(&stage.auditor, &parameters).await;
+        assert!(page["count_cap"].as_i64().unwrap() > 0, "a count that was not finished is not exact: {page}");
+        found += ids(&page).len();
+        incomplete += usize::from(page["incomplete"] == true);
+        cursor = page["next_cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!((found, cursor), (3, None));
+    assert!(incomplete > 0);
+    drop(stage.database);
+}

@@ -1,0 +1,100 @@
+//! Searches for somebody or something that an index finds: an owner, a user, a workspace, a connection.
+
+use std::collections::VecDeque;
+
+use deadpool_postgres::Transaction;
+
+use super::Budget;
+use super::entry::Entry;
+use super::filter::Filter;
+use super::page::Count;
+use super::rows::{self, Order, Slice};
+use super::windows::Window;
+use crate::StoreError;
+
+/// So many matches of a window are found and sorted; more are walked.
+const FEW: i64 = 2000;
+/// A window is counted so far.
+const MOST_COUNTED: i64 = 20_000;
+
+/// What is known of the windows of a search.
+pub(super) struct Windows {
+    /// With how many matches each has, if that is known; at [`MOST_COUNTED`] there may be more.
+    windows: VecDeque<(Window, Option<i64>)>,
+    /// How many match in all.
+    pub(super) count: Count,
+}
+
+impl Windows {
+    /// Counts window by window, as long as `budget` lasts.
+    pub(super) async fn count(
+        transaction: &Transaction<'_>,
+        filter: &Filter,
+        cap: i64,
+        budget: Budget,
+    ) -> Result<Self, StoreError> {
+        let (mut windows, mut entries, mut exact) = (VecDeque::new(), 0, true);
+        for window in Window::over(transaction, filter).await?.map(Window::parts).unwrap_or_default() {
+            // Until the count is past its cap, time alone does not end it: a capped count says "more than the cap".
+            exact = exact && (entries <= cap || !budget.is_used_up());
+            let matches =
+                if exact { Some(rows::count(transaction, filter, window, MOST_COUNTED).await?) } else { None };
+            if let Some(matches) = matches {
+                entries += matches;
+                exact = matches < MOST_COUNTED;
+            }
+            windows.push_back((window, matches));
+        }
+        let entries = if exact { entries } else { entries.min(cap + 1) };
+        Ok(Self { windows, count: Count { entries, exact } })
+    }
+
+    /// The slice, newest first.
+    pub(super) async fn read(
+        mut self,
+        transaction: &Transaction<'_>,
+        filter: &Filter,
+        slice: Slice,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let (mut entries, mut offset) = (Vec::new(), slice.offset);
+        while let Some((window, matches)) = self.windows.pop_front() {
+            let wanted = slice.limit - i64::try_from(entries.len()).unwrap_or(i64::MAX);
+            if wanted <= 0 {
+                break;
+            }
+            let window = match slice.after {
+                Some((time, _)) => window.until(time),
+                None => Some(window),
+            };
+            let Some(window) = window else { continue };
+            let matches = match matches {
+                Some(matches) => matches,
+                None => rows::count(transaction, filter, window, FEW + 1).await?,
+            };
+            let part = Slice { limit: wanted, offset, after: slice.after };
+            if matches <= FEW {
+                if matches > offset {
+                    entries.extend(rows::read(transaction, filter, window, part, Order::FindThenSort).await?);
+                }
+                offset = (offset - matches).max(0);
+                continue;
+            }
+            let parts = window.parts();
+            if parts.len() > 1 {
+                // A few days of it may do.
+                for part in parts.into_iter().rev() {
+                    self.windows.push_front((part, None));
+                }
+                continue;
+            }
+            let rows = rows::read(transaction, filter, window, part, Order::Walk).await?;
+            if rows.is_empty() && offset > 0 {
+                offset = (offset - rows::count(transaction, filter, window, offset).await?).max(0);
+            } else if !rows.is_empty() {
+                offset = 0;
+            }
+            entries.extend(rows);
+        }
+        Ok(entries)
+    }
+}

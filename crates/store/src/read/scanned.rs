@@ -1,0 +1,86 @@
+//! Searches for what no index finds: rows are looked at one by one, newest first, within a budget.
+
+use std::time::Instant;
+
+use connlog_model::clock::Timestamp;
+use deadpool_postgres::Transaction;
+use uuid::Uuid;
+
+use super::Budget;
+use super::entry::Entry;
+use super::filter::Filter;
+use super::page::Count;
+use super::rows::{self, Order, Slice};
+use super::windows::{Scan, Window};
+use crate::StoreError;
+
+/// What a scan found.
+pub(super) struct Scanned {
+    pub(super) entries: Vec<Entry>,
+    /// Where it stopped because its budget was used up: everything before that place was looked at.
+    pub(super) stopped_at: Option<(Timestamp, Uuid)>,
+}
+
+/// How many match, as far as the budget goes.
+pub(super) async fn count(
+    transaction: &Transaction<'_>,
+    filter: &Filter,
+    cap: i64,
+    budget: Budget,
+) -> Result<Count, StoreError> {
+    let mut scan = Scan::of(Window::over(transaction, filter).await?);
+    let mut entries = 0;
+    while let Some(window) = scan.window() {
+        if entries > cap || budget.is_used_up() {
+            return Ok(Count { entries, exact: false });
+        }
+        let began = Instant::now();
+        entries += rows::count(transaction, filter, window, cap + 1 - entries).await?;
+        scan.done(window.from, began.elapsed());
+    }
+    Ok(Count { entries, exact: entries <= cap })
+}
+
+/// The slice, as far as the budget goes.
+pub(super) async fn read(
+    transaction: &Transaction<'_>,
+    filter: &Filter,
+    slice: Slice,
+    budget: Budget,
+) -> Result<Scanned, StoreError> {
+    let whole = Window::over(transaction, filter).await?;
+    let whole = match (whole, slice.after) {
+        (Some(whole), Some((time, _))) => whole.until(time),
+        (whole, _) => whole,
+    };
+    let mut scan = Scan::of(whole);
+    let mut found = Scanned { entries: Vec::new(), stopped_at: None };
+    let (mut offset, mut looked) = (slice.offset, false);
+    while let Some(window) = scan.window() {
+        let wanted = slice.limit - i64::try_from(found.entries.len()).unwrap_or(i64::MAX);
+        if wanted <= 0 {
+            break;
+        }
+        // At least one window, or the next page would begin where this one did; and a page of what was to be skipped helps
+        // nobody.
+        if looked && offset == 0 && budget.is_used_up() {
+            found.stopped_at = Some((window.to, Uuid::nil()));
+            break;
+        }
+        looked = true;
+        let began = Instant::now();
+        let part = Slice { limit: wanted, offset, after: slice.after };
+        let rows = rows::read(transaction, filter, window, part, Order::Walk).await?;
+        if rows.is_empty() && offset > 0 {
+            offset = (offset - rows::count(transaction, filter, window, offset).await?).max(0);
+        } else if !rows.is_empty() {
+            offset = 0;
+        }
+        let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= wanted;
+        // The rest of a window that filled the page is not dealt with.
+        let from = if full { rows.last().map_or(window.from, |last| last.connect_time) } else { window.from };
+        found.entries.extend(rows);
+        scan.done(from, began.elapsed());
+    }
+    Ok(found)
+}
