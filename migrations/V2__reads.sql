@@ -1,5 +1,8 @@
 -- What reading at any size needs: the change feed, kinds of connections by index, workspaces by any name they ever had,
--- and the audit of the API.
+-- and the audit of the API. And what an agent's earlier boot left open is closed at the right time, whatever comes between.
+
+ALTER TABLE agent_presence ADD COLUMN unclosed_since timestamptz;
+COMMENT ON COLUMN agent_presence.unclosed_since IS 'The last sign of life of the boot before, until what it left open is closed.';
 
 CREATE INDEX open_connections_changed ON open_connections (changed_xid);
 COMMENT ON INDEX open_connections_changed IS 'The change feed.';

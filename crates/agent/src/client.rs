@@ -40,6 +40,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const WELCOME_TIMEOUT: Duration = Duration::from_mins(1);
 /// Signs of life, if the server does not say how often.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
+/// Payload of one message, in bytes: servers take 4 MiB unless they are told to take less.
+const MAX_BATCH_BYTES: usize = 512 << 10;
+/// Most connections that a server lets an agent list.
+const MAX_LISTED: usize = 10_000;
 /// Messages that wait for the network.
 const OUTBOUND_MESSAGES: usize = 4;
 
@@ -77,7 +81,13 @@ impl TlsFiles {
             tokio::fs::read(path).await.map_err(|error| Ended::TlsFile(path.display().to_string(), error))
         };
         let config = match &self.ca {
-            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path).await?)),
+            Some(path) => {
+                let pem = read(path).await?;
+                if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+                    return Err(Ended::NoCertificate(path.display().to_string()));
+                }
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+            }
             None => ClientTlsConfig::new().with_native_roots(),
         };
         Ok(match &self.identity {
@@ -116,8 +126,12 @@ enum Ended {
     Status(#[from] Status),
     #[error("cannot connect: {}", causes(.0))]
     Connect(#[from] tonic::transport::Error),
+    #[error("the server does not answer: no connection within {} s", CONNECT_TIMEOUT.as_secs())]
+    NoConnection,
     #[error("cannot read {0}: {1}")]
     TlsFile(String, std::io::Error),
+    #[error("{0} has no certificate")]
+    NoCertificate(String),
     #[error("the server's address is no URL")]
     Address,
     #[error("the token cannot be read: {0}")]
@@ -184,7 +198,9 @@ impl Client {
         if endpoint.uri().scheme_str() == Some("https") {
             endpoint = endpoint.tls_config(self.config.tls.read().await?)?;
         }
-        let channel = endpoint.connect().await?;
+        // Around all of it: the endpoint's own time ends with TCP, and a server may say nothing in its TLS.
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
+        let channel = connecting.map_err(|_| Ended::NoConnection)??;
         let (outbound, messages) = mpsc::channel(OUTBOUND_MESSAGES);
         let acked_seq = self.keeper.state().await?.acked_seq;
         let open = self.listed();
@@ -198,15 +214,16 @@ impl Client {
         };
         send(&outbound, Outbound::Hello(hello)).await?;
         let request = self.authorized(ReceiverStream::new(messages)).await?;
-        let mut inbound = ConnectionLogClient::new(channel).stream_events(request).await?.into_inner();
-        let welcome = match tokio::time::timeout(WELCOME_TIMEOUT, inbound.message()).await {
-            Ok(answer) => match answer?.and_then(|answer| answer.message) {
-                Some(Inbound::Welcome(welcome)) => welcome,
-                _ => return Err(Ended::NoWelcome),
-            },
-            Err(_) => return Err(Ended::NoWelcome),
+        let greet = async {
+            let mut inbound = ConnectionLogClient::new(channel).stream_events(request).await?.into_inner();
+            match inbound.message().await?.and_then(|answer| answer.message) {
+                Some(Inbound::Welcome(welcome)) => Ok((welcome, inbound)),
+                _ => Err(Ended::NoWelcome),
+            }
         };
-        self.note(|progress| progress.connected = true);
+        let greeted = tokio::time::timeout(WELCOME_TIMEOUT, greet).await;
+        let (welcome, mut inbound) = greeted.map_err(|_| Ended::NoWelcome)??;
+        self.note(|progress| (progress.connected, progress.last_error) = (true, None));
         self.exchange(&welcome, acked_seq, &outbound, &mut inbound).await
     }
 
@@ -230,9 +247,10 @@ impl Client {
                 biased;
                 answer = inbound.message() => match answer?.and_then(|answer| answer.message) {
                     Some(Inbound::Ack(ack)) => {
-                        self.acknowledge(&ack)?;
-                        acked_seq = acked_seq.max(ack.committed_seq);
-                        sent_seq = sent_seq.max(acked_seq);
+                        // What this stream did not send cannot be acknowledged, whatever an earlier one did.
+                        let committed_seq = ack.committed_seq.min(sent_seq);
+                        self.acknowledge(committed_seq, &ack.rejected)?;
+                        acked_seq = acked_seq.max(committed_seq);
                     }
                     Some(Inbound::Welcome(_)) => {}
                     None => return Err(Ended::Closed),
@@ -241,7 +259,7 @@ impl Client {
                 permit = outbound.reserve(), if has_more && room > 0 => {
                     let permit = permit.map_err(|_| Ended::Closed)?;
                     let limit = batch_limit.min(usize::try_from(room).unwrap_or(usize::MAX));
-                    let records = self.keeper.read(sent_seq, limit).await??;
+                    let records = self.keeper.read(sent_seq, limit, MAX_BATCH_BYTES).await??;
                     let Some(newest) = records.last().map(Record::seq) else { continue };
                     let events = records.into_iter().map(sequenced).collect();
                     permit.send(request(Outbound::Batch(v1::EventBatch { events })));
@@ -252,26 +270,28 @@ impl Client {
         }
     }
 
-    fn acknowledge(&self, ack: &v1::Ack) -> Result<(), Ended> {
-        for rejection in &ack.rejected {
+    fn acknowledge(&self, committed_seq: u64, rejected: &[v1::Rejection]) -> Result<(), Ended> {
+        for rejection in rejected {
             let v1::Rejection { seq, field, reason } = rejection;
             tracing::warn!(seq, field, reason, "the server keeps an event as a dead letter");
         }
         self.got_through.store(true, Ordering::Relaxed);
-        self.note(|progress| progress.rejected += ack.rejected.len() as u64);
-        Ok(self.keeper.acknowledge(ack.committed_seq)?)
+        self.note(|progress| progress.rejected += rejected.len() as u64);
+        Ok(self.keeper.acknowledge(committed_seq)?)
     }
 
-    /// The list comes before the number: the disconnect of whatever is not listed has at most that number.
+    /// The list comes before the number: the disconnect of whatever is not listed has at most that number. A list that is
+    /// too long to be whole has no number, so that nothing is taken for ended because of it.
     async fn send_heartbeat(&self, outbound: &mpsc::Sender<v1::StreamEventsRequest>) -> Result<(), Ended> {
         let open_connection_ids = self.listed();
-        let last_seq = *self.keeper.last_seq().borrow();
+        let is_whole = open_connection_ids.len() < MAX_LISTED;
+        let last_seq = if is_whole { *self.keeper.last_seq().borrow() } else { 0 };
         let at = Some(prost_types::Timestamp::from(std::time::SystemTime::now()));
         send(outbound, Outbound::Heartbeat(v1::Heartbeat { at, open_connection_ids, last_seq })).await
     }
 
     fn listed(&self) -> Vec<Vec<u8>> {
-        self.open.list().iter().map(|id| id.as_bytes().to_vec()).collect()
+        self.open.list().iter().take(MAX_LISTED).map(|id| id.as_bytes().to_vec()).collect()
     }
 
     async fn authorized<T>(&self, message: T) -> Result<Request<T>, Ended> {
@@ -296,6 +316,15 @@ impl Client {
 fn causes(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(error.source(), |error| error.source());
     chain.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Checks that `server` is an address that a client can use.
+pub fn check_address(server: &str) -> Result<(), String> {
+    let uri: tonic::transport::Uri = server.parse().map_err(|_| format!("{server} is no URL"))?;
+    match uri.scheme_str() {
+        Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(()),
+        _ => Err(format!("{server} is not of the form https://host:port or http://host:port")),
+    }
 }
 
 fn endpoint(server: &str) -> Result<Endpoint, Ended> {

@@ -13,7 +13,7 @@ const MAX_GROUP: usize = 256;
 
 enum Command {
     Append { payload: Vec<u8>, answer: oneshot::Sender<Result<u64, SpoolError>> },
-    Read { after: u64, limit: usize, answer: oneshot::Sender<Result<Vec<Record>, SpoolError>> },
+    Read { after: u64, limit: usize, max_bytes: usize, answer: oneshot::Sender<Result<Vec<Record>, SpoolError>> },
     Acknowledge { seq: u64 },
     State { answer: oneshot::Sender<State> },
 }
@@ -72,9 +72,14 @@ impl Keeper {
         self.ask(|answer| Command::Append { payload, answer }).await
     }
 
-    /// Up to `limit` records after `after`.
-    pub async fn read(&self, after: u64, limit: usize) -> Result<Result<Vec<Record>, SpoolError>, Gone> {
-        self.ask(|answer| Command::Read { after, limit, answer }).await
+    /// Up to `limit` records after `after`, and no more than `max_bytes` of payload, but at least one.
+    pub async fn read(
+        &self,
+        after: u64,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Result<Vec<Record>, SpoolError>, Gone> {
+        self.ask(|answer| Command::Read { after, limit, max_bytes, answer }).await
     }
 
     /// Notes that everything up to `seq` is acknowledged.
@@ -99,10 +104,15 @@ fn serve(mut spool: Spool, commands: &Receiver<Command>, written: &watch::Sender
     while let Some(command) = waiting.take().or_else(|| commands.recv().ok()) {
         match command {
             Command::Append { payload, answer } => {
+                let mut bytes = payload.len();
                 let mut group = vec![(payload, answer)];
-                while group.len() < MAX_GROUP {
+                // No more than a segment: the bound of the spool is kept by giving up whole ones.
+                while group.len() < MAX_GROUP && bytes < spool.segment_bytes() {
                     match commands.try_recv() {
-                        Ok(Command::Append { payload, answer }) => group.push((payload, answer)),
+                        Ok(Command::Append { payload, answer }) => {
+                            bytes += payload.len();
+                            group.push((payload, answer));
+                        }
                         Ok(other) => {
                             waiting = Some(other);
                             break;
@@ -113,8 +123,8 @@ fn serve(mut spool: Spool, commands: &Receiver<Command>, written: &watch::Sender
                 append(&mut spool, group);
                 written.send_replace(spool.last_seq());
             }
-            Command::Read { after, limit, answer } => {
-                let _nobody_waits = answer.send(spool.read_after(after, limit));
+            Command::Read { after, limit, max_bytes, answer } => {
+                let _nobody_waits = answer.send(spool.read_after(after, limit, max_bytes));
             }
             Command::Acknowledge { seq } => {
                 // What is acknowledged and still there is only sent once more.

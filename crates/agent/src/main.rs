@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use connlog_agent::Config;
-use connlog_agent::client::{TlsFiles, TokenSource};
+use connlog_agent::client::{TlsFiles, TokenSource, check_address};
 use connlog_agent::sidecar::{self, Accepted, HandOverError};
 use connlog_proto::v1;
 use tokio::signal::unix::{SignalKind, signal};
@@ -136,6 +136,11 @@ fn run_sidecar(run: Run, spool: PathBuf) -> ExitCode {
         max_spool_bytes: run.max_spool_bytes,
         agent_version: concat!("connlog-agent ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
+    for server in &config.servers {
+        if let Err(error) = check_address(server) {
+            return fail(&format!("--server {error}"), EXIT_USAGE);
+        }
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
         runtime.block_on(async {

@@ -16,6 +16,12 @@ use crate::keeper::{Gone, Keeper};
 use crate::open::OpenConnections;
 use crate::spool::{Damage, Spool, SpoolError};
 
+/// The server keeps 64 characters of the name of an app, and so many bytes of a reason (`proto/README.md`); no address is
+/// longer.
+const MAX_APP_NAME_BYTES: usize = 512;
+const MAX_REASON_BYTES: usize = 1024;
+const MAX_IP_BYTES: usize = 64;
+
 /// How an agent reports.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -125,18 +131,16 @@ impl Reporter {
 
     /// Reports an event that another process made, with its own time.
     pub async fn report(&self, message: &v1::Connection) -> Result<u64, ReportError> {
-        let id = Uuid::from_slice(&message.id).ok().filter(|id| !id.is_nil()).ok_or(ReportError::NilId)?;
-        if message.app_name.is_empty() {
-            return Err(ReportError::NoApp);
-        }
+        let id = check(message)?;
+        let message = shrink(message);
         if message.action() == v1::Action::Disconnect {
-            let seq = self.append(message).await?;
+            let seq = self.append(&message).await?;
             self.open.remove(id);
             return Ok(seq);
         }
         // Listed before it is appended: what a heartbeat does not list and the server knows would be taken for ended.
         self.open.insert(id);
-        self.append(message).await.inspect_err(|_| self.open.remove(id))
+        self.append(&message).await.inspect_err(|_| self.open.remove(id))
     }
 
     /// Reports that a connection began, now. Returns its number once it is durable.
@@ -178,6 +182,23 @@ impl Reporter {
 impl Drop for Reporter {
     fn drop(&mut self) {
         self.client.abort();
+    }
+}
+
+/// The id of an event that can be accepted.
+pub(crate) fn check(message: &v1::Connection) -> Result<Uuid, ReportError> {
+    let id = Uuid::from_slice(&message.id).ok().filter(|id| !id.is_nil()).ok_or(ReportError::NilId)?;
+    if message.app_name.is_empty() { Err(ReportError::NoApp) } else { Ok(id) }
+}
+
+/// The event with its texts cut as the server would cut them: a long one must not keep others from being sent.
+pub(crate) fn shrink(message: &v1::Connection) -> v1::Connection {
+    let cut = |text: &str, bytes: usize| text[..text.floor_char_boundary(bytes)].to_owned();
+    v1::Connection {
+        app_name: cut(&message.app_name, MAX_APP_NAME_BYTES),
+        ip: cut(&message.ip, MAX_IP_BYTES),
+        reason: message.reason.as_deref().map(|reason| cut(reason, MAX_REASON_BYTES)),
+        ..message.clone()
     }
 }
 

@@ -12,6 +12,7 @@ mod segment;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -20,7 +21,7 @@ pub use self::lost::Lost;
 use self::segment::Segment;
 
 /// Largest payload of one event, in bytes. An event of the API is far smaller.
-pub const MAX_PAYLOAD_BYTES: usize = 64 << 10;
+pub const MAX_PAYLOAD_BYTES: usize = 8 << 10;
 /// Smallest bound of a spool, in bytes.
 pub const MIN_SPOOL_BYTES: u64 = 64 << 10;
 /// A spool is made of about so many segments: what gives way at a time when it is full.
@@ -107,7 +108,8 @@ impl Spool {
         if max_bytes < MIN_SPOOL_BYTES {
             return Err(SpoolError::TooSmall);
         }
-        fs::create_dir_all(folder).map_err(SpoolError::Write)?;
+        // What it holds is nobody else's business: addresses, and who connects.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(SpoolError::Write)?;
         let lock = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK_FILE));
         let lock = lock.map_err(SpoolError::Write)?;
         lock.try_lock().map_err(|_| SpoolError::Owned(folder.to_owned()))?;
@@ -189,9 +191,10 @@ impl Spool {
         Ok(self.last_seq())
     }
 
-    /// Up to `limit` records after `seq`, in order. What is missing in between is a loss.
-    pub fn read_after(&self, seq: u64, limit: usize) -> Result<Vec<Record>, SpoolError> {
-        let mut records = Vec::new();
+    /// Up to `limit` records after `seq`, in order, and no more than `max_bytes` of payload, but at least one. What is
+    /// missing in between is a loss.
+    pub fn read_after(&self, seq: u64, limit: usize, max_bytes: usize) -> Result<Vec<Record>, SpoolError> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
         let mut expected = seq + 1;
         if let Some(lost) = &self.lost
             && lost.last_seq >= expected
@@ -200,18 +203,31 @@ impl Spool {
             expected = lost.last_seq + 1;
         }
         for segment in &self.segments {
-            for (seq, payload) in segment.read_from(expected, limit - records.len()).map_err(SpoolError::Read)? {
+            if segment.next_seq() <= expected {
+                continue;
+            }
+            for (seq, payload) in segment.read_from(expected, limit).map_err(SpoolError::Read)? {
+                bytes += payload.len();
+                if records.len() >= limit || (bytes > max_bytes && !records.is_empty()) {
+                    return Ok(records);
+                }
                 if seq > expected {
                     records.push(Record::Lost(Lost::damaged(expected, seq - 1)));
+                }
+                // A loss may have taken the last place of the batch.
+                if records.len() >= limit {
+                    return Ok(records);
                 }
                 expected = seq + 1;
                 records.push(Record::Event { seq, payload });
             }
-            if records.len() >= limit {
-                break;
-            }
         }
         Ok(records)
+    }
+
+    /// How long a segment is made.
+    pub fn segment_bytes(&self) -> usize {
+        usize::try_from(self.max_bytes / SEGMENTS).unwrap_or(usize::MAX)
     }
 
     /// Notes that everything up to `seq` is acknowledged, and gives its space back.
@@ -221,8 +237,10 @@ impl Spool {
         }
         self.acked_seq = seq.min(self.last_seq());
         if self.lost.as_ref().is_some_and(|lost| lost.last_seq <= self.acked_seq) {
-            lost::remove(&self.folder, self.id).map_err(SpoolError::Write)?;
-            self.lost = None;
+            match lost::remove(&self.folder, self.id) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SpoolError::Write(error)),
+                _ => self.lost = None,
+            }
         }
         while self.segments.len() > 1 && self.segments[0].next_seq() <= self.acked_seq + 1 {
             self.segments[0].remove().map_err(SpoolError::Write)?;

@@ -56,7 +56,7 @@ fn on_a_small_disk() {
     drop(spool);
     let (spool, damage) = Spool::open(&folder, 64 << 20, |_| None).unwrap();
     assert_eq!((damage.lost, damage.tail_bytes), (vec![], 0));
-    let records = spool.read_after(0, usize::MAX).unwrap();
+    let records = spool.read_after(0, usize::MAX, usize::MAX).unwrap();
     let found: Vec<u64> = records.iter().map(Record::seq).collect();
     assert_eq!(found, accepted, "what was accepted, and nothing else");
     assert!(records.iter().all(|record| matches!(record, Record::Event { .. })));

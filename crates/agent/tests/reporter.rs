@@ -233,3 +233,92 @@ async fn a_server_that_swallows_everything_costs_the_workspace_nothing() {
     drop((with_healthy, with_black_hole));
     service.stop().await;
 }
+
+/// The server counts numbers of the spool, and a snapshot gives them out again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spool_that_went_back_in_time_loses_nothing_and_does_not_stall() {
+    let (database, site) = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, snapshot) = (folder.path().join("spool"), folder.path().join("snapshot"));
+    let address = free_address().unwrap();
+    let start = || reporter(&spool, &[address], TokenSource::Text(site.token.clone()), 1 << 20);
+    let service = Service::start(&database, address).await;
+    let first = start();
+    for _ in 0..5 {
+        first.connect(Uuid::new_v4(), ssh()).await.unwrap();
+    }
+    delivered(&first).await;
+    drop(first);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    copy(&spool, &snapshot);
+    let second = start();
+    for _ in 0..3_000 {
+        second.disconnect(Uuid::new_v4(), bye()).await.unwrap();
+    }
+    delivered(&second).await;
+    drop(second);
+    service.stop().await;
+    std::fs::remove_dir_all(&spool).unwrap();
+    copy(&snapshot, &spool);
+    let third = start();
+    for _ in 0..2_500 {
+        third.disconnect(Uuid::new_v4(), bye()).await.unwrap();
+    }
+    let service = Service::start(&database, address).await;
+    delivered(&third).await;
+    for _ in 0..3 {
+        third.disconnect(Uuid::new_v4(), bye()).await.unwrap();
+        delivered(&third).await;
+    }
+    assert_eq!(number(&database, "SELECT count(*) FROM connection_logs WHERE code = 1").await, 3_000 + 2_500 + 3);
+    assert_eq!(number(&database, "SELECT count(*) FROM lost_events").await, 0);
+    drop(third);
+    service.stop().await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_texts_do_not_keep_anything_from_being_sent() {
+    let (database, site) = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address().unwrap();
+    let reporter = reporter(folder.path(), &[address], TokenSource::Text(site.token.clone()), 64 << 20);
+    for _ in 0..150 {
+        let reason = Some("ä".repeat(30_000));
+        reporter.disconnect(Uuid::new_v4(), Disconnect { reason, ..bye() }).await.unwrap();
+    }
+    let service = Service::start(&database, address).await;
+    delivered(&reporter).await;
+    assert_eq!(
+        number(&database, "SELECT count(*) FROM connection_logs WHERE length(disconnect_reason) > 500").await,
+        150
+    );
+    drop(reporter);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_says_nothing_in_its_tls_is_left_for_the_next() {
+    let (database, site) = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let healthy = free_address().unwrap();
+    let service = Service::start(&database, healthy).await;
+    let servers = vec![format!("https://{}", silent.local_addr().unwrap()), format!("http://{healthy}")];
+    let config = Config {
+        servers,
+        token: TokenSource::Text(site.token.clone()),
+        tls: TlsFiles::default(),
+        spool: folder.path().to_owned(),
+        max_spool_bytes: 1 << 20,
+        agent_version: "test".to_owned(),
+    };
+    let reporter = Reporter::start(config).unwrap().0;
+    reporter.connect(Uuid::new_v4(), ssh()).await.unwrap();
+    delivered(&reporter).await;
+    drop((reporter, silent));
+    service.stop().await;
+}

@@ -41,6 +41,7 @@ impl Workspace {
         tokio::spawn(connlog_ingest::run(config, listener, admin, shutdown.clone()));
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("token"), &site.token).unwrap();
+        fs::create_dir(folder.path().join("spool")).unwrap();
         Self { folder, database, server, _shutdown: shutdown }
     }
 
@@ -120,7 +121,7 @@ async fn hooks_report_while_the_sidecar_is_there_gone_and_killed() {
     workspace.until(ENDED, 3).await;
     workspace.until("SELECT count(*) FROM connection_logs WHERE host(ip) = '10.9.8.7'", 3).await;
     let status = String::from_utf8(workspace.agent(&["status"]).stdout).unwrap();
-    assert!(status.contains("connected: true\n") && status.contains("\nlost: 0\n"), "{status}");
+    assert!(status.contains("connected: true\n") && status.contains("\nlost_and_not_yet_reported: 0\n"), "{status}");
     sidecar.signal(Signal::SIGTERM).unwrap();
     assert!(tokio::task::block_in_place(|| sidecar.wait(PATIENCE)).unwrap().success());
     assert_eq!(fs::read_dir(workspace.spool().join("drop")).unwrap().count(), 0);
@@ -135,13 +136,41 @@ fn exit_codes_are_those_that_hooks_rely_on() {
         output.status.code()
     };
     let id = uuid::Uuid::new_v4().to_string();
+    assert_eq!(report(&["connect", "--app", "ssh"], &spool), Some(74), "no sidecar has its spool there");
+    fs::create_dir(&spool).unwrap();
     assert_eq!(report(&["connect", "--app", "ssh"], &spool), Some(0), "into the drop directory");
+    assert_eq!(report(&["connect", "--app", ""], &spool), Some(65), "refused without a sidecar, too");
+    let nil = uuid::Uuid::nil().to_string();
+    assert_eq!(report(&["connect", "--app", "ssh", "--id", &nil], &spool), Some(65));
+    let run = ["run", "--token-file", "token", "--spool", "spool", "--server", "localhost:7070"];
+    assert_eq!(Command::new(PROGRAM).args(run).status().unwrap().code(), Some(64), "an address without a scheme");
     assert_eq!(report(&["disconnect", "--app", "ssh", "--id", &id, "--code", "-1"], &spool), Some(0));
     assert_eq!(report(&["disconnect", "--app", "ssh"], &spool), Some(64));
     assert_eq!(report(&["connect", "--app", "ssh", "--ip", "nowhere"], &spool), Some(64));
     assert_eq!(report(&["connect", "--app", "ssh"], Path::new("/proc/nothing")), Some(74));
     let status = Command::new(PROGRAM).arg("status").arg("--spool").arg(&spool).status().unwrap();
     assert_eq!(status.code(), Some(1), "nobody answers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_in_the_drop_directory_holds_up_nothing_else() {
+    let workspace = Workspace::new().await;
+    let early = workspace.connect("ssh");
+    fs::create_dir(workspace.spool().join("drop/0.event")).unwrap();
+    fs::write(workspace.spool().join("drop/1.event"), "garbage").unwrap();
+    let reason = "x".repeat(100_000);
+    let output =
+        workspace.agent(&["report", "disconnect", "--id", &early, "--app", "ssh", "--code", "3", "--reason", &reason]);
+    assert!(output.status.success(), "{output:?}");
+    let _sidecar = workspace.sidecar();
+    workspace.until(ENDED, 1).await;
+    let late = workspace.connect("ssh");
+    let output =
+        workspace.agent(&["report", "disconnect", "--id", &late, "--app", "ssh", "--code", "3", "--reason", &reason]);
+    assert!(output.status.success(), "{output:?}");
+    workspace.until(ENDED, 2).await;
+    let status = String::from_utf8(workspace.agent(&["status"]).stdout).unwrap();
+    assert!(status.contains("\ndropped_and_waiting: 1\nput_aside: 1\n"), "{status}");
 }
 
 /// The examples of `deploy/agent`, run as sshd and PAM would.
@@ -169,6 +198,17 @@ async fn the_hooks_of_the_examples_report_sessions() {
         )
         .await;
 
+    // The terminal is closed in the middle of the session.
+    let mut session = hook("ssh-session.sh");
+    session.env("SSH_CONNECTION", "203.0.113.7 50000 10.0.0.1 22").env("SSH_ORIGINAL_COMMAND", "sleep 60");
+    std::os::unix::process::CommandExt::process_group(&mut session, 0);
+    let mut session = session.spawn().unwrap();
+    workspace.until("SELECT count(*) FROM open_connections WHERE host(ip) = '203.0.113.7'", 1).await;
+    let group = nix::unistd::Pid::from_raw(i32::try_from(session.id()).unwrap());
+    nix::sys::signal::killpg(group, Signal::SIGHUP).unwrap();
+    assert_eq!(tokio::task::block_in_place(|| session.wait()).unwrap().code(), Some(129));
+    workspace.until("SELECT count(*) FROM connection_logs WHERE disconnect_reason = 'hung up' AND code = 129", 1).await;
+
     let state = workspace.folder.path().join("pam");
     let pam = |kind: &str| {
         let mut command = hook("pam-session.sh");
@@ -181,6 +221,7 @@ async fn the_hooks_of_the_examples_report_sessions() {
     workspace.until("SELECT count(*) FROM connection_logs WHERE disconnect_reason = 'session closed'", 1).await;
     // A container of its own: a process group, which ends with it.
     let second = workspace.folder.path().join("second");
+    fs::create_dir(&second).unwrap();
     let mut container = hook("entrypoint.sh");
     container.args(["sh", "-c", "connlog-agent report connect --app ssh && sleep 1 && exec connlog-agent status"]);
     container.env("CONNLOG_AGENT_SPOOL", &second).env("CONNLOG_AGENT_SERVERS", format!("http://{}", workspace.server));

@@ -28,7 +28,7 @@ fn append(spool: &mut Spool, count: u64) {
 }
 
 fn events(spool: &Spool, after: u64) -> Vec<u64> {
-    let records = spool.read_after(after, usize::MAX).unwrap();
+    let records = spool.read_after(after, usize::MAX, usize::MAX).unwrap();
     records
         .into_iter()
         .filter_map(|record| match record {
@@ -56,7 +56,7 @@ fn what_was_appended_is_there_after_a_restart_until_it_is_acknowledged() {
     let id = spool.id();
     append(&mut spool, 5);
     assert_eq!(events(&spool, 0), [1, 2, 3, 4, 5]);
-    assert_eq!(spool.read_after(2, 2).unwrap().len(), 2);
+    assert_eq!(spool.read_after(2, 2, usize::MAX).unwrap().len(), 2);
     drop(spool);
     let (mut spool, damage) = open(folder.path());
     assert_eq!((spool.id(), damage), (id, Damage::default()));
@@ -94,7 +94,7 @@ fn a_full_spool_gives_up_its_oldest_events_and_counts_them() {
         let kept = events(&spool, spool.acked_seq());
         assert_eq!(kept, (lost.last_seq + 1..=10_000).collect::<Vec<_>>());
         assert_eq!(lost.count() + kept.len() as u64, 9_800, "every event is kept or counted");
-        let first = spool.read_after(200, 1).unwrap().remove(0);
+        let first = spool.read_after(200, 1, usize::MAX).unwrap().remove(0);
         assert_eq!((first.seq(), first), (lost.last_seq, Record::Lost(lost)));
         drop(spool);
         spool = Spool::open(folder.path(), MIN_SPOOL_BYTES, time_of).unwrap().0;
@@ -114,6 +114,34 @@ fn too_large_an_event_is_refused_by_itself() {
     append(&mut spool, 1);
     assert_eq!(events(&spool, 0), [1]);
     assert!(matches!(Spool::open(folder.path(), 10, time_of), Err(SpoolError::TooSmall)));
+}
+
+#[test]
+fn a_batch_keeps_to_its_limits_around_damage_and_large_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(folder.path());
+    append(&mut spool, 20);
+    drop(spool);
+    let segment = segments(folder.path()).remove(0);
+    let mut bytes = fs::read(&segment).unwrap();
+    let third = bytes.len() / 3;
+    bytes[third] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let (spool, damage) = open(folder.path());
+    assert_eq!(damage.lost.len(), 1);
+    for limit in 1..=20 {
+        let (mut after, mut seen) = (0, Vec::new());
+        while let Some(last) = {
+            let records = spool.read_after(after, limit, usize::MAX).unwrap();
+            assert!(records.len() <= limit, "{} records, at most {limit}", records.len());
+            seen.extend(records.iter().map(Record::seq));
+            records.last().map(Record::seq)
+        } {
+            after = last;
+        }
+        assert_eq!(seen, (1..=20).collect::<Vec<u64>>(), "each number once, the damaged one as a loss");
+    }
+    assert_eq!(spool.read_after(0, 20, 1).unwrap().len(), 1, "one record at least");
 }
 
 /// Every byte of a small spool, flipped in every bit, and every length it can be cut to.
@@ -138,7 +166,11 @@ fn damage_at_any_byte_costs_the_damaged_record_alone() {
             assert_eq!((damage.lost, damage.tail_bytes), (vec![], record as u64));
         } else {
             assert_eq!((damage.lost, damage.tail_bytes), (vec![(hit, hit)], 0));
-            let lost = spool.read_after(0, usize::MAX).unwrap().into_iter().find(|it| matches!(it, Record::Lost(_)));
+            let lost = spool
+                .read_after(0, usize::MAX, usize::MAX)
+                .unwrap()
+                .into_iter()
+                .find(|it| matches!(it, Record::Lost(_)));
             assert_eq!(lost.unwrap().seq(), hit);
         }
         append(&mut spool, 1);

@@ -55,6 +55,10 @@ pub async fn run(
     admin_listener: TcpListener,
     shutdown: Shutdown,
 ) -> anyhow::Result<bool> {
+    anyhow::ensure!(
+        config.agent_lost_after >= config.heartbeat_interval * 3,
+        "--agent-lost-after must be at least three times --heartbeat-interval: every agent would be taken for lost"
+    );
     let writers = usize::try_from(config.writers).unwrap_or(1);
     let store = Store::new(&StoreConfig::new(&config.database_url, "connlog-ingest", OTHER_CONNECTIONS))?;
     // Writers have connections of their own: whatever else goes on, a commit does not wait for one.
@@ -99,6 +103,7 @@ pub async fn run(
             max_batch_events: config.max_batch_events,
             max_in_flight_events: config.max_in_flight_events,
             heartbeat_interval: config.heartbeat_interval,
+            lost_after: config.agent_lost_after,
             max_age: std_duration(config.max_stream_age),
             max_event_age: config.max_event_age,
         },

@@ -365,3 +365,53 @@ async fn an_agent_whose_clock_is_an_hour_off_keeps_the_order_of_its_own_events()
         assert_eq!((row.get::<_, Timestamp>(0), row.get::<_, Timestamp>(1)), (began, ended));
     }
 }
+
+#[tokio::test]
+async fn two_live_spools_of_one_agent_leave_each_other_alone_until_one_dies() {
+    let (database, store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let (mut one, _, of_one) = opened(&service, &sites[0].token).await;
+    let (mut two, _, of_two) = opened(&service, &sites[0].token).await;
+    let client = database.client().await.unwrap();
+    for _ in 0..4 {
+        heard(&client, &service, &mut one, &[of_one]).await;
+        heard(&client, &service, &mut two, &[of_two]).await;
+        assert_eq!(number(&client, ONGOING).await, 2);
+    }
+    assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 0);
+    // The second dies; the first lives on.
+    drop(two);
+    service.clock.advance(TimeDelta::minutes(20));
+    heard(&client, &service, &mut one, &[of_one]).await;
+    assert_eq!(sweep(&store, TimeDelta::minutes(21)).await, 1);
+    let open: Uuid = client.query_one("SELECT connection_id FROM open_connections", &[]).await.unwrap().get(0);
+    assert_eq!(open, of_one);
+}
+
+#[tokio::test]
+async fn a_boot_that_came_and_went_before_anything_was_closed_does_not_move_the_end() {
+    let (database, store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let (stream, hello, _) = opened(&service, &sites[0].token).await;
+    drop(stream);
+    let client = database.client().await.unwrap();
+    let seen = "SELECT (extract(epoch FROM last_seen_at) * 1000000)::bigint FROM agent_presence";
+    let died_at = number(&client, seen).await;
+    // A boot is greeted, and its stream is cut before it closes anything.
+    let between = connlog_store::infer::Hello {
+        agent_id: sites[0].agent.agent_id.unwrap(),
+        spool_id: hello.spool,
+        boot_id: Uuid::new_v4(),
+        stream_id: Uuid::new_v4(),
+        first_unacked_seq: 2,
+        last_seq: 1,
+        received_at: now() + TimeDelta::hours(2),
+    };
+    store.greet(&between).await.unwrap();
+    service.clock.advance(TimeDelta::hours(3));
+    let reboot = HelloOf { boot: Uuid::new_v4(), last_seq: 1, ..hello };
+    let _stream = Stream::open(service.address, &sites[0].token, &reboot).await.unwrap();
+    until("it is closed", async || number(&client, ONGOING).await == 0).await;
+    let ended = "SELECT (extract(epoch FROM disconnect_time) * 1000000)::bigint FROM connection_logs";
+    assert_eq!(number(&client, ended).await, died_at);
+}

@@ -119,6 +119,7 @@ async fn what_a_live_agent_lists_is_kept_past_its_retention_and_goes_once_it_end
         spool_id: Uuid::from_u128(2),
         boot_id: Uuid::from_u128(1),
         stream_id: Uuid::from_u128(3),
+        first_unacked_seq: 1,
         last_seq: 0,
         received_at: now(),
     };
@@ -151,6 +152,7 @@ async fn an_outage_of_ingest_is_not_taken_for_the_death_of_its_agents() {
         spool_id: Uuid::from_u128(2),
         boot_id: Uuid::from_u128(1),
         stream_id: Uuid::from_u128(3),
+        first_unacked_seq: 1,
         last_seq: 0,
         received_at: an_hour_ago,
     };

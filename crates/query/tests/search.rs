@@ -13,7 +13,7 @@ use connlog_model::identity::AgentIdentity;
 use connlog_model::method::Method;
 use connlog_model::role::Role;
 use connlog_store::Store;
-use connlog_store::infer::Hello;
+use connlog_store::infer::{Boot, Hello};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, Site};
 use reqwest::StatusCode;
@@ -181,12 +181,15 @@ async fn own_keys_find_what_they_say() {
         spool_id: Uuid::new_v4(),
         boot_id: Uuid::new_v4(),
         stream_id: Uuid::new_v4(),
+        first_unacked_seq: 1,
         last_seq: 0,
         received_at: now(),
     };
     stage.store.greet(&hello).await.unwrap();
     let ended_at = start + TimeDelta::minutes(13);
-    assert_eq!(stage.store.close_other_boots(agent_id, hello.boot_id, &[], ended_at).await.unwrap().len(), 1);
+    let Hello { spool_id, boot_id, .. } = hello;
+    let boot = Boot { agent_id, spool_id, boot_id, listed: &[], ended_at, live_since: now() };
+    assert_eq!(stage.store.close_other_boots(&boot).await.unwrap().len(), 1);
 
     for (query, count) in [
         ("workspace:workspace-1", 5),

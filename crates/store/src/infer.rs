@@ -7,7 +7,7 @@ mod hello;
 mod life;
 mod sweep;
 
-pub use hello::{Greeting, Hello};
+pub use hello::{Boot, Greeting, Hello};
 pub use life::{Life, SignOfLife};
 pub use sweep::SweepOutcome;
 

@@ -111,6 +111,7 @@ async fn nothing_of_a_stream_that_no_longer_owns_its_spool_is_committed() {
         spool_id,
         boot_id: Uuid::new_v4(),
         stream_id: Uuid::new_v4(),
+        first_unacked_seq: 1,
         last_seq: 9,
         received_at: time,
     };

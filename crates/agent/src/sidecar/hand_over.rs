@@ -9,6 +9,7 @@ use connlog_proto::v1;
 use prost::Message as _;
 
 use super::{ACCEPTED, Refusal, drop_directory, socket_path};
+use crate::reporter::{check, shrink};
 
 /// How long the sidecar may take to accept an event before it is left in the drop directory.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -35,8 +36,12 @@ pub enum HandOverError {
     Storage(#[source] io::Error),
 }
 
-/// Hands an event to the sidecar whose spool is in `folder`, or leaves it in the drop directory.
+/// Hands an event to the sidecar whose spool is in `folder`, or leaves it in the drop directory. The folder must be there:
+/// where no sidecar ever was, none will pick anything up.
 pub fn hand_over(folder: &Path, event: &v1::Connection) -> Result<Accepted, HandOverError> {
+    // Here too, since whoever picks it up later cannot tell the program.
+    check(event).map_err(|error| HandOverError::Invalid(error.to_string()))?;
+    let event = &shrink(event);
     match ask(folder, &event.encode_to_vec()) {
         Ok((ACCEPTED, _)) => Ok(Accepted::Spooled),
         Ok((refusal, text)) if refusal == Refusal::Invalid as u8 => Err(HandOverError::Invalid(text)),

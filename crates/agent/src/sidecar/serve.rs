@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use connlog_proto::v1;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
 
+use super::drop_directory::{Taken, Waiting};
 use super::{ACCEPTED, MAX_REQUEST_BYTES, Refusal, drop_directory, socket_path};
 use crate::open::OpenConnections;
 use crate::reporter::{Config, ReportError, Reporter, Status};
@@ -19,6 +21,8 @@ use crate::spool::SpoolError;
 
 /// How often the drop directory is looked at.
 const PICK_UP_INTERVAL: Duration = Duration::from_secs(1);
+/// How many events are picked up at a time.
+const PICK_UP_EVENTS: usize = 200;
 /// How long a program may take with its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,7 +40,8 @@ pub enum ServeError {
 /// Runs the sidecar until `stop` completes. Whatever was accepted is in the spool.
 pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
     let folder = config.spool.clone();
-    fs::create_dir_all(&folder).map_err(|error| ServeError::Spool(SpoolError::Write(error)))?;
+    let storage = |error| ServeError::Spool(SpoolError::Write(error));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(storage)?;
     let open = OpenConnections::kept_in(folder.join("open"));
     let (reporter, damage) = Reporter::start_with(config, open)?;
     for (first, last) in &damage.lost {
@@ -45,21 +50,25 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(),
     if damage.tail_bytes > 0 {
         tracing::warn!(bytes = damage.tail_bytes, "the end of the spool was no record: a write that did not finish");
     }
+    drop_directory::prepare(&folder).map_err(storage)?;
     let reporter = Arc::new(reporter);
+    // Beside the socket: however much there is to pick up, hooks are answered.
+    let picking_up = AbortOnDrop(tokio::spawn(pick_up(folder.clone(), Arc::clone(&reporter))));
     let listener = listen(&socket_path(&folder)).map_err(ServeError::Socket)?;
     let owner = fs::metadata(&folder).map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata));
     let owner = owner.map_err(ServeError::Socket)?;
     tokio::pin!(stop);
-    let mut pick_up = tokio::time::interval(PICK_UP_INTERVAL);
     loop {
         tokio::select! {
-            () = &mut stop => return Ok(()),
-            _ = pick_up.tick() => take_dropped(&folder, &reporter).await,
+            () = &mut stop => {
+                drop(picking_up);
+                return Ok(());
+            }
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) if is_trusted(&socket, owner) => {
-                    let reporter = Arc::clone(&reporter);
+                    let (reporter, folder) = (Arc::clone(&reporter), folder.clone());
                     tokio::spawn(async move {
-                        let answered = tokio::time::timeout(REQUEST_TIMEOUT, answer(socket, &reporter)).await;
+                        let answered = tokio::time::timeout(REQUEST_TIMEOUT, answer(socket, &reporter, &folder)).await;
                         if let Ok(Err(error)) = answered {
                             tracing::debug!(%error, "a program went away in the middle of its request");
                         }
@@ -93,7 +102,7 @@ fn is_trusted(socket: &UnixStream, owner: u32) -> bool {
     socket.peer_cred().is_ok_and(|peer| peer.uid() == owner || peer.uid() == 0)
 }
 
-async fn answer(mut socket: UnixStream, reporter: &Reporter) -> io::Result<()> {
+async fn answer(mut socket: UnixStream, reporter: &Reporter, folder: &Path) -> io::Result<()> {
     let length = socket.read_u32_le().await?;
     if length > MAX_REQUEST_BYTES {
         return reply(&mut socket, Refusal::Invalid as u8, "the request is too large").await;
@@ -102,7 +111,7 @@ async fn answer(mut socket: UnixStream, reporter: &Reporter) -> io::Result<()> {
     socket.read_exact(&mut request).await?;
     if request.is_empty() {
         return match reporter.status().await {
-            Ok(status) => reply(&mut socket, ACCEPTED, &show(&status)).await,
+            Ok(status) => reply(&mut socket, ACCEPTED, &show(&status, drop_directory::waiting(folder).ok())).await,
             Err(error) => reply(&mut socket, Refusal::Storage as u8, &error.to_string()).await,
         };
     }
@@ -130,31 +139,65 @@ async fn reply(socket: &mut UnixStream, verdict: u8, text: &str) -> io::Result<(
     socket.shutdown().await
 }
 
-async fn take_dropped(folder: &Path, reporter: &Reporter) {
-    let left = match drop_directory::list(folder) {
-        Ok(left) => left,
-        Err(error) => return tracing::warn!(%error, "the drop directory cannot be read"),
-    };
-    for left in left {
-        let outcome = match &left.event {
-            Some(event) => match reporter.report(event).await {
-                Ok(_) => left.taken(),
-                Err(error) if refusal(&error) == Refusal::Invalid => left.put_aside(),
-                // It stays where it is, for the next round.
-                Err(error) => return tracing::warn!(%error, "a dropped event cannot be taken"),
-            },
-            None => left.put_aside(),
-        };
-        if let Err(error) = outcome {
-            tracing::warn!(%error, "a dropped event was taken and cannot be removed; it will be sent again");
-        }
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
-fn show(status: &Status) -> String {
+async fn pick_up(folder: PathBuf, reporter: Arc<Reporter>) {
+    let mut told = None;
+    loop {
+        let trouble = match drop_directory::take(&folder, PICK_UP_EVENTS) {
+            Ok((taken, trouble)) => {
+                let is_more = taken.len() == PICK_UP_EVENTS;
+                match spool(taken, &reporter).await {
+                    Ok(()) if is_more => continue,
+                    Ok(()) => trouble.map(|error| error.to_string()),
+                    Err(error) => Some(error),
+                }
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        // Once for each trouble: it is looked at every second.
+        if let Some(trouble) = trouble.as_ref().filter(|trouble| told.as_ref() != Some(*trouble)) {
+            tracing::warn!(error = %trouble, "an event in the drop directory cannot be taken; it waits");
+        }
+        told = trouble;
+        tokio::time::sleep(PICK_UP_INTERVAL).await;
+    }
+}
+
+async fn spool(taken: Vec<Taken>, reporter: &Reporter) -> Result<(), String> {
+    for taken in taken {
+        let Some(event) = &taken.event else {
+            tracing::error!("a file of the drop directory is no event and is put aside");
+            taken.put_aside().map_err(|error| error.to_string())?;
+            continue;
+        };
+        let outcome = match reporter.report(event).await {
+            Ok(_) => taken.done(),
+            Err(error) if refusal(&error) == Refusal::Invalid => {
+                tracing::error!(%error, "an event of the drop directory is not acceptable and is put aside");
+                taken.put_aside()
+            }
+            // It stays where it is, for the next round.
+            Err(error) => return Err(error.to_string()),
+        };
+        outcome.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn show(status: &Status, waiting: Option<Waiting>) -> String {
     let lost = status.spool.lost.as_ref().map_or(0, crate::spool::Lost::count);
+    let Waiting { events, damaged } = waiting.unwrap_or_default();
     format!(
-        "connected: {}\npending: {}\nacknowledged: {}\nspool_bytes: {}\nlost: {lost}\nrejected: {}\nlast_error: {}\n",
+        "connected: {}\npending: {}\nacknowledged: {}\nspool_bytes: {}\nlost_and_not_yet_reported: {lost}\n\
+         dropped_and_waiting: {events}\nput_aside: {damaged}\nrejected: {}\nlast_error: {}\n",
         status.connected,
         status.spool.pending,
         status.spool.acked_seq,

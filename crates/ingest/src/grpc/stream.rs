@@ -39,6 +39,8 @@ pub struct StreamLimits {
     pub max_in_flight_events: usize,
     /// How often the agent gives a sign of life.
     pub heartbeat_interval: TimeDelta,
+    /// Silence after which the agent counts as lost.
+    pub lost_after: TimeDelta,
     /// Age at which the stream is ended.
     pub max_age: Duration,
     /// Oldest time that an event may have.

@@ -36,19 +36,21 @@ RETURNING heard_since";
 const TRY_SWEEP: &str = "-- try_sweep
 SELECT pg_try_advisory_xact_lock(x'636f6e6e'::int, 4)";
 
+/// Agents with a spool that is silent and something open under its boot, or of which every spool is.
 const SILENT: &str = "-- silent_agents
-SELECT p.agent_id FROM agent_presence p
-WHERE EXISTS (SELECT FROM open_connections o WHERE o.agent_id = p.agent_id)
-GROUP BY p.agent_id HAVING max(p.last_seen_at) < $1
+SELECT DISTINCT p.agent_id FROM agent_presence p
+WHERE p.last_seen_at < $1 AND EXISTS (
+    SELECT FROM open_connections o WHERE o.agent_id = p.agent_id AND (o.boot_id = p.boot_id OR NOT EXISTS (
+        SELECT FROM agent_presence q WHERE q.agent_id = p.agent_id AND q.last_seen_at >= $1)))
 ORDER BY p.agent_id";
 
 /// Only agents all of whose presence rows could be locked at once: a row that is held belongs to someone alive.
 const LOCK_SILENT: &str = "-- lock_silent
-SELECT agent_id, last_seen_at, (SELECT count(*) FROM agent_presence q WHERE q.agent_id = p.agent_id) AS spools
+SELECT agent_id, boot_id, last_seen_at, (SELECT count(*) FROM agent_presence q WHERE q.agent_id = p.agent_id) AS spools
 FROM agent_presence p WHERE agent_id = ANY($1::uuid[]) ORDER BY agent_id, spool_id FOR UPDATE SKIP LOCKED";
 
 const LOCK_THEIRS: &str = "-- lock_open_of_silent
-SELECT id FROM open_connections WHERE agent_id = ANY($1::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED";
+SELECT id, agent_id, boot_id FROM open_connections WHERE agent_id = ANY($1::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED";
 
 const DELETED: &str = "-- open_of_deleted
 SELECT o.id, least(w.deleted_at, a.deleted_at) AS deleted_at
@@ -60,6 +62,21 @@ ORDER BY o.id LIMIT $1";
 
 const LOCK_IDS: &str = "-- lock_open_of_deleted
 SELECT id FROM open_connections WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED";
+
+/// The last signs of life of an agent.
+#[derive(Default)]
+struct Signs {
+    spools: i64,
+    boots: Vec<(Uuid, Timestamp)>,
+}
+
+impl Signs {
+    /// Of the boot that a connection is open under; of the agent, if no spool has that boot any more.
+    fn last_of(&self, boot_id: Option<Uuid>) -> Option<Timestamp> {
+        let of_boot = self.boots.iter().filter(|(boot, _)| Some(*boot) == boot_id).map(|(_, seen)| *seen).max();
+        of_boot.or_else(|| self.boots.iter().map(|(_, seen)| *seen).max())
+    }
+}
 
 impl Store {
     /// Notes that an ingest is listening and can write. A pause of more than `longest_pause` before this call was an
@@ -112,20 +129,25 @@ impl Store {
             return Ok(SweepOutcome { busy: true, ..SweepOutcome::default() });
         }
         let floor = hold_floor(&transaction).await?;
-        let mut locked: HashMap<Uuid, (i64, i64, Timestamp)> = HashMap::new();
+        let mut signs: HashMap<Uuid, Signs> = HashMap::new();
         for row in query(&transaction, LOCK_SILENT, &[&agents]).await? {
-            let seen: Timestamp = row.try_get("last_seen_at")?;
-            let entry = locked.entry(row.try_get("agent_id")?).or_insert((0, row.try_get("spools")?, seen));
-            entry.0 += 1;
-            entry.2 = entry.2.max(seen);
+            let sign = (row.try_get("boot_id")?, row.try_get("last_seen_at")?);
+            let of_agent = signs.entry(row.try_get("agent_id")?).or_default();
+            of_agent.spools = row.try_get("spools")?;
+            of_agent.boots.push(sign);
         }
-        locked.retain(|_, (rows, spools, seen)| rows == spools && *seen < cutoff);
-        let agents: Vec<Uuid> = locked.keys().copied().collect();
-        let ids = close::first_column(&query(&transaction, LOCK_THEIRS, &[&agents]).await?)?;
-        let end_of = |connection: &Connection| {
-            let seen = connection.agent.agent_id.and_then(|agent| locked.get(&agent)).map(|(_, _, seen)| *seen);
-            seen.unwrap_or(connection.connect_time)
-        };
+        signs.retain(|_, signs| i64::try_from(signs.boots.len()) == Ok(signs.spools));
+        let agents: Vec<Uuid> = signs.keys().copied().collect();
+        let mut ends: HashMap<Uuid, Timestamp> = HashMap::new();
+        for row in query(&transaction, LOCK_THEIRS, &[&agents]).await? {
+            let seen = signs.get(&row.try_get("agent_id")?).and_then(|signs| signs.last_of(row.get("boot_id")));
+            if let Some(seen) = seen.filter(|seen| *seen < cutoff) {
+                ends.insert(row.try_get("id")?, seen);
+            }
+        }
+        let mut ids: Vec<Uuid> = ends.keys().copied().collect();
+        ids.sort_unstable();
+        let end_of = |connection: &Connection| ends.get(&connection.id).copied().unwrap_or(connection.connect_time);
         let mut deltas = counts::Deltas::default();
         let closed = close::close(&transaction, &ids, floor, REASON_AGENT_LOST, end_of, &mut deltas).await?;
         counts::add(&transaction, &deltas, SHARD).await?;

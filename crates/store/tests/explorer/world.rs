@@ -115,6 +115,7 @@ impl World {
             spool_id: site.spool_id,
             boot_id: site.boot_id,
             stream_id: site.stream_id,
+            first_unacked_seq: 1,
             last_seq: 0,
             received_at: hour(LAST_SEEN),
         };

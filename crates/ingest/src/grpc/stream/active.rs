@@ -51,12 +51,16 @@ pub(super) struct Active {
     in_flight: FuturesOrdered<BoxFuture<'static, Option<(InFlight, Committed)>>>,
     in_flight_events: usize,
     committed_seq: i64,
+    /// What this stream brought and is committed.
+    acked_seq: i64,
     /// Away while it is at work.
     reconciler: Option<Reconciler>,
     /// The newest list that was not yet taken as a sign of life.
     heard: Option<Listing>,
     /// The newest list that waits for its events to be committed.
     to_close: Option<Listing>,
+    /// The list of the Hello while it closes, and if that failed.
+    closing: Option<Listing>,
 }
 
 struct InFlight {
@@ -65,7 +69,14 @@ struct InFlight {
     rejected: Vec<v1::Rejection>,
 }
 
-type Reconciled = (Reconciler, Result<bool, connlog_store::StoreError>);
+type Reconciled = (Reconciler, Result<Piece, connlog_store::StoreError>);
+
+/// A piece of reconciliation that is done.
+enum Piece {
+    SignOfLife,
+    Displaced,
+    Closed,
+}
 
 impl Active {
     pub(super) fn new(
@@ -87,6 +98,7 @@ impl Active {
             spool_id: greeted.spool_id,
             stream_id,
             boot_id: greeted.boot_id,
+            lost_after: streams.limits.lost_after,
             last_seen_before: greeting.last_seen_at,
             unknown: HashSet::new(),
             signs: 0,
@@ -105,9 +117,11 @@ impl Active {
             in_flight: FuturesOrdered::new(),
             in_flight_events: 0,
             committed_seq: greeting.committed_seq.unwrap_or(0),
+            acked_seq: 0,
             reconciler: Some(reconciler),
             heard: Some(greeted.listing.clone()),
             to_close: Some(greeted.listing.clone()),
+            closing: None,
         }
     }
 
@@ -132,8 +146,9 @@ impl Active {
                     reconciling = None;
                     self.reconciler = Some(reconciler);
                     match outcome {
-                        Ok(true) => {}
-                        Ok(false) => return Err(displaced_status()),
+                        Ok(Piece::SignOfLife) => {}
+                        Ok(Piece::Closed) => self.closing = None,
+                        Ok(Piece::Displaced) => return Err(displaced_status()),
                         Err(error) if error.is_unavailable() => tracing::debug!(%error, "a sign of life could not be noted"),
                         Err(error) => tracing::error!(error = &error as &dyn std::error::Error, agent_id = %self.agent_id, "reconciliation failed"),
                     }
@@ -161,7 +176,8 @@ impl Active {
                 let listing = parse().map_err(|error| invalid(&error))?;
                 // A Hello that still waits for its events is not replaced: only it closes what other boots left.
                 if self.to_close.as_ref().is_none_or(|waiting| !waiting.is_hello) {
-                    self.to_close = Some(listing.clone());
+                    // One whose closing failed has its turn again.
+                    self.to_close = Some(self.closing.take().unwrap_or_else(|| listing.clone()));
                 }
                 self.heard = Some(listing);
                 Ok(())
@@ -267,10 +283,12 @@ impl Active {
         }
         self.in_flight_events -= in_flight.events;
         self.committed_seq = self.committed_seq.max(in_flight.last_seq);
+        // Only what this stream brought: numbers that an earlier life of the spool had may stand for other events now.
+        self.acked_seq = self.acked_seq.max(in_flight.last_seq);
         let mut rejected = in_flight.rejected;
         rejected.extend(committed.refused.into_iter().map(|(seq, field, reason)| rejection(seq, field, reason)));
         rejected.sort_by_key(|rejection| rejection.seq);
-        let ack = v1::Ack { committed_seq: event_seq(self.committed_seq), rejected };
+        let ack = v1::Ack { committed_seq: event_seq(self.acked_seq), rejected };
         let shutdown = self.streams.shutdown.clone();
         let sent = self.outbound.send_timeout(Ok(response(Outbound::Ack(ack))), ANSWER_TIMEOUT);
         tokio::select! {
@@ -294,12 +312,14 @@ impl Active {
         if let Some(listing) = self.heard.take() {
             return Some(Box::pin(async move {
                 let outcome = reconciler.sign_of_life(&listing).await;
+                let outcome = outcome.map(|owns| if owns { Piece::SignOfLife } else { Piece::Displaced });
                 (reconciler, outcome)
             }));
         }
         let listing = self.to_close.take()?;
+        self.closing = listing.is_hello.then(|| listing.clone());
         Some(Box::pin(async move {
-            let outcome = reconciler.close(&listing).await.map(|()| true);
+            let outcome = reconciler.close(&listing).await.map(|()| Piece::Closed);
             (reconciler, outcome)
         }))
     }

@@ -6,11 +6,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use connlog_model::clock::{Clock, Timestamp};
 use connlog_model::connection::Connection;
 use connlog_model::identity::AgentIdentity;
 use connlog_runtime::shutdown::Shutdown;
-use connlog_store::infer::SignOfLife;
+use connlog_store::infer::{Boot, SignOfLife};
 use connlog_store::write::Stamp;
 use connlog_store::{Store, StoreError};
 use uuid::Uuid;
@@ -44,7 +45,9 @@ pub(super) struct Reconciler {
     pub(super) spool_id: Uuid,
     pub(super) stream_id: Uuid,
     pub(super) boot_id: Uuid,
-    /// The last sign of life before this stream.
+    /// Silence after which an agent counts as lost.
+    pub(super) lost_after: TimeDelta,
+    /// The last sign of life of the boot before.
     pub(super) last_seen_before: Option<Timestamp>,
     /// Listed connections that the log does not have.
     pub(super) unknown: HashSet<Uuid>,
@@ -85,14 +88,23 @@ impl Reconciler {
         let listed: Vec<Uuid> = listing.connections.iter().map(|id| self.agent.row_id(*id)).collect();
         if listing.is_hello {
             let ended_at = self.last_seen_before.unwrap_or(listing.received_at);
-            let closed = self.store.close_other_boots(self.agent_id, self.boot_id, &listed, ended_at).await?;
+            let boot = Boot {
+                agent_id: self.agent_id,
+                spool_id: self.spool_id,
+                boot_id: self.boot_id,
+                listed: &listed,
+                ended_at,
+                live_since: self.clock.now() - self.lost_after,
+            };
+            let closed = self.store.close_other_boots(&boot).await?;
             self.report("restarted", &closed).await;
         } else if listing.last_seq > 0 {
-            let unlisted: HashSet<Uuid> = self.store.unlisted(self.agent_id, &listed).await?.into_iter().collect();
+            let unlisted: HashSet<Uuid> =
+                self.store.unlisted(self.agent_id, self.boot_id, &listed).await?.into_iter().collect();
             if let Some((before, since)) = &self.unlisted_before {
                 let twice: Vec<Uuid> = unlisted.intersection(before).copied().collect();
                 if !twice.is_empty() {
-                    let closed = self.store.close_unlisted(self.agent_id, &twice, *since).await?;
+                    let closed = self.store.close_unlisted(self.agent_id, self.boot_id, &twice, *since).await?;
                     self.report("disconnect_lost", &closed).await;
                 }
             }

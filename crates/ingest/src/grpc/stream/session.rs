@@ -41,6 +41,7 @@ pub(super) struct Session {
 pub(super) struct Greeted {
     pub(super) boot_id: Uuid,
     pub(super) spool_id: Uuid,
+    pub(super) first_unacked_seq: i64,
     pub(super) listing: Listing,
 }
 
@@ -106,8 +107,8 @@ impl Session {
         };
         let parse = || -> Result<Greeted, Invalid> {
             let last_seq = seq("last_seq", hello.last_seq)?;
-            seq("first_unacked_seq", hello.first_unacked_seq)?;
             Ok(Greeted {
+                first_unacked_seq: seq("first_unacked_seq", hello.first_unacked_seq)?,
                 boot_id: required_id("boot_id", &hello.boot_id)?,
                 spool_id: required_id("spool_id", &hello.spool_id)?,
                 listing: Listing {
@@ -128,6 +129,7 @@ impl Session {
             spool_id: greeted.spool_id,
             boot_id: greeted.boot_id,
             stream_id,
+            first_unacked_seq: greeted.first_unacked_seq,
             last_seq: greeted.listing.last_seq,
             received_at: greeted.listing.received_at,
         };
