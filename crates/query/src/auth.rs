@@ -2,24 +2,30 @@
 //!
 //! Recognized tokens are remembered for a short while, so a revoked one stops working within a minute.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::http::request::Parts;
 use connlog_model::clock::Clock;
+use connlog_runtime::listen::PeerAddress;
 use connlog_store::Store;
 use connlog_store::read::Reach;
 use connlog_store::tokens::{self, ApiToken};
 use moka::future::Cache;
 
+use crate::audit::Caller;
 use crate::error::ApiError;
 use crate::serve::Service;
 
 /// Most tokens that are remembered.
 const CACHE_ENTRIES: u64 = 10_000;
+/// Tokens that an address may get wrong within a minute.
+const MAX_FAILED_ATTEMPTS: u32 = 20;
 /// The dashboard's cookie.
 pub const SESSION_COOKIE: &str = "connlog_session";
 
@@ -29,16 +35,37 @@ pub struct Authenticator {
     store: Store,
     clock: Clock,
     tokens: Cache<Vec<u8>, Arc<ApiToken>>,
+    attempts: Attempts,
+}
+
+/// Failed attempts of the last minute, by address.
+#[derive(Clone)]
+struct Attempts(moka::sync::Cache<IpAddr, Arc<AtomicU32>>);
+
+impl Attempts {
+    fn new() -> Self {
+        Self(moka::sync::Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(Duration::from_mins(1)).build())
+    }
+
+    fn may_try(&self, address: IpAddr) -> bool {
+        self.0.get(&address).is_none_or(|failed| failed.load(Ordering::Relaxed) < MAX_FAILED_ATTEMPTS)
+    }
+
+    fn failed(&self, address: IpAddr) {
+        metrics::counter!("connlog_query_failed_attempts_total").increment(1);
+        self.0.get_with(address, Arc::default).fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Authenticator {
     /// Remembers what it recognized for `remember`.
     pub fn new(store: Store, clock: Clock, remember: Duration) -> Self {
         let tokens = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
-        Self { store, clock, tokens }
+        Self { store, clock, tokens, attempts: Attempts::new() }
     }
 
-    async fn recognize(&self, headers: &HeaderMap) -> Result<Arc<ApiToken>, ApiError> {
+    /// The token of a request from `address`.
+    pub async fn recognize(&self, headers: &HeaderMap, address: IpAddr) -> Result<Arc<ApiToken>, ApiError> {
         let token = bearer(headers).ok_or_else(|| {
             ApiError::unauthorized("Send a token as `Coder-Session-Token` or `Authorization: Bearer`.")
         })?;
@@ -49,8 +76,16 @@ impl Authenticator {
             let expired = token.expires_at.is_some_and(|expires_at| expires_at <= now);
             return if expired { Err(unknown()) } else { Ok(token) };
         }
+        // Those who are recognized already are not kept out by a neighbour behind the same address who guesses.
+        if !self.attempts.may_try(address) {
+            return Err(ApiError::too_many_attempts());
+        }
         // That a token is unknown is not remembered: it may be made any moment.
-        let token = Arc::new(self.store.api_token(&sha256, now).await?.ok_or_else(unknown)?);
+        let Some(token) = self.store.api_token(&sha256, now).await? else {
+            self.attempts.failed(address);
+            return Err(unknown());
+        };
+        let token = Arc::new(token);
         self.tokens.insert(sha256, Arc::clone(&token)).await;
         Ok(token)
     }
@@ -70,9 +105,18 @@ impl FromRequestParts<Service> for Auditor {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, ApiError> {
-        let token = service.authenticator.recognize(&parts.headers).await?;
+        let address = peer(parts.extensions.get());
+        let token = service.authenticator.recognize(&parts.headers, address).await?;
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            caller.is(Arc::clone(&token));
+        }
         if token.role.may_read() { Ok(Self(token)) } else { Err(ApiError::forbidden()) }
     }
+}
+
+/// The address of whoever is connected: of a proxy, if there is one.
+pub fn peer(address: Option<&ConnectInfo<PeerAddress>>) -> IpAddr {
+    address.map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(PeerAddress(address))| address.ip())
 }
 
 /// The first token that is there; an empty header is none.

@@ -15,6 +15,9 @@ pub struct Config {
     /// PostgreSQL, as postgresql://… or key=value.
     #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
+    /// PostgreSQL to read the log from, a replica, say; the other one is written to: tokens and the audit are there.
+    #[arg(long, env = "CONNLOG_DATABASE_READ_URL", hide_env_values = true, value_name = "URL")]
+    pub database_read_url: Option<String>,
     /// Where the API is served.
     #[arg(long, env = "CONNLOG_QUERY_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
@@ -42,6 +45,12 @@ pub struct Config {
     /// How long a recognized token is remembered, and a revoked one still accepted.
     #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub token_cache: TimeDelta,
+    /// Most exports at once.
+    #[arg(long, env = "CONNLOG_MAX_EXPORTS", default_value_t = 4, value_name = "N")]
+    pub max_exports: usize,
+    /// Most tails at once.
+    #[arg(long, env = "CONNLOG_MAX_TAILS", default_value_t = 100, value_name = "N")]
+    pub max_tails: usize,
     /// How long a shutdown may take.
     #[arg(long, env = "CONNLOG_GRACE_PERIOD", default_value = "20s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub grace_period: TimeDelta,

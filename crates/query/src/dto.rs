@@ -7,10 +7,11 @@ use connlog_model::app::display_name;
 use connlog_model::clock::rfc3339;
 use connlog_store::read::{DirectoryUser, Entry};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// A page of entries.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ConnectionLogList {
     /// The entries, newest first.
     pub connection_logs: Vec<ConnectionLog>,
@@ -23,11 +24,12 @@ pub struct ConnectionLogList {
     pub next_cursor: Option<String>,
     /// Whether the page is short because looking for entries took too long; `next_cursor` goes on from there.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
     pub incomplete: bool,
 }
 
 /// An entry.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of the API that this one serves")]
 pub struct ConnectionLog {
     pub id: Uuid,
@@ -39,6 +41,7 @@ pub struct ConnectionLog {
     pub workspace_name: String,
     pub agent_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub ip: Option<IpAddr>,
     pub r#type: &'static str,
     pub type_display_name: String,
@@ -58,7 +61,7 @@ pub struct ConnectionLog {
 }
 
 /// An organization.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of the API that this one serves")]
 pub struct MinimalOrganization {
     pub id: Uuid,
@@ -68,7 +71,7 @@ pub struct MinimalOrganization {
 }
 
 /// What only web events have.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of the API that this one serves")]
 pub struct WebInfo {
     pub user_agent: String,
@@ -78,7 +81,7 @@ pub struct WebInfo {
 }
 
 /// What only connections to agents have.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of the API that this one serves")]
 pub struct SshInfo {
     pub connection_id: Uuid,
@@ -91,7 +94,7 @@ pub struct SshInfo {
 }
 
 /// A session of a client; what is unknown is omitted.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Session {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,7 +108,7 @@ pub struct Session {
 }
 
 /// A user.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of the API that this one serves")]
 pub struct User {
     pub id: Uuid,
@@ -123,7 +126,7 @@ pub struct User {
 }
 
 /// A role of a user. The directory knows none.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of the API that this one serves")]
 pub struct UserRole {
     pub name: String,

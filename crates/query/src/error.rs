@@ -4,41 +4,64 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
+use connlog_model::quote::quote;
 use connlog_model::search::Invalid;
 use connlog_store::StoreError;
+use connlog_store::read::Unreachable;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// An error as a client sees it.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
-    body: Body,
+    body: ErrorBody,
 }
 
-#[derive(Debug, Serialize)]
-struct Body {
+/// What went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// In one sentence.
     message: String,
+    /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    /// Which fields of the request are at fault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     validations: Vec<Validation>,
 }
 
-#[derive(Debug, Serialize)]
+/// A field that is at fault.
+#[derive(Debug, Serialize, ToSchema)]
 struct Validation {
+    /// A parameter, or a key of the search.
     field: String,
+    /// What is wrong with it.
     detail: String,
 }
 
 impl ApiError {
     fn new(status: StatusCode, message: &str, detail: Option<&str>) -> Self {
-        let body = Body { message: message.to_owned(), detail: detail.map(str::to_owned), validations: Vec::new() };
+        let body =
+            ErrorBody { message: message.to_owned(), detail: detail.map(str::to_owned), validations: Vec::new() };
         Self { status, body }
     }
 
     /// 401: no token, or one that is not recognized.
     pub fn unauthorized(detail: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "You are signed out or your token is not valid.", Some(detail))
+    }
+
+    /// 429: too many wrong tokens.
+    pub fn too_many_attempts() -> Self {
+        let detail = "Too many tokens from this address were not recognized. Try again in a minute.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many failed attempts.", Some(detail))
+    }
+
+    /// 503: there are too many of these already.
+    pub fn too_many(what: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, &format!("Too many {what} at once."), Some("Try again soon."))
     }
 
     /// 503: it took too long.
@@ -76,11 +99,33 @@ impl ApiError {
         Self::invalid("Invalid connection search query.", invalid)
     }
 
+    /// An organization that does not exist, or is out of the token's reach.
+    pub fn out_of_reach(unreachable: &Unreachable) -> Self {
+        Self::invalid_search(vec![out_of_reach(unreachable)])
+    }
+
+    /// Whether whoever asks is at fault, rather than the service.
+    pub fn is_about_the_caller(&self) -> bool {
+        self.status.is_client_error()
+    }
+
     fn invalid(message: &str, invalid: Vec<Invalid>) -> Self {
         let mut error = Self::new(StatusCode::BAD_REQUEST, message, None);
         error.body.validations =
             invalid.into_iter().map(|invalid| Validation { field: invalid.field, detail: invalid.detail }).collect();
         error
+    }
+}
+
+/// The two look the same on purpose.
+pub(crate) fn out_of_reach(unreachable: &Unreachable) -> Invalid {
+    let name = quote(&unreachable.organization);
+    Invalid {
+        field: "organization".to_owned(),
+        detail: format!(
+            "Query param \"organization\" has invalid value: organization {name} either does not exist, or you are \
+             unauthorized to view it"
+        ),
     }
 }
 
@@ -100,6 +145,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(self.body)).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("60"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));

@@ -5,6 +5,7 @@ use axum::extract::{Query, State};
 use connlog_model::clock::rfc3339;
 use connlog_store::read::{Gap, GapKind};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::auth::Auditor;
@@ -13,7 +14,7 @@ use crate::paging::Paging;
 use crate::serve::Service;
 
 /// A page of gaps.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct GapList {
     gaps: Vec<GapEntry>,
     /// How many gaps there are; exact.
@@ -25,7 +26,7 @@ pub struct GapList {
 }
 
 /// A gap; what is unknown or of the other kind is omitted.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct GapEntry {
     id: Uuid,
     kind: &'static str,
@@ -58,13 +59,25 @@ struct GapEntry {
 }
 
 /// Answers the gaps.
+#[utoipa::path(
+    get,
+    path = "/api/v2/connectionlog/gaps",
+    params(
+        ("limit" = Option<u32>, Query, description = "Most gaps of the page: 100 by default or for 0, at most 1000 are given", minimum = 0, maximum = 2_147_483_647),
+        ("offset" = Option<u32>, Query, description = "Gaps to skip", minimum = 0, maximum = 2_147_483_647),
+    ),
+    responses(
+        (status = 200, description = "A page of gaps, newest first", body = GapList),
+        (status = 400, description = "A parameter is wrong", body = crate::error::ErrorBody),
+    )
+)]
 pub async fn gaps(
     State(service): State<Service>,
     auditor: Auditor,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<GapList>, ApiError> {
     let paging = Paging::parse(&parameters)?;
-    let page = service.store.gaps(&auditor.reach(), paging.limit, paging.offset).await?;
+    let page = service.reads.gaps(&auditor.reach(), paging.limit, paging.offset).await?;
     Ok(Json(GapList {
         gaps: page.gaps.into_iter().map(GapEntry::from).collect(),
         count: page.count,

@@ -3,14 +3,22 @@
 //! The way of a request: [`auth`] says who asks and what they may see, the handler of the endpoint (one file each) parses
 //! the parameters into the model, the store answers, and [`dto`] shows it.
 
+pub mod audit;
 pub mod auth;
 pub mod config;
 pub mod dto;
 pub mod error;
+pub mod export;
+mod fresh;
 pub mod gaps;
 pub mod list;
+pub mod one;
+pub mod openapi;
 mod paging;
+pub mod pulse;
 mod serve;
+pub mod stats;
+pub mod tail;
 
 pub use config::Config;
-pub use serve::run;
+pub use serve::{Service, run};

@@ -1,33 +1,46 @@
 //! `GET /api/v2/connectionlog`: a page of entries, newest first.
 
-use axum::Json;
 use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use connlog_model::cursor::Cursor;
-use connlog_model::quote::quote;
-use connlog_model::search::{Invalid, Search};
-use connlog_store::read::{PageRequest, Unreachable};
+use connlog_model::search::Search;
+use connlog_store::read::PageRequest;
 
+use crate::audit::Given;
 use crate::auth::Auditor;
 use crate::dto::{ConnectionLog, ConnectionLogList};
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorBody, out_of_reach};
 use crate::paging::{self, Paging};
 use crate::serve::Service;
 
 /// Answers the list.
+#[utoipa::path(
+    get,
+    path = "/api/v2/connectionlog",
+    params(
+        ("q" = Option<String>, Query, description = "Search: `key:value` pairs, times and other values with `:` or spaces in double quotes"),
+        ("limit" = Option<u32>, Query, description = "Most entries of the page: 100 by default or for 0, at most 1000 are given", minimum = 0, maximum = 2_147_483_647),
+        ("offset" = Option<u32>, Query, description = "Entries to skip; `after` is faster and shifts less", minimum = 0, maximum = 2_147_483_647),
+        ("after" = Option<String>, Query, description = "The `next_cursor` of the page before; not with `offset`"),
+        ("after_id" = Option<uuid::Uuid>, Query, description = "Has no effect"),
+    ),
+    responses(
+        (status = 200, description = "A page", body = ConnectionLogList),
+        (status = 400, description = "A parameter, or the search, is wrong", body = ErrorBody),
+        (status = 401, description = "No token, or one that is not recognized", body = ErrorBody),
+        (status = 403, description = "A token that may not read the log", body = ErrorBody),
+        (status = 429, description = "Too many tokens from this address were not recognized", body = ErrorBody),
+        (status = 503, description = "The log is not available, or it took too long", body = ErrorBody),
+    )
+)]
 pub async fn list(
     State(service): State<Service>,
     auditor: Auditor,
     Query(parameters): Query<Vec<(String, String)>>,
-) -> Result<Json<ConnectionLogList>, ApiError> {
+) -> Result<Response, ApiError> {
     let paging = Paging::parse(&parameters)?;
-    let query = paging::value(&parameters, "q").unwrap_or_default();
-    let (search, mut invalid) = Search::read(query).map_err(|invalid| ApiError::invalid_search(vec![invalid]))?;
-    if !invalid.is_empty() {
-        // What only the directory knows to be wrong is reported with the rest. The organization is the first of the keys.
-        let unreachable = service.store.unreachable(&search, &auditor.reach()).await?;
-        invalid.splice(0..0, unreachable.as_ref().map(out_of_reach));
-        return Err(ApiError::invalid_search(invalid));
-    }
+    let search = parse_search(&service, &auditor, &parameters).await?;
     let cursor = paging::cursor(&parameters, &search)?;
     let request = PageRequest {
         limit: paging.limit,
@@ -38,26 +51,32 @@ pub async fn list(
         scan_budget: service.limits.scan_budget,
         now: service.clock.now(),
     };
-    let page = service.store.page(&search, &auditor.reach(), request).await?;
-    let page = page.map_err(|unreachable| ApiError::invalid_search(vec![out_of_reach(&unreachable)]))?;
+    let page = service.reads.page(&search, &auditor.reach(), request).await?;
+    let page = page.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?;
     let next_cursor = page.next.map(|(time, id)| Cursor { time, id, began_at: None }.encode(search.fingerprint()));
-    Ok(Json(ConnectionLogList {
+    let body = ConnectionLogList {
         connection_logs: page.entries.into_iter().map(ConnectionLog::from).collect(),
         count: page.count.entries,
         count_cap: if page.count.exact { 0 } else { service.limits.count_cap },
         next_cursor,
         incomplete: page.incomplete,
-    }))
+    };
+    Ok((Extension(Given(body.connection_logs.len())), Json(body)).into_response())
 }
 
-/// An organization that does not exist, or is out of the token's reach.
-fn out_of_reach(unreachable: &Unreachable) -> Invalid {
-    let name = quote(&unreachable.organization);
-    Invalid {
-        field: "organization".to_owned(),
-        detail: format!(
-            "Query param \"organization\" has invalid value: organization {name} either does not exist, or you are \
-             unauthorized to view it"
-        ),
+/// The search in `q`.
+pub(crate) async fn parse_search(
+    service: &Service,
+    auditor: &Auditor,
+    parameters: &[(String, String)],
+) -> Result<Search, ApiError> {
+    let query = paging::value(parameters, "q").unwrap_or_default();
+    let (search, mut invalid) = Search::read(query).map_err(|invalid| ApiError::invalid_search(vec![invalid]))?;
+    if invalid.is_empty() {
+        return Ok(search);
     }
+    // What only the directory knows to be wrong is reported with the rest. The organization is the first of the keys.
+    let unreachable = service.reads.unreachable(&search, &auditor.reach()).await?;
+    invalid.splice(0..0, unreachable.as_ref().map(out_of_reach));
+    Err(ApiError::invalid_search(invalid))
 }

@@ -18,6 +18,9 @@ async fn main() -> ExitCode {
     if let Err(invalid) = connlog_store::parse_url(&config.database_url) {
         return program::usage_error(&format!("--database-url {invalid}"));
     }
+    if let Some(Err(invalid)) = config.database_read_url.as_deref().map(connlog_store::parse_url) {
+        return program::usage_error(&format!("--database-read-url {invalid}"));
+    }
     telemetry::init();
     match start(config).await {
         Ok(true) => ExitCode::SUCCESS,

@@ -6,32 +6,49 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use connlog_model::clock::Clock;
 use connlog_runtime::admin::{self, Readiness};
-use connlog_runtime::listen::Connections;
+use connlog_runtime::listen::{Connections, PeerAddress};
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::telemetry;
 use connlog_runtime::tls::ServerTls;
 use connlog_store::{Store, StoreConfig, schema};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::audit::{Audit, audited};
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::error::ApiError;
+use crate::export::export;
+use crate::fresh::{Freshness, stated};
 use crate::gaps::gaps;
 use crate::list::list;
+use crate::one::one;
+use crate::openapi;
+use crate::pulse::Pulse;
+use crate::stats::stats;
+use crate::tail::tail;
 
 /// What handlers work with.
 #[derive(Clone)]
 pub struct Service {
-    pub(crate) store: Store,
+    /// What the log is read from.
+    pub(crate) reads: Store,
     pub(crate) authenticator: Authenticator,
+    pub(crate) audit: Audit,
+    pub(crate) pulse: Pulse,
+    pub(crate) freshness: Freshness,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
+    /// Exports that may still begin, and tails.
+    pub(crate) exports: Arc<Semaphore>,
+    pub(crate) tails: Arc<Semaphore>,
+    pub(crate) shutdown: Shutdown,
 }
 
 /// How much an answer may cost.
@@ -55,22 +72,48 @@ pub async fn run(
     store_config.statement_timeout = Some(request_timeout);
     let store = Store::new(&store_config)?;
     schema::check(&store).await.context("cannot start on this database")?;
+    let reads = match &config.database_read_url {
+        Some(url) => {
+            let reads = Store::new(&StoreConfig { url: url.clone(), ..store_config })?;
+            schema::check(&reads).await.context("cannot start on the database for reads")?;
+            reads
+        }
+        None => store.clone(),
+    };
     let tls = ServerTls::load(&config.tls, &["h2", "http/1.1"], &shutdown)?;
     let metrics = telemetry::metrics();
     tokio::spawn(admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
+    let clock = config.clock.clone();
     let service = Service {
-        authenticator: Authenticator::new(store.clone(), config.clock.clone(), config.token_cache.to_std()?),
-        store,
-        clock: config.clock.clone(),
+        authenticator: Authenticator::new(store.clone(), clock.clone(), config.token_cache.to_std()?),
+        audit: Audit::start(store, clock.clone(), &shutdown),
+        pulse: Pulse::start(reads.clone(), &shutdown),
+        freshness: Freshness::start(reads.clone(), clock.clone(), &shutdown),
+        reads,
+        clock,
+        exports: Arc::new(Semaphore::new(config.max_exports)),
+        tails: Arc::new(Semaphore::new(config.max_tails)),
+        shutdown: shutdown.clone(),
         limits: Limits {
             count_cap: config.count_cap,
             count_budget: config.count_budget.to_std()?,
             scan_budget: config.scan_budget.to_std()?,
         },
     };
-    let router = Router::new()
+    let log = Router::new()
         .route("/api/v2/connectionlog", get(list))
+        .route("/api/v2/connectionlog/{id}", get(one))
+        .route("/api/v2/connectionlog/export", get(export))
+        .route("/api/v2/connectionlog/tail", get(tail))
+        .route("/api/v2/connectionlog/stats", get(stats))
         .route("/api/v2/connectionlog/gaps", get(gaps))
+        .layer(from_fn_with_state(service.clone(), audited))
+        .layer(from_fn_with_state(service.clone(), stated));
+    let router = log
+        .route("/api/v2/connectionlog/openapi.json", get(openapi::openapi))
+        .route("/docs", get(openapi::docs))
+        .route("/docs/docs.js", get(openapi::docs_script))
+        .route("/docs/docs.css", get(openapi::docs_style))
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(CatchPanicLayer::custom(|_| {
@@ -93,7 +136,8 @@ pub async fn run(
         let shutdown = shutdown.clone();
         async move {
             let draining = shutdown.clone();
-            let served = axum::serve(connections, router).with_graceful_shutdown(async move { draining.begun().await });
+            let served = axum::serve(connections, router.into_make_service_with_connect_info::<PeerAddress>())
+                .with_graceful_shutdown(async move { draining.begun().await });
             let ended = tokio::select! {
                 served = served.into_future() => served,
                 // A peer that never finishes its request does not hold up the end.

@@ -104,3 +104,13 @@ async fn accept_all(listener: &TcpListener, tls: Option<Arc<ServerTls>>, sender:
         });
     }
 }
+
+/// The address of the peer of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub SocketAddr);
+
+impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, Connections>> for PeerAddress {
+    fn connect_info(stream: axum::serve::IncomingStream<'_, Connections>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}

@@ -5,6 +5,7 @@
 //! who. Nothing here knows HTTP or gRPC.
 
 pub mod agents;
+mod audit;
 pub mod directory;
 mod error;
 pub mod infer;
@@ -20,6 +21,7 @@ pub mod tokens;
 pub mod write;
 mod xid;
 
+pub use audit::AuditRecord;
 pub use error::StoreError;
 pub use records::{LostRecord, RejectedRecord};
 pub use session::{Store, StoreConfig, parse_url};

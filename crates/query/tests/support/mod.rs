@@ -22,6 +22,7 @@ pub fn now() -> Timestamp {
 /// The service in this process.
 pub struct Service {
     pub base: String,
+    pub shutdown: Shutdown,
     http: reqwest::Client,
 }
 
@@ -33,8 +34,9 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(connlog_query::run(config, listener, admin, Shutdown::new()));
-        Self { base, http: reqwest::Client::new() }
+        let shutdown = Shutdown::new();
+        tokio::spawn(connlog_query::run(config, listener, admin, shutdown.clone()));
+        Self { base, shutdown, http: reqwest::Client::new() }
     }
 
     /// A GET of the list with parameters.
@@ -47,6 +49,12 @@ impl Service {
         let request = self.http.get(format!("{}{path}", self.base)).query(parameters);
         let response = request.header("Coder-Session-Token", token).send().await.unwrap();
         (response.status(), response.json().await.unwrap())
+    }
+
+    /// A GET whose answer is read by whoever asks.
+    pub async fn open(&self, path: &str, token: &str, parameters: &[(&str, &str)]) -> reqwest::Response {
+        let request = self.http.get(format!("{}{path}", self.base)).query(parameters);
+        request.header("Coder-Session-Token", token).send().await.unwrap()
     }
 
     /// The list without parameters, as it is on the wire.

@@ -137,7 +137,7 @@ async fn history(transaction: &Transaction<'_>, filter: &Filter) -> Result<Vec<(
 }
 
 async fn open(transaction: &Transaction<'_>, filter: &Filter) -> Result<Vec<(NaiveDate, i64)>, StoreError> {
-    let conditions = Conditions::of(filter);
+    let conditions = Conditions::of_open(filter);
     if !conditions.open {
         return Ok(Vec::new());
     }
@@ -187,8 +187,7 @@ async fn history_in(
     if from >= to {
         return Ok(0);
     }
-    let filter = Filter { status: filter.status.filter(|status| *status == Status::Completed), ..filter.clone() };
-    let mut conditions = Conditions::of(&filter);
+    let mut conditions = Conditions::of_history(filter);
     conditions.add_span(from, to);
     let sql =
         format!("-- count_history\nSELECT count(*) AS entries FROM connection_logs WHERE {}", conditions.history_sql());

@@ -27,7 +27,21 @@ pub(super) struct Conditions {
 
 impl Conditions {
     pub(super) fn of(filter: &Filter) -> Self {
-        let mut conditions = Self { open: true, history: true, ..Self::default() };
+        Self::on(filter, true, true)
+    }
+
+    /// The conditions on history alone: a parameter that a statement does not use has no type.
+    pub(super) fn of_history(filter: &Filter) -> Self {
+        Self::on(filter, false, true)
+    }
+
+    /// The conditions on the open set alone.
+    pub(super) fn of_open(filter: &Filter) -> Self {
+        Self::on(filter, true, false)
+    }
+
+    fn on(filter: &Filter, open: bool, history: bool) -> Self {
+        let mut conditions = Self { open, history, ..Self::default() };
         conditions.choose_tables(filter);
         conditions.add_identities(filter);
         conditions.add_kinds(filter);

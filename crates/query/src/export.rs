@@ -1,0 +1,212 @@
+//! `GET /api/v2/connectionlog/export`: everything that matches, or everything that changed since a position.
+//!
+//! An export is read in chunks, none of which holds a snapshot, and the next one only while the client reads: memory is
+//! constant and vacuum is not held up. It ends with a record that says how many rows there were, whether that is all,
+//! and up to which position of the change feed. An export `since` that position brings every later change.
+
+mod csv;
+mod format;
+mod ndjson;
+mod ocsf;
+mod source;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, http};
+use bytes::Bytes;
+use connlog_model::cursor::Position;
+use connlog_model::search::Invalid;
+use connlog_store::AuditRecord;
+use connlog_store::read::{Entry, NoChanges};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+
+use self::format::{Format, Summary, Writer};
+use self::source::Source;
+use crate::audit::{RecordsItself, UseOf};
+use crate::auth::Auditor;
+use crate::error::ApiError;
+use crate::list::parse_search;
+use crate::paging;
+use crate::serve::Service;
+
+/// Chunks that wait for the client to read.
+const WAITING_CHUNKS: usize = 2;
+/// Attempts at a chunk while the database is unavailable, and the pause between them.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often the token is looked at again.
+const TOKEN_INTERVAL: Duration = Duration::from_secs(30);
+/// Where the change feed stood when the export began.
+const POSITION_HEADER: HeaderName = HeaderName::from_static("connlog-position");
+
+/// Streams an export.
+#[utoipa::path(
+    get,
+    path = "/api/v2/connectionlog/export",
+    params(
+        ("q" = Option<String>, Query, description = "Search"),
+        ("format" = Option<Format>, Query, description = "`ndjson` by default"),
+        ("after" = Option<String>, Query, description = "Goes on after the row with this `cursor`"),
+        ("since" = Option<String>, Query, description = "Only what changed after this position, in the order of the change feed"),
+    ),
+    responses(
+        (status = 200, description = "Rows, and a record at the end", content((String = "application/x-ndjson"), (String = "text/csv"))),
+        (status = 400, description = "A parameter is wrong", body = crate::error::ErrorBody),
+        (status = 503, description = "Too many exports at once, or the log is not available", body = crate::error::ErrorBody),
+    )
+)]
+pub async fn export(
+    State(service): State<Service>,
+    auditor: Auditor,
+    Extension(request_use): Extension<UseOf>,
+    headers: HeaderMap,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let format = Format::parse(paging::value(&parameters, "format"))?;
+    let search = parse_search(&service, &auditor, &parameters).await?;
+    let cursor = paging::cursor(&parameters, &search)?;
+    let since = position(&parameters, "since")?;
+    if cursor.is_some() && since.is_some() {
+        let detail = "Query param \"after\" cannot be combined with \"since\"".to_owned();
+        return Err(ApiError::invalid_parameters(vec![Invalid { field: "after".to_owned(), detail }]));
+    }
+    let slot = Arc::clone(&service.exports).try_acquire_owned().map_err(|_| ApiError::too_many("exports"))?;
+    let end = service.reads.feed_end().await?;
+    if let Some(since) = since
+        && since.cluster != end.cluster
+    {
+        return Err(other_cluster("since"));
+    }
+    let began_at = cursor.and_then(|cursor| cursor.began_at).unwrap_or(end);
+    let mut record = service.audit.begin(&auditor.0, &request_use);
+    record.format = Some(format.as_str());
+    service.audit.record_now(&record).await?;
+
+    let source = match since {
+        Some(since) => Source::changes(search, auditor.reach(), since, end),
+        None => Source::pages(search, auditor.reach(), cursor.map(|cursor| (cursor.time, cursor.id)), began_at),
+    };
+    let (sender, chunks) = mpsc::channel(WAITING_CHUNKS);
+    let job = Job { service, headers, address: request_use.address, source, record, _slot: slot };
+    tokio::spawn(job.run(format, sender));
+    let body = Body::from_stream(ReceiverStream::new(chunks).map(Ok::<Bytes, std::convert::Infallible>));
+    let file_name = format!("attachment; filename=\"connection-log.{}\"", format.extension());
+    let answer = [
+        (CONTENT_TYPE, format.content_type().to_owned()),
+        (CONTENT_DISPOSITION, file_name),
+        (POSITION_HEADER, began_at.encode()),
+        (http::header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    Ok((Extension(RecordsItself), answer, body).into_response())
+}
+
+/// The position in a parameter, if there is one.
+pub(crate) fn position(parameters: &[(String, String)], name: &str) -> Result<Option<Position>, ApiError> {
+    let Some(text) = paging::value(parameters, name) else { return Ok(None) };
+    Position::decode(text).map(Some).map_err(|error| {
+        let detail = format!("Query param {name:?} is not a position: {error}");
+        ApiError::invalid_parameters(vec![Invalid { field: name.to_owned(), detail }])
+    })
+}
+
+/// A position of a database that was replaced by another.
+pub(crate) fn other_cluster(name: &str) -> ApiError {
+    let detail = format!(
+        "Query param {name:?} belongs to another database, from before a restore, say: start anew with an export of everything"
+    );
+    ApiError::invalid_parameters(vec![Invalid { field: name.to_owned(), detail }])
+}
+
+/// An export that runs.
+struct Job {
+    service: Service,
+    headers: HeaderMap,
+    address: std::net::IpAddr,
+    source: Source,
+    record: AuditRecord,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Why an export ended before its end.
+enum Stopped {
+    /// Nobody reads it any more.
+    Gone,
+    /// Something else, in words.
+    Because(String),
+}
+
+impl Job {
+    async fn run(mut self, format: Format, sender: mpsc::Sender<Bytes>) {
+        let (mut writer, mut rows) = (Writer::new(format), 0_u64);
+        let outcome = self.write_all(&mut writer, &mut rows, &sender).await;
+        let error = match &outcome {
+            Ok(()) => None,
+            Err(Stopped::Gone) => Some("the client went away".to_owned()),
+            Err(Stopped::Because(reason)) => Some(reason.clone()),
+        };
+        let summary = Summary { rows, complete: outcome.is_ok(), position: self.source.position().encode(), error };
+        // To nobody, if nobody is there.
+        let _gone = sender.send(writer.finish(&summary)).await;
+        (self.record.rows, self.record.complete) = (i64::try_from(rows).ok(), Some(summary.complete));
+        self.service.audit.record(self.record).await;
+    }
+
+    async fn write_all(
+        &mut self,
+        writer: &mut Writer,
+        rows: &mut u64,
+        sender: &mpsc::Sender<Bytes>,
+    ) -> Result<(), Stopped> {
+        let mut token_seen = Instant::now();
+        loop {
+            if token_seen.elapsed() > TOKEN_INTERVAL {
+                let token = self.service.authenticator.recognize(&self.headers, self.address).await;
+                token.map_err(|_| Stopped::Because("the token is no longer valid".to_owned()))?;
+                token_seen = Instant::now();
+            }
+            if self.service.shutdown.has_begun() {
+                return Err(Stopped::Because("the service is stopping".to_owned()));
+            }
+            let entries = self.next().await?;
+            let Some(entries) = entries else { return Ok(()) };
+            *rows += entries.len() as u64;
+            if let Some(bytes) = writer.write(entries, &self.source) {
+                sender.send(bytes).await.map_err(|_| Stopped::Gone)?;
+            } else if sender.is_closed() {
+                return Err(Stopped::Gone);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<Entry>>, Stopped> {
+        let now = self.service.clock.now();
+        let mut attempt = 0;
+        loop {
+            match self.source.next(&self.service.reads, now).await {
+                Ok(Ok(entries)) => return Ok(entries),
+                Ok(Err(NoChanges::Unreachable(unreachable))) => {
+                    return Err(Stopped::Because(format!("organization {} is gone", unreachable.organization)));
+                }
+                Ok(Err(NoChanges::OtherCluster)) => {
+                    return Err(Stopped::Because("the database was replaced by another".to_owned()));
+                }
+                Err(error) if (error.is_unavailable() || error.is_transient()) && attempt < ATTEMPTS => {
+                    attempt += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "an export failed");
+                    return Err(Stopped::Because("the log is not available".to_owned()));
+                }
+            }
+        }
+    }
+}

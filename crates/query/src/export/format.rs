@@ -1,0 +1,126 @@
+//! The formats of an export. Their columns and fields are listed in `crates/query/README.md`.
+
+use bytes::Bytes;
+use connlog_model::quote::quote;
+use connlog_model::search::Invalid;
+use connlog_store::read::Entry;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::source::Source;
+use super::{csv, ndjson, ocsf};
+use crate::error::ApiError;
+
+/// A format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum Format {
+    /// One JSON object a line, as in the list.
+    Ndjson,
+    /// RFC 4180.
+    Csv,
+    /// One event of the Open Cybersecurity Schema Framework a line.
+    Ocsf,
+}
+
+impl Format {
+    pub(super) fn parse(name: Option<&str>) -> Result<Self, ApiError> {
+        match name {
+            None | Some("ndjson") => Ok(Self::Ndjson),
+            Some("csv") => Ok(Self::Csv),
+            Some("ocsf") => Ok(Self::Ocsf),
+            Some(other) => {
+                let detail = format!(
+                    "Query param \"format\" has invalid value: {} is not a valid value. One of: ndjson, csv, ocsf",
+                    quote(other)
+                );
+                Err(ApiError::invalid_parameters(vec![Invalid { field: "format".to_owned(), detail }]))
+            }
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+            Self::Ocsf => "ocsf",
+        }
+    }
+
+    pub(super) fn extension(self) -> &'static str {
+        match self {
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+            Self::Ocsf => "ocsf.ndjson",
+        }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Ndjson | Self::Ocsf => "application/x-ndjson",
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+        }
+    }
+}
+
+/// The record at the end.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    /// How many rows there were.
+    pub(super) rows: u64,
+    /// Whether that is all.
+    pub(super) complete: bool,
+    /// Up to where the change feed is in it.
+    pub(super) position: String,
+    /// Why it is not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
+}
+
+/// Writes entries in a format.
+pub(super) struct Writer {
+    format: Format,
+    begun: bool,
+}
+
+impl Writer {
+    pub(super) fn new(format: Format) -> Self {
+        Self { format, begun: false }
+    }
+
+    /// The bytes of some entries; none if there are none.
+    pub(super) fn write(&mut self, entries: Vec<Entry>, source: &Source) -> Option<Bytes> {
+        if entries.is_empty() {
+            return None;
+        }
+        let mut bytes = self.head();
+        for entry in entries {
+            let cursor = source.cursor(&entry);
+            match self.format {
+                Format::Ndjson => ndjson::write(entry, &cursor, &mut bytes),
+                Format::Csv => csv::write(&entry, &cursor, &mut bytes),
+                Format::Ocsf => ocsf::write(&entry, &cursor, &mut bytes),
+            }
+        }
+        Some(Bytes::from(bytes))
+    }
+
+    /// The bytes of the end.
+    pub(super) fn finish(&mut self, summary: &Summary) -> Bytes {
+        let mut bytes = self.head();
+        match self.format {
+            Format::Ndjson => ndjson::finish(summary, &mut bytes),
+            Format::Csv => csv::finish(summary, &mut bytes),
+            Format::Ocsf => ocsf::finish(summary, &mut bytes),
+        }
+        Bytes::from(bytes)
+    }
+
+    fn head(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if !std::mem::replace(&mut self.begun, true) && self.format == Format::Csv {
+            csv::head(&mut bytes);
+        }
+        bytes
+    }
+}

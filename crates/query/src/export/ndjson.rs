@@ -1,0 +1,23 @@
+//! NDJSON: the entries of the list, each with its cursor, and `{"export": …}` at the end.
+
+use connlog_store::read::Entry;
+use serde_json::json;
+
+use super::format::Summary;
+use crate::dto::ConnectionLog;
+
+const NEVER_FAILS: &str = "writing plain data to memory cannot fail";
+
+pub(super) fn write(entry: Entry, cursor: &str, bytes: &mut Vec<u8>) {
+    serde_json::to_writer(&mut *bytes, &ConnectionLog::from(entry)).expect(NEVER_FAILS);
+    // Into the object that was just written; a cursor needs no escape.
+    bytes.pop();
+    bytes.extend_from_slice(b",\"cursor\":\"");
+    bytes.extend_from_slice(cursor.as_bytes());
+    bytes.extend_from_slice(b"\"}\n");
+}
+
+pub(super) fn finish(summary: &Summary, bytes: &mut Vec<u8>) {
+    serde_json::to_writer(&mut *bytes, &json!({ "export": summary })).expect(NEVER_FAILS);
+    bytes.push(b'\n');
+}

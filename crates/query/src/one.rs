@@ -1,0 +1,36 @@
+//! `GET /api/v2/connectionlog/{id}`: one entry.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use connlog_model::search::Invalid;
+use uuid::Uuid;
+
+use crate::audit::Given;
+use crate::auth::Auditor;
+use crate::dto::ConnectionLog;
+use crate::error::ApiError;
+use crate::serve::Service;
+
+/// Answers one entry. What is out of the token's reach is not found.
+#[utoipa::path(
+    get,
+    path = "/api/v2/connectionlog/{id}",
+    params(("id" = Uuid, Path, description = "Id of the entry")),
+    responses(
+        (status = 200, description = "The entry", body = ConnectionLog),
+        (status = 404, description = "There is none of that id, or it is out of the token's reach", body = crate::error::ErrorBody),
+    )
+)]
+pub async fn one(
+    State(service): State<Service>,
+    auditor: Auditor,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let id = Uuid::try_parse(&id).map_err(|_| {
+        let detail = "Path param \"id\" must be a valid uuid".to_owned();
+        ApiError::invalid_parameters(vec![Invalid { field: "id".to_owned(), detail }])
+    })?;
+    let entry = service.reads.entry(id, &auditor.reach()).await?.ok_or_else(ApiError::not_found)?;
+    Ok((Extension(Given(1)), Json(ConnectionLog::from(entry))).into_response())
+}

@@ -1,0 +1,233 @@
+//! `GET /api/v2/connectionlog/tail`: changes as server-sent events, as they are committed.
+//!
+//! Each event's id is a position of the change feed, so a client that comes back with `Last-Event-ID`, to this replica
+//! or to another, misses nothing. Changes are read only as fast as the client reads them: a slow one is told how far it is
+//! behind, and costs no memory. A connection that changed twice in between appears once, as it is now.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Extension;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use connlog_model::cursor::Position;
+use connlog_model::search::Search;
+use connlog_store::AuditRecord;
+use connlog_store::read::{Entry, NoChanges, Reach, place};
+use futures::stream::unfold;
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::audit::{RecordsItself, UseOf};
+use crate::auth::Auditor;
+use crate::dto::ConnectionLog;
+use crate::error::ApiError;
+use crate::export::{other_cluster, position};
+use crate::list::parse_search;
+use crate::serve::Service;
+
+/// Changes that are read at a time.
+const TOGETHER: usize = 200;
+/// Without changes, the client is told where the feed is so often: it also shows that the line is alive.
+const IDLE_INTERVAL: Duration = Duration::from_secs(15);
+/// A client that is further behind is told so, and so often.
+const LAG: Duration = Duration::from_secs(5);
+/// How often the token is looked at again.
+const TOKEN_INTERVAL: Duration = Duration::from_secs(20);
+/// Pause after a failed look.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Streams changes.
+#[utoipa::path(
+    get,
+    path = "/api/v2/connectionlog/tail",
+    params(
+        ("q" = Option<String>, Query, description = "Search"),
+        ("since" = Option<String>, Query, description = "Begins after this position, of an export or an earlier tail; now, by default"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same, as a browser's EventSource sends it; comes before `since`"),
+    ),
+    responses(
+        (status = 200, description = "Events `ready`, `connect`, `disconnect`, `inferred`, `web`, `position`, `lag`, `end`", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "A parameter is wrong", body = crate::error::ErrorBody),
+        (status = 503, description = "Too many tails at once, or the log is not available", body = crate::error::ErrorBody),
+    )
+)]
+pub async fn tail(
+    State(service): State<Service>,
+    auditor: Auditor,
+    Extension(request_use): Extension<UseOf>,
+    headers: HeaderMap,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let search = parse_search(&service, &auditor, &parameters).await?;
+    let since = match headers.get("last-event-id") {
+        Some(id) => {
+            let id = id.to_str().unwrap_or("?").to_owned();
+            position(&[("Last-Event-ID".to_owned(), id)], "Last-Event-ID")?
+        }
+        None => position(&parameters, "since")?,
+    };
+    let end = service.reads.feed_end().await?;
+    if since.is_some_and(|since| since.cluster != end.cluster) {
+        return Err(other_cluster("since"));
+    }
+    // It names the organization if that is out of reach: later there is nobody to tell.
+    let reach = auditor.reach();
+    if let Some(unreachable) = service.reads.unreachable(&search, &reach).await? {
+        return Err(ApiError::out_of_reach(&unreachable));
+    }
+    let slot = Arc::clone(&service.tails).try_acquire_owned().map_err(|_| ApiError::too_many("tails"))?;
+    let record = service.audit.begin(&auditor.0, &request_use);
+    service.audit.record_now(&record).await?;
+    let position = since.unwrap_or(end);
+    let tail = Tail {
+        headers,
+        address: request_use.address,
+        search,
+        reach,
+        position,
+        waiting: VecDeque::from([ready(position)]),
+        token_seen: Instant::now(),
+        lag_told: None,
+        is_over: false,
+        end: AuditOfTail { service: service.clone(), record: Some(record), rows: 0 },
+        service,
+        _slot: slot,
+    };
+    let events = unfold(tail, async |mut tail| {
+        let event = tail.next().await?;
+        Some((Ok::<_, Infallible>(event), tail))
+    });
+    Ok((Extension(RecordsItself), [("x-accel-buffering", "no")], Sse::new(events)).into_response())
+}
+
+struct Tail {
+    service: Service,
+    headers: HeaderMap,
+    address: std::net::IpAddr,
+    search: Search,
+    reach: Reach,
+    /// Up to where the feed was read.
+    position: Position,
+    /// Events that wait to be given.
+    waiting: VecDeque<Event>,
+    token_seen: Instant,
+    lag_told: Option<Instant>,
+    is_over: bool,
+    end: AuditOfTail,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Records the end of a tail, however it ends.
+struct AuditOfTail {
+    service: Service,
+    record: Option<AuditRecord>,
+    rows: i64,
+}
+
+impl Drop for AuditOfTail {
+    fn drop(&mut self) {
+        let Some(mut record) = self.record.take() else { return };
+        (record.rows, record.complete) = (Some(self.rows), Some(true));
+        let audit = self.service.audit.clone();
+        // Dropped by the server, within its runtime.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { audit.record(record).await });
+        }
+    }
+}
+
+impl Tail {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Some(event);
+            }
+            if self.is_over {
+                return None;
+            }
+            if self.service.shutdown.has_begun() {
+                self.over("the service is stopping; come back with the last id");
+            } else if self.token_seen.elapsed() > TOKEN_INTERVAL && !self.token_is_valid().await {
+                self.over("the token is no longer valid");
+            } else {
+                self.look().await;
+            }
+        }
+    }
+
+    async fn token_is_valid(&mut self) -> bool {
+        self.token_seen = Instant::now();
+        match self.service.authenticator.recognize(&self.headers, self.address).await {
+            Ok(_) => true,
+            // An outage of the database says nothing of the token.
+            Err(error) => !error.is_about_the_caller(),
+        }
+    }
+
+    async fn look(&mut self) {
+        let behind = self.service.pulse.behind(self.position);
+        if behind > LAG && self.lag_told.is_none_or(|told| told.elapsed() > LAG) {
+            self.lag_told = Some(Instant::now());
+            let data = json!({ "behind_seconds": behind.as_secs() });
+            self.waiting.push_back(Event::default().event("lag").data(data.to_string()));
+        }
+        let now = self.service.clock.now();
+        match self.service.reads.changes(&self.search, &self.reach, self.position, TOGETHER, now).await {
+            Ok(Ok(changes)) => {
+                self.position = changes.position;
+                let cluster = changes.position.cluster;
+                self.end.rows += i64::try_from(changes.entries.len()).unwrap_or(0);
+                self.waiting.extend(changes.entries.into_iter().map(|entry| change(cluster, entry)));
+                if changes.at_end && self.waiting.is_empty() {
+                    self.wait().await;
+                }
+            }
+            Ok(Err(NoChanges::OtherCluster)) => self.over("the database was replaced by another; start anew"),
+            Ok(Err(NoChanges::Unreachable(_))) => self.over("the organization is gone"),
+            Err(error) if error.is_unavailable() || error.is_transient() => tokio::time::sleep(PAUSE).await,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a tail failed");
+                self.over("the log is not available");
+            }
+        }
+    }
+
+    /// Until there may be more, or it is time for a sign of life.
+    async fn wait(&mut self) {
+        tokio::select! {
+            () = self.service.pulse.beyond(self.position) => {}
+            () = self.service.shutdown.begun() => {}
+            () = tokio::time::sleep(IDLE_INTERVAL) => {
+                let event = Event::default().event("position").id(self.position.encode());
+                self.waiting.push_back(event.data("{}"));
+            }
+        }
+    }
+
+    fn over(&mut self, reason: &str) {
+        self.is_over = true;
+        self.waiting.push_back(Event::default().event("end").data(json!({ "reason": reason }).to_string()));
+    }
+}
+
+/// Where the tail begins, so that a client that is cut off before the first change knows it.
+fn ready(position: Position) -> Event {
+    Event::default().event("ready").id(position.encode()).data("{}")
+}
+
+fn change(cluster: u64, entry: Entry) -> Event {
+    let kind = match (entry.method.is_web(), entry.disconnect_time, entry.disconnect_inferred) {
+        (true, _, _) => "web",
+        (false, None, _) => "connect",
+        (false, Some(_), true) => "inferred",
+        (false, Some(_), false) => "disconnect",
+    };
+    let id = place(cluster, &entry).encode();
+    let data = serde_json::to_string(&ConnectionLog::from(entry)).expect("writing plain data cannot fail");
+    Event::default().event(kind).id(id).data(data)
+}
