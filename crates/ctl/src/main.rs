@@ -1,6 +1,10 @@
-//! `connlogctl`: migrations, the directory and tokens, from a terminal.
+//! `connlogctl`: migrations, the directory and tokens, and the log itself, from a terminal.
 
 mod directory;
+mod logs;
+mod remote;
+mod shown;
+mod tail;
 mod token;
 
 use std::process::ExitCode;
@@ -13,9 +17,9 @@ use connlog_store::{Store, StoreConfig, schema};
 #[derive(Debug, Parser)]
 #[command(name = "connlogctl", version)]
 struct Arguments {
-    /// PostgreSQL, as postgresql://… or key=value.
+    /// PostgreSQL, as postgresql://… or key=value; not for logs and tail, which ask connlog-query.
     #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
-    database_url: String,
+    database_url: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -30,6 +34,10 @@ enum Command {
     /// Makes, lists and revokes API tokens.
     #[command(subcommand)]
     Token(token::Command),
+    /// Shows what matches a search: a table on a terminal, NDJSON elsewhere.
+    Logs(logs::Logs),
+    /// Follows what matches a search, as it happens.
+    Tail(tail::Tail),
 }
 
 #[tokio::main]
@@ -39,28 +47,36 @@ async fn main() -> ExitCode {
         Err(code) => return code,
     };
     // Not by clap, whose message would repeat the value: it may hold a password.
-    if let Err(invalid) = connlog_store::parse_url(&arguments.database_url) {
+    if let Some(Err(invalid)) = arguments.database_url.as_deref().map(connlog_store::parse_url) {
         return program::usage_error(&format!("--database-url {invalid}"));
     }
     telemetry::init();
-    match run(arguments).await {
+    let command = match arguments.command {
+        Command::Logs(logs) => return remote::finish(logs.run()),
+        Command::Tail(tail) => return remote::finish(tail.run()),
+        command => command,
+    };
+    let Some(database_url) = arguments.database_url else {
+        return program::usage_error("--database-url is missing");
+    };
+    match run(&database_url, command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => program::failure(&error),
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let store = Store::new(&StoreConfig::new(&arguments.database_url, "connlogctl", 2))?;
-    if let Command::Migrate = arguments.command {
+async fn run(database_url: &str, command: Command) -> anyhow::Result<()> {
+    let store = Store::new(&StoreConfig::new(database_url, "connlogctl", 2))?;
+    if let Command::Migrate = command {
         let applied = schema::migrate(&store).await?;
         schema::check(&store).await?;
         println!("applied {} migrations; the schema is at version {}", applied.len(), schema::known_version());
         return Ok(());
     }
     schema::check(&store).await?;
-    match arguments.command {
-        Command::Migrate => Ok(()),
+    match command {
         Command::Directory(command) => directory::run(command, &store).await,
         Command::Token(command) => token::run(command, &store).await,
+        Command::Migrate | Command::Logs(_) | Command::Tail(_) => Ok(()),
     }
 }

@@ -12,6 +12,9 @@ pub enum StoreError {
     /// The transaction lost against another one: trying again at once may succeed.
     #[error("the transaction must be retried")]
     Conflict(#[source] tokio_postgres::Error),
+    /// A row that the transaction was about to change has been purged meanwhile: trying again at once finds it gone.
+    #[error("a row was purged meanwhile: {0}")]
+    Purged(String),
     /// A day of the batch has no partition.
     #[error("a day has no partition")]
     MissingDay(#[source] tokio_postgres::Error),
@@ -45,7 +48,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the whole transaction may be tried again at once.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Conflict(_) | Self::MissingDay(_))
+        matches!(self, Self::Conflict(_) | Self::MissingDay(_) | Self::Purged(_))
     }
 
     /// Whether the statement's data is at fault, so that trying again is of no use: class 22 (data exception), class 23
@@ -53,7 +56,8 @@ impl StoreError {
     /// condition and may pass.
     pub fn is_fault_of_data(&self) -> bool {
         match self {
-            Self::Inconsistent(_) | Self::Invalid(_) => true,
+            // A row that is missing time and again was not purged.
+            Self::Inconsistent(_) | Self::Invalid(_) | Self::Purged(_) => true,
             Self::Database(error) => error.code().is_none_or(|code| {
                 let code = code.code();
                 code.starts_with("22") || code.starts_with("23") || code.starts_with("54")

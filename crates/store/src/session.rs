@@ -36,6 +36,8 @@ pub struct StoreConfig {
     pub connect_timeout: Duration,
     /// How long a statement may run, so that nothing goes on for a caller who has left.
     pub statement_timeout: Option<Duration>,
+    /// Whether the connections are for reading the log: pages of it are planned as if in memory.
+    pub reads: bool,
 }
 
 impl StoreConfig {
@@ -47,6 +49,7 @@ impl StoreConfig {
             application_name: application_name.into(),
             connect_timeout: Duration::from_secs(5),
             statement_timeout: None,
+            reads: false,
         }
     }
 }
@@ -75,6 +78,11 @@ impl Store {
         // Partitions are pruned while planning only if the bounds are known: a generic plan would lock every one of them.
         let mut options = postgres.get_options().unwrap_or_default().to_owned();
         options.push_str(" -c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC");
+        if config.reads {
+            // With the default of 4, a bitmap of a frequent app or method is made to save a few looks at rows: an owner's
+            // connections of one type took 70 ms instead of 19 at 10 M rows.
+            options.push_str(" -c random_page_cost=1.1");
+        }
         if let Some(timeout) = config.statement_timeout {
             options = format!("{options} -c statement_timeout={}", timeout.as_millis());
         }

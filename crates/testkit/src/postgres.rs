@@ -75,6 +75,28 @@ impl PostgresServer {
         Ok(server)
     }
 
+    /// A hot standby of this server, which follows it by streaming.
+    pub fn standby(&self) -> Result<Self> {
+        let root = self.data.parent().context("the data has a folder")?;
+        let data = root.join(format!("pg-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()));
+        fs::create_dir(&data).with_context(|| format!("cannot create {}", data.display()))?;
+        let options = Options { port: 0, ..self.options.clone() };
+        let standby =
+            Self { binaries: self.binaries.clone(), data, options, port: free_address()?.port(), process: None };
+        standby.own_data()?;
+        let output = self
+            .command("pg_basebackup", geteuid().is_root())
+            .args(["--host=127.0.0.1", "--username=postgres", "--write-recovery-conf", "--checkpoint=fast", "--pgdata"])
+            .arg(&standby.data)
+            .arg(format!("--port={}", self.port))
+            .output()
+            .context("cannot run pg_basebackup")?;
+        ensure!(output.status.success(), "pg_basebackup failed: {}", String::from_utf8_lossy(&output.stderr));
+        let mut standby = standby;
+        standby.run()?;
+        Ok(standby)
+    }
+
     /// The URL of a database on this server.
     pub fn url(&self, database: &str) -> String {
         format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
@@ -101,18 +123,20 @@ impl PostgresServer {
         self.run()
     }
 
-    fn initialize(&self) -> Result<()> {
-        let owner = if geteuid().is_root() {
+    /// Gives the data directory to the account that the server runs as.
+    fn own_data(&self) -> Result<()> {
+        if geteuid().is_root() {
             let user =
                 User::from_name(UNPRIVILEGED)?.context("there is no user postgres; install Debian's postgresql")?;
             std::os::unix::fs::chown(&self.data, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-            Some(user)
-        } else {
-            None
-        };
-        fs::set_permissions(&self.data, fs::Permissions::from_mode(0o700))?;
+        }
+        Ok(fs::set_permissions(&self.data, fs::Permissions::from_mode(0o700))?)
+    }
+
+    fn initialize(&self) -> Result<()> {
+        self.own_data()?;
         let output = self
-            .command("initdb", owner.is_some())
+            .command("initdb", geteuid().is_root())
             .args(["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres", "--no-sync", "-D"])
             .arg(&self.data)
             .output()

@@ -14,8 +14,8 @@ use crate::StoreError;
 
 /// So many matches of a window are found and sorted; more are walked.
 const FEW: i64 = 2000;
-/// A window is counted so far.
-const MOST_COUNTED: i64 = 20_000;
+/// A window is counted so far: what one statement may cost.
+const MOST_COUNTED: i64 = 5_000;
 
 /// What is known of the windows of a search.
 pub(super) struct Windows {

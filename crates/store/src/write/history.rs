@@ -130,10 +130,7 @@ pub(crate) async fn update(
     parameters.extend([&stored as &(dyn ToSql + Sync), earliest, latest]);
     let updated = execute(transaction, &UPDATE, &parameters).await?;
     if usize::try_from(updated).ok() != Some(connections.len()) {
-        return Err(StoreError::Inconsistent(format!(
-            "{updated} of {} held rows of history changed",
-            connections.len()
-        )));
+        return Err(StoreError::Purged(format!("{updated} of {} held rows of history changed", connections.len())));
     }
     Ok(())
 }

@@ -1,0 +1,76 @@
+//! Reads from a replica: answers say how fresh they are, writes go to the primary, and a tail goes on.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta};
+use connlog_model::clock::Timestamp;
+use connlog_model::role::Role;
+use connlog_store::{Store, StoreConfig, schema};
+use connlog_testkit::database::connect;
+use connlog_testkit::fixtures;
+use connlog_testkit::postgres::{Options, PostgresServer};
+use support::{Service, now, write};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn fresh_as_of(service: &Service, token: &str) -> Option<Timestamp> {
+    let response = service.open("/api/v2/connectionlog", token, &[]).await;
+    let header = response.headers().get("connlog-fresh-as-of")?;
+    Some(DateTime::parse_from_rfc3339(header.to_str().unwrap()).unwrap().to_utc())
+}
+
+#[tokio::test]
+async fn a_replica_that_is_behind_says_so_and_catches_up() {
+    let primary = PostgresServer::start(Options::for_tests()).unwrap();
+    let (url, store) = (primary.url("postgres"), |url: &str| Store::new(&StoreConfig::new(url, "test", 2)).unwrap());
+    let writes = store(&url);
+    schema::migrate(&writes).await.unwrap();
+    let site = fixtures::site(1, 1);
+    fixtures::import(&writes, &site.directory, now()).await.unwrap();
+    let auditor = fixtures::api_token(&writes, Role::Auditor, None, None, now()).await.unwrap();
+    let standby = primary.standby().unwrap();
+    let service = Service::start(&url, &["--database-read-url", &standby.url("postgres")]).await;
+    let count = async || service.search(&auditor, "").await["count"].as_u64().unwrap();
+    let until = async |what: &str, condition: &mut dyn FnMut(u64, Option<Timestamp>) -> bool| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (count, fresh) = (count().await, fresh_as_of(&service, &auditor).await);
+            if condition(count, fresh) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what}: {count} entries, fresh as of {fresh:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    write(&writes, vec![fixtures::connect(&site.agent, 1, now())]).await;
+    until("the entry arrives", &mut |count, fresh| count == 1 && fresh.is_some()).await;
+    let mut tail = service.open("/api/v2/connectionlog/tail", &auditor, &[]).await;
+
+    // The replica stands still while the primary goes on.
+    let replica = connect(&standby.url("postgres")).await.unwrap();
+    replica.execute("SELECT pg_wal_replay_pause()", &[]).await.unwrap();
+    let stood_at = now();
+    write(&writes, vec![fixtures::connect(&site.agent, 2, now())]).await;
+    until("it is said to be old", &mut |count, fresh| {
+        count == 1 && fresh.is_some_and(|fresh| fresh < stood_at) && now() - stood_at > TimeDelta::seconds(2)
+    })
+    .await;
+    replica.execute("SELECT pg_wal_replay_resume()", &[]).await.unwrap();
+    until("it is fresh again", &mut |count, fresh| count == 2 && fresh.is_some_and(|fresh| fresh > stood_at)).await;
+    let mut told = String::new();
+    while !told.contains("event: connect") {
+        let chunk = tokio::time::timeout(PATIENCE, tail.chunk()).await.unwrap().unwrap().unwrap();
+        told.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    // Uses are recorded where it can be written.
+    let client = connect(&url).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while client.query_one("SELECT count(*) FROM api_audit", &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
