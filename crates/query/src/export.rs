@@ -28,7 +28,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use self::format::{Format, Summary, Writer};
+pub use self::format::Format;
+use self::format::{Summary, Writer};
 use self::source::Source;
 use crate::audit::{RecordsItself, UseOf};
 use crate::auth::Auditor;
@@ -59,8 +60,6 @@ const POSITION_HEADER: HeaderName = HeaderName::from_static("connlog-position");
     ),
     responses(
         (status = 200, description = "Rows, and a record at the end", content((String = "application/x-ndjson"), (String = "text/csv"))),
-        (status = 400, description = "A parameter is wrong", body = crate::error::ErrorBody),
-        (status = 503, description = "Too many exports at once, or the log is not available", body = crate::error::ErrorBody),
     )
 )]
 pub async fn export(

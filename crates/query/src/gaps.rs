@@ -68,7 +68,6 @@ struct GapEntry {
     ),
     responses(
         (status = 200, description = "A page of gaps, newest first", body = GapList),
-        (status = 400, description = "A parameter is wrong", body = crate::error::ErrorBody),
     )
 )]
 pub async fn gaps(

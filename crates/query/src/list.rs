@@ -10,7 +10,7 @@ use connlog_store::read::PageRequest;
 use crate::audit::Given;
 use crate::auth::Auditor;
 use crate::dto::{ConnectionLog, ConnectionLogList};
-use crate::error::{ApiError, ErrorBody, out_of_reach};
+use crate::error::{ApiError, out_of_reach};
 use crate::paging::{self, Paging};
 use crate::serve::Service;
 
@@ -27,11 +27,6 @@ use crate::serve::Service;
     ),
     responses(
         (status = 200, description = "A page", body = ConnectionLogList),
-        (status = 400, description = "A parameter, or the search, is wrong", body = ErrorBody),
-        (status = 401, description = "No token, or one that is not recognized", body = ErrorBody),
-        (status = 403, description = "A token that may not read the log", body = ErrorBody),
-        (status = 429, description = "Too many tokens from this address were not recognized", body = ErrorBody),
-        (status = 503, description = "The log is not available, or it took too long", body = ErrorBody),
     )
 )]
 pub async fn list(

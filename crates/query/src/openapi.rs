@@ -6,6 +6,7 @@ use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse, Response};
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Content, Ref, ResponseBuilder};
 
 /// Everything that the API has.
 #[derive(utoipa::OpenApi)]
@@ -23,17 +24,37 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
         crate::stats::stats,
         crate::gaps::gaps,
     ),
+    components(schemas(crate::export::Format)),
     security(("token" = [])),
-    modifiers(&Token),
+    modifiers(&Common),
 )]
 struct Api;
 
-struct Token;
+/// What all operations have in common.
+struct Common;
 
-impl utoipa::Modify for Token {
+/// Answers that any operation may give.
+const ANSWERS: [(&str, &str); 6] = [
+    ("400", "A parameter, or the search, is wrong"),
+    ("401", "No token, or one that is not recognized"),
+    ("403", "A token that may not read the log"),
+    ("405", "Not a GET"),
+    ("429", "Too many tokens from this address were not recognized"),
+    ("503", "The log is not available, it took too long, or too many of these run already"),
+];
+
+impl utoipa::Modify for Common {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let components = openapi.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        for operation in openapi.paths.paths.values_mut().filter_map(|path| path.get.as_mut()) {
+            for (status, description) in ANSWERS {
+                let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+                let response = ResponseBuilder::new().description(description).content("application/json", body);
+                let answers = &mut operation.responses.responses;
+                answers.entry(status.to_owned()).or_insert_with(|| response.build().into());
+            }
+        }
     }
 }
 

@@ -93,7 +93,6 @@ struct Ranked {
     ),
     responses(
         (status = 200, description = "The counts", body = StatsBody),
-        (status = 400, description = "A parameter is wrong", body = crate::error::ErrorBody),
     )
 )]
 pub async fn stats(

@@ -52,8 +52,6 @@ const PAUSE: Duration = Duration::from_secs(1);
     ),
     responses(
         (status = 200, description = "Events `ready`, `connect`, `disconnect`, `inferred`, `web`, `position`, `lag`, `end`", body = String, content_type = "text/event-stream"),
-        (status = 400, description = "A parameter is wrong", body = crate::error::ErrorBody),
-        (status = 503, description = "Too many tails at once, or the log is not available", body = crate::error::ErrorBody),
     )
 )]
 pub async fn tail(

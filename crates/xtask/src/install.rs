@@ -1,7 +1,7 @@
 //! Installs what a fresh Debian or Ubuntu lacks, saying what and why first.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -46,6 +46,34 @@ fn has_server_programs() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     in_debian
         || std::env::split_paths(&path).any(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+}
+
+/// The version of the schema-driven fuzzer, from `PyPI`.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
+/// Installs schemathesis into `target/`, and returns its program. It asks the API what its description allows.
+pub(crate) fn schemathesis(target: &Path) -> Result<PathBuf> {
+    let folder = target.join("schemathesis");
+    let program = folder.join("bin/schemathesis");
+    if Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return Ok(program);
+    }
+    println!(
+        "schemathesis, which fuzzes the API by its description, is not installed. Installing it from PyPI into target/."
+    );
+    let make = || Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).output();
+    if !make().is_ok_and(|output| output.status.success()) {
+        println!("Python's venv is missing. Installing Debian's packages `python3` and `python3-venv`.");
+        as_root("apt-get", &["update", "-q"])?;
+        let packages = ["apt-get", "install", "-qy", "--no-install-recommends", "python3", "python3-venv"];
+        as_root("env", &[&["DEBIAN_FRONTEND=noninteractive"], &packages[..]].concat())?;
+        let output = make().context("cannot run python3")?;
+        if !output.status.success() {
+            bail!("python3 -m venv failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    let status = Command::new(folder.join("bin/pip")).args(["install", "--quiet", SCHEMATHESIS]).status()?;
+    if status.success() { Ok(program) } else { bail!("pip could not install {SCHEMATHESIS}") }
 }
 
 fn as_root(program: &str, arguments: &[&str]) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the commands that a developer needs, and that CI runs.
 
 mod demo;
+mod fuzz_api;
 mod install;
 mod test;
 
@@ -27,6 +28,8 @@ enum Command {
         #[arg(long, default_value_t = 20, value_name = "N")]
         seconds: u64,
     },
+    /// Asks the API for what its description allows. Part of `test`; needs built binaries.
+    FuzzApi,
     /// Installs what the tests need and runs all checks: format, lints, docs, tests, the demo's check.
     Test {
         /// Also what takes longer: every schedule of the explorer, long soaks.
@@ -38,6 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Demo { check, seconds } => demo::run(check, seconds),
+        Command::FuzzApi => fuzz_api::run(),
         Command::Test { full } => test::run(full),
     };
     match outcome {

@@ -37,6 +37,7 @@ pub(crate) fn run(full: bool) -> Result<()> {
     }
     step("tests", tests)?;
     drop(server);
+    step("API fuzz", cargo(&["xtask", "fuzz-api"]))?;
     step("demo", cargo(&["xtask", "demo", "--check"]))
 }
 
