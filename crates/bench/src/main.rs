@@ -3,7 +3,7 @@
 use anyhow::Result;
 use chrono::Utc;
 use clap::{Parser, Subcommand};
-use connlog_bench::history;
+use connlog_bench::{history, reads};
 
 /// Measures connlog.
 #[derive(Debug, Parser)]
@@ -27,6 +27,12 @@ enum Command {
         #[arg(long, default_value_t = 90, value_name = "N")]
         days: u32,
     },
+    /// Measures pages, counts, exports and storage on a database that was filled so.
+    Reads {
+        /// PostgreSQL, as postgresql://… or key=value.
+        #[arg(long, value_name = "URL")]
+        database_url: String,
+    },
 }
 
 #[tokio::main]
@@ -35,5 +41,6 @@ async fn main() -> Result<()> {
         Command::Generate { database_url, rows, days } => {
             history::generate(&database_url, rows, days, Utc::now().date_naive()).await
         }
+        Command::Reads { database_url } => reads::measure(&database_url).await,
     }
 }

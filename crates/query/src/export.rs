@@ -144,7 +144,7 @@ enum Stopped {
 
 impl Job {
     async fn run(mut self, format: Format, sender: mpsc::Sender<Bytes>) {
-        let (mut writer, mut rows) = (Writer::new(format), 0_u64);
+        let (mut writer, mut rows) = (Some(Writer::new(format)), 0_u64);
         let outcome = self.write_all(&mut writer, &mut rows, &sender).await;
         let error = match &outcome {
             Ok(()) => None,
@@ -152,20 +152,24 @@ impl Job {
             Err(Stopped::Because(reason)) => Some(reason.clone()),
         };
         let summary = Summary { rows, complete: outcome.is_ok(), position: self.source.position().encode(), error };
+        let mut writer = writer.unwrap_or_else(|| Writer::new(format));
         // To nobody, if nobody is there.
         let _gone = sender.send(writer.finish(&summary)).await;
         (self.record.rows, self.record.complete) = (i64::try_from(rows).ok(), Some(summary.complete));
         self.service.audit.record(self.record).await;
     }
 
+    /// While a chunk is written, the next one is read.
     async fn write_all(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut Option<Writer>,
         rows: &mut u64,
         sender: &mpsc::Sender<Bytes>,
     ) -> Result<(), Stopped> {
         let mut token_seen = Instant::now();
-        loop {
+        let cursors = self.source.cursors();
+        let mut read = self.next().await?;
+        while let Some(entries) = read {
             if token_seen.elapsed() > TOKEN_INTERVAL {
                 let token = self.service.authenticator.recognize(&self.headers, self.address).await;
                 token.map_err(|_| Stopped::Because("the token is no longer valid".to_owned()))?;
@@ -174,15 +178,24 @@ impl Job {
             if self.service.shutdown.has_begun() {
                 return Err(Stopped::Because("the service is stopping".to_owned()));
             }
-            let entries = self.next().await?;
-            let Some(entries) = entries else { return Ok(()) };
-            *rows += entries.len() as u64;
-            if let Some(bytes) = writer.write(entries, &self.source) {
+            let count = entries.len() as u64;
+            let mut own = writer.take().ok_or_else(|| Stopped::Because("an internal error".to_owned()))?;
+            let writing = tokio::task::spawn_blocking(move || {
+                let bytes = own.write(entries, cursors);
+                (own, bytes)
+            });
+            let (written, next) = tokio::join!(writing, self.next());
+            let (own, bytes) = written.map_err(|_| Stopped::Because("an internal error".to_owned()))?;
+            *writer = Some(own);
+            if let Some(bytes) = bytes {
                 sender.send(bytes).await.map_err(|_| Stopped::Gone)?;
             } else if sender.is_closed() {
                 return Err(Stopped::Gone);
             }
+            *rows += count;
+            read = next?;
         }
+        Ok(())
     }
 
     async fn next(&mut self) -> Result<Option<Vec<Entry>>, Stopped> {

@@ -7,9 +7,12 @@ use connlog_store::read::Entry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::source::Source;
+use super::source::Cursors;
 use super::{csv, ndjson, ocsf};
 use crate::error::ApiError;
+
+/// About how long a row is.
+const TYPICAL_ROW_BYTES: usize = 1000;
 
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
@@ -89,13 +92,14 @@ impl Writer {
     }
 
     /// The bytes of some entries; none if there are none.
-    pub(super) fn write(&mut self, entries: Vec<Entry>, source: &Source) -> Option<Bytes> {
+    pub(super) fn write(&mut self, entries: Vec<Entry>, cursors: Cursors) -> Option<Bytes> {
         if entries.is_empty() {
             return None;
         }
         let mut bytes = self.head();
+        bytes.reserve(entries.len() * TYPICAL_ROW_BYTES);
         for entry in entries {
-            let cursor = source.cursor(&entry);
+            let cursor = cursors.after(&entry);
             match self.format {
                 Format::Ndjson => ndjson::write(entry, &cursor, &mut bytes),
                 Format::Csv => csv::write(&entry, &cursor, &mut bytes),

@@ -72,14 +72,11 @@ impl Source {
         }
     }
 
-    /// What a client hands back to go on after `entry`.
-    pub(super) fn cursor(&self, entry: &Entry) -> String {
+    /// Makes the cursors of its rows.
+    pub(super) fn cursors(&self) -> Cursors {
         match &self.way {
-            Way::Pages { began_at, .. } => {
-                let cursor = Cursor { time: entry.connect_time, id: entry.id, began_at: Some(*began_at) };
-                cursor.encode(self.fingerprint)
-            }
-            Way::Changes { end, .. } => place(end.cluster, entry).encode(),
+            Way::Pages { began_at, .. } => Cursors::Pages { fingerprint: self.fingerprint, began_at: *began_at },
+            Way::Changes { end, .. } => Cursors::Changes { cluster: end.cluster },
         }
     }
 
@@ -88,6 +85,25 @@ impl Source {
         match &self.way {
             Way::Pages { began_at, .. } => *began_at,
             Way::Changes { position, .. } => *position,
+        }
+    }
+}
+
+/// What a client hands back to go on after a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cursors {
+    Pages { fingerprint: u64, began_at: Position },
+    Changes { cluster: u64 },
+}
+
+impl Cursors {
+    pub(super) fn after(&self, entry: &Entry) -> String {
+        match self {
+            Self::Pages { fingerprint, began_at } => {
+                let cursor = Cursor { time: entry.connect_time, id: entry.id, began_at: Some(*began_at) };
+                cursor.encode(*fingerprint)
+            }
+            Self::Changes { cluster } => place(*cluster, entry).encode(),
         }
     }
 }

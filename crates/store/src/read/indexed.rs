@@ -1,6 +1,7 @@
 //! Searches for somebody or something that an index finds: an owner, a user, a workspace, a connection.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use deadpool_postgres::Transaction;
 
@@ -19,7 +20,7 @@ const MOST_COUNTED: i64 = 5_000;
 
 /// What is known of the windows of a search.
 pub(super) struct Windows {
-    /// With how many matches each has, if that is known; at [`MOST_COUNTED`] there may be more.
+    /// With how many matches each has, if that is known.
     windows: VecDeque<(Window, Option<i64>)>,
     /// How many match in all.
     pub(super) count: Count,
@@ -34,16 +35,21 @@ impl Windows {
         budget: Budget,
     ) -> Result<Self, StoreError> {
         let (mut windows, mut entries, mut exact) = (VecDeque::new(), 0, true);
+        let began = Instant::now();
         for window in Window::over(transaction, filter).await?.map(Window::parts).unwrap_or_default() {
-            // Until the count is past its cap, time alone does not end it: a capped count says "more than the cap".
-            exact = exact && (entries <= cap || !budget.is_used_up());
-            let matches =
-                if exact { Some(rows::count(transaction, filter, window, MOST_COUNTED).await?) } else { None };
-            if let Some(matches) = matches {
-                entries += matches;
-                exact = matches < MOST_COUNTED;
+            exact = exact && !(entries > cap && budget.is_used_up());
+            if !exact {
+                windows.push_back((window, None));
+                continue;
             }
-            windows.push_back((window, matches));
+            // Up to the cap counting goes on, whatever it takes; past it, as far as the time that is left will do.
+            let affordable = budget.affords(entries, began.elapsed());
+            let limit = affordable.clamp(cap + 1 - entries.min(cap), MOST_COUNTED.max(cap + 1));
+            let matches = rows::count(transaction, filter, window, limit).await?;
+            entries += matches;
+            exact = matches < limit;
+            // What was counted up to its limit is not known.
+            windows.push_back((window, Some(matches).filter(|_| exact)));
         }
         let entries = if exact { entries } else { entries.min(cap + 1) };
         Ok(Self { windows, count: Count { entries, exact } })

@@ -71,6 +71,9 @@ pub struct Page {
     pub incomplete: bool,
 }
 
+/// So many rows say how fast rows are counted.
+const SAYS_SOMETHING: i64 = 200;
+
 /// How long something may go on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget(Instant);
@@ -82,6 +85,16 @@ impl Budget {
 
     pub(super) fn is_used_up(self) -> bool {
         Instant::now() >= self.0
+    }
+
+    /// How much more can be done in what is left, if `done` took `elapsed`; everything, if that says nothing.
+    pub(super) fn affords(self, done: i64, elapsed: Duration) -> i64 {
+        if done < SAYS_SOMETHING {
+            return i64::MAX;
+        }
+        let left = self.0.saturating_duration_since(Instant::now()).as_micros();
+        let more = u128::from(done.unsigned_abs()) * left / elapsed.as_micros().max(1);
+        i64::try_from(more).unwrap_or(i64::MAX)
     }
 }
 
