@@ -21,6 +21,9 @@ pub enum InvalidCursor {
     /// It was cut, mistyped, made by another version, or is the other of the two.
     #[error("it was not made by this API, or is damaged")]
     Unreadable,
+    /// A position was given where a cursor belongs, or the other way round.
+    #[error("a row's cursor of an export `since` a position goes back as `since`, any other as `after`")]
+    OtherKind,
     /// It belongs to another search.
     #[error("it belongs to another search query")]
     OtherQuery,
@@ -116,8 +119,12 @@ fn open(kind: u8, text: &str) -> Result<Vec<u8>, InvalidCursor> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor::Unreadable)?;
     let (sealed, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(InvalidCursor::Unreadable)?;
     match sealed {
-        [VERSION, found, payload @ ..] if *found == kind && crc32c::crc32c(sealed) == u32::from_be_bytes(*checksum) => {
-            Ok(payload.to_vec())
+        [VERSION, found, payload @ ..] if crc32c::crc32c(sealed) == u32::from_be_bytes(*checksum) => {
+            if *found == kind {
+                Ok(payload.to_vec())
+            } else {
+                Err(InvalidCursor::OtherKind)
+            }
         }
         _ => Err(InvalidCursor::Unreadable),
     }
@@ -149,8 +156,8 @@ mod tests {
             assert_eq!(Cursor::decode(&cursor.encode(5), 5), Ok(cursor));
             assert_eq!(Cursor::decode(&cursor.encode(5), 6), Err(InvalidCursor::OtherQuery));
         }
-        assert_eq!(Cursor::decode(&position.encode(), 5), Err(InvalidCursor::Unreadable));
-        assert_eq!(Position::decode(&cursor(None).encode(5)), Err(InvalidCursor::Unreadable));
+        assert_eq!(Cursor::decode(&position.encode(), 5), Err(InvalidCursor::OtherKind));
+        assert_eq!(Position::decode(&cursor(None).encode(5)), Err(InvalidCursor::OtherKind));
     }
 
     #[test]

@@ -122,16 +122,42 @@ pub async fn audited(State(service): State<Service>, mut request: Request, next:
     let (caller, request_use) = (Caller::default(), UseOf::of(&request));
     request.extensions_mut().insert(caller.clone());
     request.extensions_mut().insert(request_use.clone());
+    let mut guard =
+        Unanswered { audit: service.audit.clone(), caller: caller.clone(), request_use, is_answered: false };
     let response = next.run(request).await;
+    guard.is_answered = true;
     if let Some(token) = caller.0.get()
         && response.extensions().get::<RecordsItself>().is_none()
     {
-        let mut record = service.audit.begin(token, &request_use);
+        let mut record = service.audit.begin(token, &guard.request_use);
         record.status = i16::try_from(response.status().as_u16()).unwrap_or(0);
         record.rows = response.extensions().get::<Given>().and_then(|given| i64::try_from(given.0).ok());
         service.audit.record(record).await;
     }
     response
+}
+
+/// Records a use whose client went away before the answer.
+struct Unanswered {
+    audit: Audit,
+    caller: Caller,
+    request_use: UseOf,
+    is_answered: bool,
+}
+
+/// What nginx logs when a client closes its request.
+const CLIENT_CLOSED_REQUEST: i16 = 499;
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        let Some(token) = self.caller.0.get().filter(|_| !self.is_answered) else { return };
+        let mut record = self.audit.begin(token, &self.request_use);
+        record.status = CLIENT_CLOSED_REQUEST;
+        let audit = self.audit.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { audit.record(record).await });
+        }
+    }
 }
 
 fn log(record: &AuditRecord) {

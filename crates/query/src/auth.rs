@@ -17,6 +17,7 @@ use connlog_store::Store;
 use connlog_store::read::Reach;
 use connlog_store::tokens::{self, ApiToken};
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 
 use crate::audit::Caller;
 use crate::error::ApiError;
@@ -26,6 +27,9 @@ use crate::serve::Service;
 const CACHE_ENTRIES: u64 = 10_000;
 /// Tokens that an address may get wrong within a minute.
 const MAX_FAILED_ATTEMPTS: u32 = 20;
+/// How long a look-up waits once its address is over that, and how many wait at once.
+const GUESSING_PAUSE: Duration = Duration::from_millis(500);
+const SLOWED: usize = 20;
 /// The dashboard's cookie.
 pub const SESSION_COOKIE: &str = "connlog_session";
 
@@ -36,6 +40,8 @@ pub struct Authenticator {
     clock: Clock,
     tokens: Cache<Vec<u8>, Arc<ApiToken>>,
     attempts: Attempts,
+    /// Look-ups at once of those from whose address somebody guesses.
+    slowed: Arc<Semaphore>,
 }
 
 /// Failed attempts of the last minute, by address.
@@ -58,10 +64,19 @@ impl Attempts {
 }
 
 impl Authenticator {
+    /// Whether the token of an answer that is still being given is valid. An outage of the database says nothing of it.
+    pub async fn is_still_valid(&self, headers: &HeaderMap) -> bool {
+        let (Some(token), now) = (bearer(headers), self.clock.now()) else { return false };
+        match self.store.api_token(&tokens::digest(token), now).await {
+            Ok(found) => found.is_some(),
+            Err(_) => true,
+        }
+    }
+
     /// Remembers what it recognized for `remember`.
     pub fn new(store: Store, clock: Clock, remember: Duration) -> Self {
         let tokens = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
-        Self { store, clock, tokens, attempts: Attempts::new() }
+        Self { store, clock, tokens, attempts: Attempts::new(), slowed: Arc::new(Semaphore::new(SLOWED)) }
     }
 
     /// The token of a request from `address`.
@@ -76,14 +91,19 @@ impl Authenticator {
             let expired = token.expires_at.is_some_and(|expires_at| expires_at <= now);
             return if expired { Err(unknown()) } else { Ok(token) };
         }
-        // Those who are recognized already are not kept out by a neighbour behind the same address who guesses.
-        if !self.attempts.may_try(address) {
-            return Err(ApiError::too_many_attempts());
-        }
+        // Behind a proxy all have one address: whoever has a token is not kept out by a neighbour who guesses, but waits.
+        let may_try = self.attempts.may_try(address);
+        let _turn = if may_try {
+            None
+        } else {
+            let turn = self.slowed.try_acquire().map_err(|_| ApiError::too_many_attempts())?;
+            tokio::time::sleep(GUESSING_PAUSE).await;
+            Some(turn)
+        };
         // That a token is unknown is not remembered: it may be made any moment.
         let Some(token) = self.store.api_token(&sha256, now).await? else {
             self.attempts.failed(address);
-            return Err(unknown());
+            return Err(if may_try { unknown() } else { ApiError::too_many_attempts() });
         };
         let token = Arc::new(token);
         self.tokens.insert(sha256, Arc::clone(&token)).await;

@@ -104,11 +104,6 @@ impl ApiError {
         Self::invalid_search(vec![out_of_reach(unreachable)])
     }
 
-    /// Whether whoever asks is at fault, rather than the service.
-    pub fn is_about_the_caller(&self) -> bool {
-        self.status.is_client_error()
-    }
-
     fn invalid(message: &str, invalid: Vec<Invalid>) -> Self {
         let mut error = Self::new(StatusCode::BAD_REQUEST, message, None);
         error.body.validations =

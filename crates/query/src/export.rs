@@ -39,10 +39,14 @@ use crate::paging;
 use crate::serve::Service;
 
 /// Chunks that wait for the client to read.
-const WAITING_CHUNKS: usize = 2;
+const WAITING_CHUNKS: usize = 1;
 /// Attempts at a chunk while the database is unavailable, and the pause between them.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 60;
 const PAUSE: Duration = Duration::from_secs(1);
+/// A client that reads nothing for so long is given up: it holds a slot that others wait for.
+pub(crate) const STALL: Duration = Duration::from_mins(1);
+/// How long the record at the end may take when nobody reads.
+const LAST_WORD: Duration = Duration::from_secs(2);
 /// How often the token is looked at again.
 const TOKEN_INTERVAL: Duration = Duration::from_secs(30);
 /// Where the change feed stood when the export began.
@@ -77,6 +81,10 @@ pub async fn export(
         let detail = "Query param \"after\" cannot be combined with \"since\"".to_owned();
         return Err(ApiError::invalid_parameters(vec![Invalid { field: "after".to_owned(), detail }]));
     }
+    let began_with = cursor.map(|cursor| cursor.began_at.ok_or_else(not_of_an_export)).transpose()?;
+    if let Some(unreachable) = service.reads.unreachable(&search, &auditor.reach()).await? {
+        return Err(ApiError::out_of_reach(&unreachable));
+    }
     let slot = Arc::clone(&service.exports).try_acquire_owned().map_err(|_| ApiError::too_many("exports"))?;
     let end = service.reads.feed_end().await?;
     if let Some(since) = since
@@ -84,7 +92,7 @@ pub async fn export(
     {
         return Err(other_cluster("since"));
     }
-    let began_at = cursor.and_then(|cursor| cursor.began_at).unwrap_or(end);
+    let began_at = began_with.unwrap_or(end);
     let mut record = service.audit.begin(&auditor.0, &request_use);
     record.format = Some(format.as_str());
     service.audit.record_now(&record).await?;
@@ -94,7 +102,7 @@ pub async fn export(
         None => Source::pages(search, auditor.reach(), cursor.map(|cursor| (cursor.time, cursor.id)), began_at),
     };
     let (sender, chunks) = mpsc::channel(WAITING_CHUNKS);
-    let job = Job { service, headers, address: request_use.address, source, record, _slot: slot };
+    let job = Job { service, headers, source, record, _slot: slot };
     tokio::spawn(job.run(format, sender));
     let body = Body::from_stream(ReceiverStream::new(chunks).map(Ok::<Bytes, std::convert::Infallible>));
     let file_name = format!("attachment; filename=\"connection-log.{}\"", format.extension());
@@ -105,6 +113,12 @@ pub async fn export(
         (http::header::CACHE_CONTROL, "no-store".to_owned()),
     ];
     Ok((Extension(RecordsItself), answer, body).into_response())
+}
+
+/// A cursor of the list does not say up to where what came before it is complete.
+fn not_of_an_export() -> ApiError {
+    let detail = "Query param \"after\" is a cursor of the list: an export goes on after a row of an export".to_owned();
+    ApiError::invalid_parameters(vec![Invalid { field: "after".to_owned(), detail }])
 }
 
 /// The position in a parameter, if there is one.
@@ -128,7 +142,6 @@ pub(crate) fn other_cluster(name: &str) -> ApiError {
 struct Job {
     service: Service,
     headers: HeaderMap,
-    address: std::net::IpAddr,
     source: Source,
     record: AuditRecord,
     _slot: OwnedSemaphorePermit,
@@ -154,7 +167,7 @@ impl Job {
         let summary = Summary { rows, complete: outcome.is_ok(), position: self.source.position().encode(), error };
         let mut writer = writer.unwrap_or_else(|| Writer::new(format));
         // To nobody, if nobody is there.
-        let _gone = sender.send(writer.finish(&summary)).await;
+        let _gone = sender.send_timeout(writer.finish(&summary), LAST_WORD).await;
         (self.record.rows, self.record.complete) = (i64::try_from(rows).ok(), Some(summary.complete));
         self.service.audit.record(self.record).await;
     }
@@ -171,8 +184,9 @@ impl Job {
         let mut read = self.next().await?;
         while let Some(entries) = read {
             if token_seen.elapsed() > TOKEN_INTERVAL {
-                let token = self.service.authenticator.recognize(&self.headers, self.address).await;
-                token.map_err(|_| Stopped::Because("the token is no longer valid".to_owned()))?;
+                if !self.service.authenticator.is_still_valid(&self.headers).await {
+                    return Err(Stopped::Because("the token is no longer valid".to_owned()));
+                }
                 token_seen = Instant::now();
             }
             if self.service.shutdown.has_begun() {
@@ -188,7 +202,7 @@ impl Job {
             let (own, bytes) = written.map_err(|_| Stopped::Because("an internal error".to_owned()))?;
             *writer = Some(own);
             if let Some(bytes) = bytes {
-                sender.send(bytes).await.map_err(|_| Stopped::Gone)?;
+                self.give(sender, bytes).await?;
             } else if sender.is_closed() {
                 return Err(Stopped::Gone);
             }
@@ -198,11 +212,21 @@ impl Job {
         Ok(())
     }
 
+    async fn give(&self, sender: &mpsc::Sender<Bytes>, bytes: Bytes) -> Result<(), Stopped> {
+        tokio::select! {
+            given = sender.send_timeout(bytes, STALL) => given.map_err(|_| Stopped::Gone),
+            // Who reads has its turn before that.
+            () = async { self.service.shutdown.begun().await; tokio::time::sleep(LAST_WORD).await } => {
+                Err(Stopped::Because("the service is stopping".to_owned()))
+            }
+        }
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<Entry>>, Stopped> {
         let now = self.service.clock.now();
         let mut attempt = 0;
         loop {
-            match self.source.next(&self.service.reads, now).await {
+            match self.source.next(&self.service.follows, now).await {
                 Ok(Ok(entries)) => return Ok(entries),
                 Ok(Err(NoChanges::Unreachable(unreachable))) => {
                     return Err(Stopped::Because(format!("organization {} is gone", unreachable.organization)));

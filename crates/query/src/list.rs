@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use connlog_model::cursor::Cursor;
 use connlog_model::search::Search;
-use connlog_store::read::PageRequest;
+use connlog_store::read::{Count, PageRequest};
 
 use crate::audit::Given;
 use crate::auth::Auditor;
@@ -49,14 +49,25 @@ pub async fn list(
     let page = service.reads.page(&search, &auditor.reach(), request).await?;
     let page = page.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?;
     let next_cursor = page.next.map(|(time, id)| Cursor { time, id, began_at: None }.encode(search.fingerprint()));
+    let (count, count_cap) = shown(page.count, service.limits.count_cap);
     let body = ConnectionLogList {
         connection_logs: page.entries.into_iter().map(ConnectionLog::from).collect(),
-        count: page.count.entries,
-        count_cap: if page.count.exact { 0 } else { service.limits.count_cap },
+        count,
+        count_cap,
         next_cursor,
         incomplete: page.incomplete,
     };
     Ok((Extension(Given(body.connection_logs.len())), Json(body)).into_response())
+}
+
+/// The count and its cap. Clients take a count above its cap for "more than the cap", and any other for exact: so a count
+/// that was not finished is one more than the number that was found.
+fn shown(count: Count, cap: i64) -> (i64, i64) {
+    if count.exact {
+        return (count.entries, 0);
+    }
+    let found = count.entries.clamp(1, cap);
+    (found + 1, found)
 }
 
 /// The search in `q`.

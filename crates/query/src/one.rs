@@ -1,5 +1,6 @@
 //! `GET /api/v2/connectionlog/{id}`: one entry.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -25,9 +26,9 @@ use crate::serve::Service;
 pub async fn one(
     State(service): State<Service>,
     auditor: Auditor,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let id = Uuid::try_parse(&id).map_err(|_| {
+    let id = id.ok().and_then(|Path(id)| Uuid::try_parse(&id).ok()).ok_or_else(|| {
         let detail = "Path param \"id\" must be a valid uuid".to_owned();
         ApiError::invalid_parameters(vec![Invalid { field: "id".to_owned(), detail }])
     })?;

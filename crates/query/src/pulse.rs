@@ -15,7 +15,8 @@ use tokio::sync::watch;
 const INTERVAL: Duration = Duration::from_millis(200);
 /// How often it is looked at while nobody does.
 const IDLE_INTERVAL: Duration = Duration::from_secs(2);
-/// How far back the pulse remembers, one sample a second.
+/// How often it remembers where the feed was, and how often at most.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 const SAMPLES: usize = 900;
 
 /// How far the change feed goes.
@@ -23,15 +24,15 @@ const SAMPLES: usize = 900;
 pub struct Pulse {
     end: watch::Receiver<Option<Position>>,
     passed: Arc<Mutex<VecDeque<(Instant, u64)>>>,
+    held_up_since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Pulse {
-    /// Starts looking.
-    pub fn start(store: Store, shutdown: &Shutdown) -> Self {
+    /// Starts looking: often while there are followers.
+    pub fn start(store: Store, has_followers: impl Fn() -> bool + Send + 'static, shutdown: &Shutdown) -> Self {
         let (sender, end) = watch::channel(None);
-        let pulse = Self { end, passed: Arc::default() };
-        let passed = Arc::clone(&pulse.passed);
-        shutdown.spawn("pulse", look(store, sender, passed, shutdown.clone()));
+        let pulse = Self { end, passed: Arc::default(), held_up_since: Arc::default() };
+        shutdown.spawn("pulse", look(store, sender, pulse.clone(), has_followers, shutdown.clone()));
         pulse
     }
 
@@ -45,6 +46,24 @@ impl Pulse {
         }
     }
 
+    fn sample(&self, end: Position, stands_still: bool) {
+        let mut since = self.held_up_since.lock().expect("no one panics while holding a time");
+        *since = stands_still.then(|| since.unwrap_or_else(Instant::now));
+        let mut passed = self.passed.lock().expect("no one panics while holding the samples");
+        if passed.back().is_none_or(|(at, _)| at.elapsed() > SAMPLE_INTERVAL) {
+            passed.push_back((Instant::now(), end.transaction));
+            if passed.len() > SAMPLES {
+                passed.pop_front();
+            }
+        }
+    }
+
+    /// For how long the feed has stood still although later transactions began: one that is older still runs.
+    pub fn held_up(&self) -> Duration {
+        let since = *self.held_up_since.lock().expect("no one panics while holding a time");
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// For how long the feed has gone further than `position`, as far as is remembered.
     pub fn behind(&self, position: Position) -> Duration {
         let passed = self.passed.lock().expect("no one panics while holding the samples");
@@ -56,31 +75,37 @@ impl Pulse {
 async fn look(
     store: Store,
     sender: watch::Sender<Option<Position>>,
-    passed: Arc<Mutex<VecDeque<(Instant, u64)>>>,
+    pulse: Pulse,
+    has_followers: impl Fn() -> bool,
     shutdown: Shutdown,
 ) {
-    let mut sampled = Instant::now();
+    let mut last = None;
     loop {
-        match store.feed_end().await {
-            Ok(end) => {
-                let mut passed = passed.lock().expect("no one panics while holding the samples");
-                if passed.is_empty() || sampled.elapsed() > Duration::from_secs(1) {
-                    sampled = Instant::now();
-                    passed.push_back((sampled, end.transaction));
-                    if passed.len() > SAMPLES {
-                        passed.pop_front();
-                    }
-                }
-                drop(passed);
-                sender.send_if_modified(|last| last.replace(end) != Some(end));
+        match store.feed_state().await {
+            Ok((end, has_later)) => {
+                pulse.sample(end, has_later && last == Some(end));
+                last = Some(end);
+                wake(&store, &sender, end, has_followers()).await;
             }
             Err(error) => tracing::debug!(%error, "the change feed could not be looked at"),
         }
-        // The pulse itself holds one receiver.
-        let interval = if sender.receiver_count() > 1 { INTERVAL } else { IDLE_INTERVAL };
+        let interval = if has_followers() { INTERVAL } else { IDLE_INTERVAL };
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
             () = shutdown.begun() => return,
         }
+    }
+}
+
+/// Wakes the tails if any row of the log changed: most transactions are about something else.
+async fn wake(store: &Store, sender: &watch::Sender<Option<Position>>, end: Position, has_followers: bool) {
+    let before = *sender.borrow();
+    let changed = match before {
+        Some(before) if before == end => return,
+        Some(before) if has_followers => store.changed_between(before, end).await.unwrap_or(true),
+        _ => true,
+    };
+    if changed {
+        sender.send_replace(Some(end));
     }
 }

@@ -34,11 +34,16 @@ use crate::pulse::Pulse;
 use crate::stats::stats;
 use crate::tail::tail;
 
+/// Database connections of exports, tails and the pulse.
+const FOLLOWING_CONNECTIONS: usize = 6;
+
 /// What handlers work with.
 #[derive(Clone)]
 pub struct Service {
     /// What the log is read from.
     pub(crate) reads: Store,
+    /// The same for exports and tails, with connections of their own: pages do not wait for them.
+    pub(crate) follows: Store,
     pub(crate) authenticator: Authenticator,
     pub(crate) audit: Audit,
     pub(crate) pulse: Pulse,
@@ -75,25 +80,37 @@ pub async fn run(
     schema::check(&store).await.context("cannot start on this database")?;
     let reads = match &config.database_read_url {
         Some(url) => {
-            let reads = Store::new(&StoreConfig { url: url.clone(), ..store_config })?;
+            let reads = Store::new(&StoreConfig { url: url.clone(), ..store_config.clone() })?;
             schema::check(&reads).await.context("cannot start on the database for reads")?;
             reads
         }
         None => store.clone(),
     };
     let tls = ServerTls::load(&config.tls, &["h2", "http/1.1"], &shutdown)?;
+    let follows = Store::new(&StoreConfig {
+        url: config.database_read_url.clone().unwrap_or(config.database_url.clone()),
+        max_connections: FOLLOWING_CONNECTIONS,
+        application_name: "connlog-query follow".to_owned(),
+        ..store_config
+    })?;
     let metrics = telemetry::metrics();
     tokio::spawn(admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
     let clock = config.clock.clone();
+    let tails = Arc::new(Semaphore::new(config.max_tails));
+    let has_followers = {
+        let (tails, most) = (Arc::clone(&tails), config.max_tails);
+        move || tails.available_permits() < most
+    };
     let service = Service {
         authenticator: Authenticator::new(store.clone(), clock.clone(), config.token_cache.to_std()?),
         audit: Audit::start(store, clock.clone(), &shutdown),
-        pulse: Pulse::start(reads.clone(), &shutdown),
+        pulse: Pulse::start(follows.clone(), has_followers, &shutdown),
         freshness: Freshness::start(reads.clone(), clock.clone(), &shutdown),
         reads,
+        follows,
         clock,
         exports: Arc::new(Semaphore::new(config.max_exports)),
-        tails: Arc::new(Semaphore::new(config.max_tails)),
+        tails,
         shutdown: shutdown.clone(),
         limits: Limits {
             count_cap: config.count_cap,
@@ -108,7 +125,6 @@ pub async fn run(
         .route("/api/v2/connectionlog/tail", get(tail))
         .route("/api/v2/connectionlog/stats", get(stats))
         .route("/api/v2/connectionlog/gaps", get(gaps))
-        .layer(from_fn_with_state(service.clone(), audited))
         .layer(from_fn_with_state(service.clone(), stated));
     let router = log
         .route("/api/v2/connectionlog/openapi.json", get(openapi::openapi))
@@ -127,6 +143,8 @@ pub async fn run(
                 Err(_) => ApiError::timed_out().into_response(),
             }
         }))
+        // Outside of the timeout: what took too long was a use, too.
+        .layer(from_fn_with_state(service.clone(), audited))
         .layer(from_fn(measure))
         .with_state(service);
     let address = listener.local_addr()?;

@@ -18,15 +18,16 @@ use connlog_model::cursor::Position;
 use connlog_model::search::Search;
 use connlog_store::AuditRecord;
 use connlog_store::read::{Entry, NoChanges, Reach, place};
-use futures::stream::unfold;
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::audit::{RecordsItself, UseOf};
 use crate::auth::Auditor;
 use crate::dto::ConnectionLog;
 use crate::error::ApiError;
-use crate::export::{other_cluster, position};
+use crate::export::{STALL, other_cluster, position};
 use crate::list::parse_search;
 use crate::serve::Service;
 
@@ -38,6 +39,10 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(15);
 const LAG: Duration = Duration::from_secs(5);
 /// How often the token is looked at again.
 const TOKEN_INTERVAL: Duration = Duration::from_secs(20);
+/// Events that wait for the client to read them.
+const WAITING_EVENTS: usize = 8;
+/// How long a client has for the last word when the service stops.
+const LAST_WORD: Duration = Duration::from_secs(2);
 /// Pause after a failed look.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -84,29 +89,27 @@ pub async fn tail(
     let position = since.unwrap_or(end);
     let tail = Tail {
         headers,
-        address: request_use.address,
         search,
         reach,
         position,
         waiting: VecDeque::from([ready(position)]),
         token_seen: Instant::now(),
         lag_told: None,
+        given_at: Instant::now(),
         is_over: false,
         end: AuditOfTail { service: service.clone(), record: Some(record), rows: 0 },
         service,
         _slot: slot,
     };
-    let events = unfold(tail, async |mut tail| {
-        let event = tail.next().await?;
-        Some((Ok::<_, Infallible>(event), tail))
-    });
+    let (sender, events) = mpsc::channel(WAITING_EVENTS);
+    tokio::spawn(tail.give(sender));
+    let events = ReceiverStream::new(events).map(Ok::<_, Infallible>);
     Ok((Extension(RecordsItself), [("x-accel-buffering", "no")], Sse::new(events)).into_response())
 }
 
 struct Tail {
     service: Service,
     headers: HeaderMap,
-    address: std::net::IpAddr,
     search: Search,
     reach: Reach,
     /// Up to where the feed was read.
@@ -115,6 +118,7 @@ struct Tail {
     waiting: VecDeque<Event>,
     token_seen: Instant,
     lag_told: Option<Instant>,
+    given_at: Instant,
     is_over: bool,
     end: AuditOfTail,
     _slot: OwnedSemaphorePermit,
@@ -140,9 +144,26 @@ impl Drop for AuditOfTail {
 }
 
 impl Tail {
+    /// Gives events as the client reads them, until either side ends it.
+    async fn give(mut self, sender: mpsc::Sender<Event>) {
+        let shutdown = self.service.shutdown.clone();
+        loop {
+            let event = tokio::select! {
+                event = self.next() => event,
+                () = sender.closed() => return,
+            };
+            let Some(event) = event else { return };
+            tokio::select! {
+                given = sender.send_timeout(event, STALL) => if given.is_err() { return },
+                () = async { shutdown.begun().await; tokio::time::sleep(LAST_WORD).await } => return,
+            }
+        }
+    }
+
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.waiting.pop_front() {
+                self.given_at = Instant::now();
                 return Some(event);
             }
             if self.is_over {
@@ -160,11 +181,7 @@ impl Tail {
 
     async fn token_is_valid(&mut self) -> bool {
         self.token_seen = Instant::now();
-        match self.service.authenticator.recognize(&self.headers, self.address).await {
-            Ok(_) => true,
-            // An outage of the database says nothing of the token.
-            Err(error) => !error.is_about_the_caller(),
-        }
+        self.service.authenticator.is_still_valid(&self.headers).await
     }
 
     async fn look(&mut self) {
@@ -175,7 +192,7 @@ impl Tail {
             self.waiting.push_back(Event::default().event("lag").data(data.to_string()));
         }
         let now = self.service.clock.now();
-        match self.service.reads.changes(&self.search, &self.reach, self.position, TOGETHER, now).await {
+        match self.service.follows.changes(&self.search, &self.reach, self.position, TOGETHER, now).await {
             Ok(Ok(changes)) => {
                 self.position = changes.position;
                 let cluster = changes.position.cluster;
@@ -197,13 +214,21 @@ impl Tail {
 
     /// Until there may be more, or it is time for a sign of life.
     async fn wait(&mut self) {
+        let held_up = self.service.pulse.held_up();
+        if held_up > LAG && self.lag_told.is_none_or(|told| told.elapsed() > LAG) {
+            self.lag_told = Some(Instant::now());
+            let data = json!({ "behind_seconds": held_up.as_secs(), "reason": "a transaction on the server is still running" });
+            self.waiting.push_back(Event::default().event("lag").data(data.to_string()));
+            return;
+        }
         tokio::select! {
+            () = tokio::time::sleep(LAG) => {}
             () = self.service.pulse.beyond(self.position) => {}
             () = self.service.shutdown.begun() => {}
-            () = tokio::time::sleep(IDLE_INTERVAL) => {
-                let event = Event::default().event("position").id(self.position.encode());
-                self.waiting.push_back(event.data("{}"));
-            }
+        }
+        if self.given_at.elapsed() > IDLE_INTERVAL {
+            let event = Event::default().event("position").id(self.position.encode());
+            self.waiting.push_back(event.data("{}"));
         }
     }
 

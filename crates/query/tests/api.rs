@@ -173,6 +173,8 @@ async fn who_guesses_tokens_is_slowed_down_and_who_has_one_is_not() {
     assert_eq!(statuses[..20], [StatusCode::UNAUTHORIZED; 20]);
     assert_eq!(statuses[20..], [StatusCode::TOO_MANY_REQUESTS; 5]);
     assert_eq!(stage.service.get(&stage.auditor, &[]).await.0, StatusCode::OK, "who is recognized already goes on");
+    let late = fixtures::api_token(&stage.store, Role::Auditor, None, None, now()).await.unwrap();
+    assert_eq!(stage.service.get(&late, &[]).await.0, StatusCode::OK, "a token that is good is never refused");
 }
 
 #[tokio::test]
@@ -213,5 +215,23 @@ async fn the_committed_description_is_what_the_code_says_and_is_served() {
         let response = stage.service.open(page, "", &[]).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert!(!response.text().await.unwrap().contains("http://"), "nothing from elsewhere");
+    }
+}
+
+#[tokio::test]
+async fn what_takes_too_long_is_audited_too() {
+    let stage = stage().await;
+    let service = Service::start(stage.database.url(), &["--request-timeout", "300ms"]).await;
+    assert_eq!(service.get(&stage.auditor, &[]).await.0, StatusCode::OK);
+    let mut client = stage.database.client().await.unwrap();
+    let locked = client.transaction().await.unwrap();
+    locked.batch_execute("LOCK TABLE connection_log_counts IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    assert_eq!(service.get(&stage.auditor, &[]).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    locked.commit().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let sql = "SELECT count(*) FROM api_audit WHERE status = 503";
+    while client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) != 1 {
+        assert!(Instant::now() < deadline, "it is recorded");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

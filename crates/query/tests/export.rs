@@ -14,11 +14,13 @@ use connlog_model::role::Role;
 use connlog_store::Store;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, Site};
+use connlog_testkit::process::{Process, free_address};
 use reqwest::StatusCode;
 use serde_json::Value;
 use support::{Service, now, write};
 use uuid::Uuid;
 
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 const EXPORT: &str = "/api/v2/connectionlog/export";
 
 struct Stage {
@@ -312,6 +314,8 @@ async fn what_is_wrong_with_the_parameters_is_named() {
     stage.sessions(1..3).await;
     let (rows, end) = stage.ndjson(&[]).await;
     let (cursor, position) = (rows[0]["cursor"].as_str().unwrap(), end["position"].as_str().unwrap());
+    let page = stage.service.get(&stage.auditor, &[("limit", "1")]).await.1;
+    let of_the_list = page["next_cursor"].as_str().unwrap().to_owned();
     let other = connlog_model::cursor::Position::before(1, 1).encode();
     for (parameters, field) in [
         (vec![("format", "xml")], "format"),
@@ -320,6 +324,8 @@ async fn what_is_wrong_with_the_parameters_is_named() {
         (vec![("after", cursor), ("since", position)], "after"),
         (vec![("since", &other)], "since"),
         (vec![("q", "type:x")], "type"),
+        (vec![("q", "organization:nowhere")], "organization"),
+        (vec![("after", &of_the_list)], "after"),
     ] {
         let (status, body) = stage.service.get_at(EXPORT, &stage.auditor, &parameters).await;
         assert_eq!((status, &body["validations"][0]["field"]), (StatusCode::BAD_REQUEST, &Value::from(field)));
@@ -346,4 +352,34 @@ async fn an_export_keeps_to_its_tokens_organizations_and_is_audited() {
         assert!(std::time::Instant::now() < deadline, "the export is audited");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_does_not_hold_up_the_end_of_the_service() {
+    let stage = stage().await;
+    stage.sessions(1..25_000).await;
+    let (listen, admin) = (free_address().unwrap(), free_address().unwrap());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_connlog-query"));
+    command.args(["--database-url", stage.database.url(), "--listen", &listen.to_string()]);
+    command.args(["--admin-listen", &admin.to_string()]).env("CONNLOG_LOG", "warn");
+    let mut process = Process::spawn("connlog-query", &command, "KILL").unwrap();
+    process.wait_until_listening(listen, PATIENCE).unwrap();
+    let mut stalled = Vec::new();
+    for path in ["export", "export", "tail"] {
+        let mut socket = tokio::net::TcpStream::connect(listen).await.unwrap();
+        let request = format!(
+            "GET /api/v2/connectionlog/{path} HTTP/1.1\r\nHost: connlog\r\nCoder-Session-Token: {}\r\n\r\n",
+            stage.auditor
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut socket, request.as_bytes()).await.unwrap();
+        // Only that an answer has begun.
+        socket.readable().await.unwrap();
+        stalled.push(socket);
+    }
+    process.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    let ended = tokio::task::block_in_place(|| process.wait(PATIENCE)).unwrap();
+    assert!(ended.success(), "within the grace period, and in good order: {ended:?}");
+    let client = stage.database.client().await.unwrap();
+    let unfinished = "SELECT count(*) FROM api_audit WHERE complete IS NULL";
+    assert_eq!(client.query_one(unfinished, &[]).await.unwrap().get::<_, i64>(0), 0, "all ends are recorded");
 }

@@ -135,6 +135,17 @@ pub(crate) async fn query(
     Ok(transaction.query(&statement, parameters).await?)
 }
 
+/// Runs a statement that is put together from what a caller asks for, and returns its rows. It is not kept: there are
+/// thousands of combinations, and the server would keep them all, for each connection.
+pub(crate) async fn query_once(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, StoreError> {
+    let statement = transaction.prepare(sql).await?;
+    Ok(transaction.query(&statement, parameters).await?)
+}
+
 /// Runs a prepared statement and returns how many rows it touched.
 pub(crate) async fn execute(
     transaction: &Transaction<'_>,

@@ -14,7 +14,7 @@ use super::filter::{Filter, Reach, Unreachable};
 use super::rows::DIRECTORY_JOINS;
 use super::windows::Window;
 use crate::partitions::windows;
-use crate::session::{begin_read, query};
+use crate::session::{begin_read, query, query_once};
 use crate::xid::Xid8;
 use crate::{Store, StoreError};
 
@@ -40,9 +40,41 @@ pub struct Changes {
 
 const END: &str = "-- feed_end
 SELECT (SELECT system_identifier FROM pg_control_system()) AS cluster,
-       pg_snapshot_xmin(pg_current_snapshot())::text::xid8 AS oldest_running";
+       pg_snapshot_xmin(pg_current_snapshot())::text::xid8 AS oldest_running,
+       pg_snapshot_xmax(pg_current_snapshot())::text::xid8 AS next";
+
+const CHANGED_OPEN: &str = "-- changed_open
+SELECT FROM open_connections WHERE changed_xid >= $1 AND changed_xid < $2 LIMIT 1";
+
+const CHANGED_HISTORY: &str = "-- changed_history
+SELECT FROM connection_logs
+WHERE changed_xid >= $1 AND changed_xid < $2 AND connect_time >= $3 AND connect_time < $4 LIMIT 1";
 
 impl Store {
+    /// The end of the change feed, and whether it is held up: later transactions have begun.
+    pub async fn feed_state(&self) -> Result<(Position, bool), StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_read(&mut client).await?;
+        state(&transaction).await
+    }
+
+    /// Whether any row changed between two positions.
+    pub async fn changed_between(&self, position: Position, end: Position) -> Result<bool, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_read(&mut client).await?;
+        let (from, to) = (Xid8(position.transaction), Xid8(end.transaction));
+        if !query(&transaction, CHANGED_OPEN, &[&from, &to]).await?.is_empty() {
+            return Ok(true);
+        }
+        let Some(whole) = Window::over(&transaction, &Filter::default()).await? else { return Ok(false) };
+        for (first, last) in windows(whole.from, whole.to) {
+            if !query(&transaction, CHANGED_HISTORY, &[&from, &to, &first, &last]).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The end of the change feed: everything acknowledged before this call lies before it.
     pub async fn feed_end(&self) -> Result<Position, StoreError> {
         let mut client = self.client().await?;
@@ -95,12 +127,17 @@ pub fn place(cluster: u64, entry: &Entry) -> Position {
     Position { cluster, transaction: entry.changed, row: entry.id }
 }
 
-pub(super) async fn end(transaction: &Transaction<'_>) -> Result<Position, StoreError> {
+async fn end(transaction: &Transaction<'_>) -> Result<Position, StoreError> {
+    Ok(state(transaction).await?.0)
+}
+
+async fn state(transaction: &Transaction<'_>) -> Result<(Position, bool), StoreError> {
     let rows = query(transaction, END, &[]).await?;
     let row = rows.first().ok_or_else(|| StoreError::Inconsistent("no transaction is the oldest".to_owned()))?;
     let cluster: i64 = row.try_get("cluster")?;
     let Xid8(oldest_running) = row.try_get("oldest_running")?;
-    Ok(Position::before(cluster.cast_unsigned(), oldest_running))
+    let Xid8(next) = row.try_get("next")?;
+    Ok((Position::before(cluster.cast_unsigned(), oldest_running), next > oldest_running))
 }
 
 async fn read(
@@ -142,5 +179,5 @@ async fn read(
          ORDER BY page.changed_xid, page.id",
         parts.join("\nUNION ALL\n")
     );
-    query(transaction, &sql, &conditions.parameters()).await?.iter().map(entry).collect()
+    query_once(transaction, &sql, &conditions.parameters()).await?.iter().map(entry).collect()
 }

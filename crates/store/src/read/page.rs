@@ -52,7 +52,7 @@ impl PageRequest {
 /// A number of entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
-    /// How many match; if not exact, how many were counted, at most one more than the cap.
+    /// How many match; if not exact, so many at least.
     pub entries: i64,
     /// Whether that is all.
     pub exact: bool,
@@ -113,7 +113,7 @@ impl Store {
             Err(unreachable) => return Ok(Err(unreachable)),
         };
         let slice = Slice { limit: request.limit, offset: request.offset, after: request.after };
-        let mut stopped_at = None;
+        let (mut stopped_at, mut incomplete) = (None, false);
         let (entries, count) = if filter.matches_nothing() {
             (Vec::new(), Count { entries: 0, exact: true })
         } else {
@@ -135,9 +135,16 @@ impl Store {
                 Shape::Scanned => {
                     let budget = Budget::new(request.scan_budget);
                     let found = scanned::read(&transaction, &filter, slice, budget).await?;
-                    stopped_at = found.stopped_at;
-                    let budget = Budget::new(request.count_budget);
-                    let count = scanned::count(&transaction, &filter, request.count_cap, budget).await?;
+                    (stopped_at, incomplete) = (found.stopped_at, found.incomplete);
+                    let given = i64::try_from(found.entries.len()).unwrap_or(i64::MAX);
+                    // A page that looked at everything and is not full has counted, too.
+                    let is_all = request.after.is_none() && request.offset == 0 && !incomplete && given < request.limit;
+                    let mut count = Count { entries: given, exact: true };
+                    if !is_all {
+                        let budget = Budget::new(request.count_budget);
+                        count = scanned::count(&transaction, &filter, request.count_cap, budget).await?;
+                        count.entries = count.entries.max(given);
+                    }
                     (found.entries, count)
                 }
             }
@@ -145,7 +152,7 @@ impl Store {
         transaction.commit().await?;
         let full = i64::try_from(entries.len()).is_ok_and(|found| found >= request.limit);
         let last = entries.last().filter(|_| full).map(|last| (last.connect_time, last.id));
-        Ok(Ok(Page { entries, count, next: stopped_at.or(last), incomplete: stopped_at.is_some() }))
+        Ok(Ok(Page { entries, count, next: stopped_at.or(last), incomplete }))
     }
 
     /// What of `search` is out of `reach`, for a caller who will not run it.

@@ -17,7 +17,9 @@ use crate::StoreError;
 /// What a scan found.
 pub(super) struct Scanned {
     pub(super) entries: Vec<Entry>,
-    /// Where it stopped because its budget was used up: everything before that place was looked at.
+    /// Whether it stopped because its budget was used up.
+    pub(super) incomplete: bool,
+    /// Where it stopped: everything before that place was looked at. None if what was to be skipped was not even found.
     pub(super) stopped_at: Option<(Timestamp, Uuid)>,
 }
 
@@ -54,28 +56,32 @@ pub(super) async fn read(
         (whole, _) => whole,
     };
     let mut scan = Scan::of(whole);
-    let mut found = Scanned { entries: Vec::new(), stopped_at: None };
+    let mut found = Scanned { entries: Vec::new(), incomplete: false, stopped_at: None };
     let (mut offset, mut looked) = (slice.offset, false);
     while let Some(window) = scan.window() {
         let wanted = slice.limit - i64::try_from(found.entries.len()).unwrap_or(i64::MAX);
         if wanted <= 0 {
             break;
         }
-        // At least one window, or the next page would begin where this one did; and a page of what was to be skipped helps
-        // nobody.
-        if looked && offset == 0 && budget.is_used_up() {
-            found.stopped_at = Some((window.to, Uuid::nil()));
+        // At least one window, or the next page would begin where this one did.
+        if looked && budget.is_used_up() {
+            found.incomplete = true;
+            found.stopped_at = (offset == 0).then_some((window.to, Uuid::nil()));
             break;
         }
         looked = true;
         let began = Instant::now();
+        if offset > 0 {
+            let matches = rows::count(transaction, filter, window, offset + 1).await?;
+            if matches <= offset {
+                offset -= matches;
+                scan.done(window.from, began.elapsed());
+                continue;
+            }
+        }
         let part = Slice { limit: wanted, offset, after: slice.after };
         let rows = rows::read(transaction, filter, window, part, Order::Walk).await?;
-        if rows.is_empty() && offset > 0 {
-            offset = (offset - rows::count(transaction, filter, window, offset).await?).max(0);
-        } else if !rows.is_empty() {
-            offset = 0;
-        }
+        offset = 0;
         let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= wanted;
         // The rest of a window that filled the page is not dealt with.
         let from = if full { rows.last().map_or(window.from, |last| last.connect_time) } else { window.from };
