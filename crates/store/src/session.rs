@@ -18,6 +18,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long what was sent may stay unconfirmed by the other machine.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Statements that a connection keeps prepared, about.
+const MAX_PREPARED: usize = 150;
+
 /// Checks that `url` can be read, for a command line: the error does not repeat it, since it may hold a password.
 pub fn parse_url(url: &str) -> Result<(), &'static str> {
     tokio_postgres::Config::from_str(url).map(|_| ()).map_err(|_| "is not a PostgreSQL URL")
@@ -135,15 +138,17 @@ pub(crate) async fn query(
     Ok(transaction.query(&statement, parameters).await?)
 }
 
-/// Runs a statement that is put together from what a caller asks for, and returns its rows. It is not kept: there are
-/// thousands of combinations, and the server would keep them all, for each connection.
-pub(crate) async fn query_once(
+/// Runs a statement that is put together from what a caller asks for, and returns its rows. There are thousands of
+/// combinations, and the server keeps each prepared one for each connection: past a bound they are all given up.
+pub(crate) async fn query_composed(
     transaction: &Transaction<'_>,
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, StoreError> {
-    let statement = transaction.prepare(sql).await?;
-    Ok(transaction.query(&statement, parameters).await?)
+    if transaction.statement_cache.size() > MAX_PREPARED {
+        transaction.statement_cache.clear();
+    }
+    query(transaction, sql, parameters).await
 }
 
 /// Runs a prepared statement and returns how many rows it touched.

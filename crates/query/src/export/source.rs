@@ -10,7 +10,7 @@ use connlog_store::{Store, StoreError};
 use uuid::Uuid;
 
 /// Rows of a chunk.
-const CHUNK_ROWS: i64 = 3_000;
+const CHUNK_ROWS: i64 = 5_000;
 /// How long looking for the rows of a chunk may take.
 const CHUNK_BUDGET: Duration = Duration::from_secs(1);
 

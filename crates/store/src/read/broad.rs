@@ -14,7 +14,7 @@ use super::rows::{self, Order, Slice};
 use super::windows::Window;
 use crate::StoreError;
 use crate::partitions::MAX_DAYS_PER_STATEMENT;
-use crate::session::query_once;
+use crate::session::query_composed;
 
 /// So many matches are found and sorted; more are walked.
 const FEW: i64 = 2000;
@@ -154,7 +154,7 @@ async fn by_day(
     sql: &str,
     conditions: &Conditions,
 ) -> Result<Vec<(NaiveDate, i64)>, StoreError> {
-    let rows = query_once(transaction, sql, &conditions.parameters()).await?;
+    let rows = query_composed(transaction, sql, &conditions.parameters()).await?;
     rows.iter().map(|row| Ok((row.try_get("day")?, row.try_get("entries")?))).collect()
 }
 
@@ -191,6 +191,6 @@ async fn history_in(
     conditions.add_span(from, to);
     let sql =
         format!("-- count_history\nSELECT count(*) AS entries FROM connection_logs WHERE {}", conditions.history_sql());
-    let rows = query_once(transaction, &sql, &conditions.parameters()).await?;
+    let rows = query_composed(transaction, &sql, &conditions.parameters()).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0))
 }

@@ -14,7 +14,7 @@ use super::filter::{Filter, Reach, Unreachable};
 use super::rows::DIRECTORY_JOINS;
 use super::windows::Window;
 use crate::partitions::windows;
-use crate::session::{begin_read, query, query_once};
+use crate::session::{begin_read, query, query_composed};
 use crate::xid::Xid8;
 use crate::{Store, StoreError};
 
@@ -179,5 +179,5 @@ async fn read(
          ORDER BY page.changed_xid, page.id",
         parts.join("\nUNION ALL\n")
     );
-    query_once(transaction, &sql, &conditions.parameters()).await?.iter().map(entry).collect()
+    query_composed(transaction, &sql, &conditions.parameters()).await?.iter().map(entry).collect()
 }

@@ -9,7 +9,7 @@ use super::entry::{DIRECTORY_COLUMNS, Entry, HISTORY_ONLY, SHARED_COLUMNS, entry
 use super::filter::Filter;
 use super::windows::Window;
 use crate::StoreError;
-use crate::session::query_once;
+use crate::session::query_composed;
 
 /// How the matches of a window are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(super) async fn read(
          ORDER BY page.connect_time DESC, page.id DESC",
         ctes.join(",\n")
     );
-    query_once(transaction, &sql, &conditions.parameters()).await?.iter().map(entry).collect()
+    query_composed(transaction, &sql, &conditions.parameters()).await?.iter().map(entry).collect()
 }
 
 /// What the directory knows of the rows of `page`.
@@ -110,6 +110,6 @@ pub(super) async fn count(
         "-- count_window\nSELECT count(*) FROM (SELECT 1 FROM (\n{}\n) AS parts LIMIT {limit}) AS capped",
         parts.join("\nUNION ALL\n")
     );
-    let rows = query_once(transaction, &sql, &conditions.parameters()).await?;
+    let rows = query_composed(transaction, &sql, &conditions.parameters()).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0))
 }

@@ -15,7 +15,7 @@ use super::conditions::Conditions;
 use super::filter::{Filter, Reach, Shape, Unreachable};
 use super::windows::{Scan, Window};
 use crate::partitions::start_of;
-use crate::session::{begin_read, query, query_once};
+use crate::session::{begin_read, query, query_composed};
 use crate::{Store, StoreError};
 
 /// What is to be counted.
@@ -252,7 +252,7 @@ fn bucket_of(conditions: &mut Conditions, time: &str, bucket: TimeDelta) -> Stri
 }
 
 async fn read(transaction: &Transaction<'_>, sql: &str, conditions: &Conditions) -> Result<Vec<Group>, StoreError> {
-    let rows = query_once(transaction, sql, &conditions.parameters()).await?;
+    let rows = query_composed(transaction, sql, &conditions.parameters()).await?;
     rows.iter()
         .map(|row| {
             let method: i16 = row.try_get("method")?;
@@ -292,7 +292,7 @@ async fn rank(
         "-- rank\nSELECT {column} AS id, count(*) AS entries FROM (\n{}\n) AS parts WHERE {column} IS NOT NULL GROUP BY 1",
         parts.join("\nUNION ALL\n")
     );
-    for row in query_once(transaction, &sql, &conditions.parameters()).await? {
+    for row in query_composed(transaction, &sql, &conditions.parameters()).await? {
         *totals.entry(row.try_get("id")?).or_default() += row.try_get::<_, i64>("entries")?;
     }
     Ok(())
