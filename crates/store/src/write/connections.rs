@@ -111,7 +111,9 @@ async fn merge_into_history(
 ) -> Result<(), StoreError> {
     let mut changed = Vec::new();
     for (id, row) in found {
-        let merged = Connection { boot_id: None, ..row.clone().merge(entry_of(folded, id)?.connection.clone()) };
+        let mut merged = row.clone().merge(entry_of(folded, id)?.connection.clone());
+        // What history does not keep is no change: a replay would come anew to whoever follows the change feed.
+        (merged.boot_id, merged.agent.agent_id) = (None, None);
         if merged != row {
             deltas.add(&row, -1);
             deltas.add(&merged, 1);
