@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::auth::peer;
+use crate::paging;
 use crate::serve::Service;
 
 /// Uses that wait to be recorded; beyond it answers wait.
@@ -108,11 +109,11 @@ impl UseOf {
     fn of(request: &Request) -> Self {
         let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str);
         let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(request.uri());
-        let query = query.map(|pairs| pairs.0.into_iter().find(|(key, _)| key == "q").map(|(_, value)| value));
+        let query = query.ok().and_then(|pairs| paging::value(&pairs.0, "q").map(str::to_owned));
         Self {
             address: peer(request.extensions().get::<ConnectInfo<PeerAddress>>()),
             endpoint: path.to_owned(),
-            query: query.ok().flatten().unwrap_or_default(),
+            query: query.unwrap_or_default(),
         }
     }
 }

@@ -64,15 +64,6 @@ impl Attempts {
 }
 
 impl Authenticator {
-    /// Whether the token of an answer that is still being given is valid. An outage of the database says nothing of it.
-    pub async fn is_still_valid(&self, headers: &HeaderMap) -> bool {
-        let (Some(token), now) = (bearer(headers), self.clock.now()) else { return false };
-        match self.store.api_token(&tokens::digest(token), now).await {
-            Ok(found) => found.is_some(),
-            Err(_) => true,
-        }
-    }
-
     /// Remembers what it recognized for `remember`.
     pub fn new(store: Store, clock: Clock, remember: Duration) -> Self {
         let tokens = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
@@ -108,6 +99,15 @@ impl Authenticator {
         let token = Arc::new(token);
         self.tokens.insert(sha256, Arc::clone(&token)).await;
         Ok(token)
+    }
+
+    /// Whether the token of an answer that is still being given is valid. An outage of the database says nothing of it.
+    pub async fn is_still_valid(&self, headers: &HeaderMap) -> bool {
+        let (Some(token), now) = (bearer(headers), self.clock.now()) else { return false };
+        match self.store.api_token(&tokens::digest(token), now).await {
+            Ok(found) => found.is_some(),
+            Err(_) => true,
+        }
     }
 }
 

@@ -20,7 +20,6 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, http};
 use bytes::Bytes;
-use connlog_model::cursor::Position;
 use connlog_model::search::Invalid;
 use connlog_store::AuditRecord;
 use connlog_store::read::{Entry, NoChanges};
@@ -29,11 +28,12 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 pub use self::format::Format;
-use self::format::{Summary, Writer};
+use self::format::Summary;
 use self::source::Source;
 use crate::audit::{RecordsItself, UseOf};
 use crate::auth::Auditor;
 use crate::error::ApiError;
+use crate::give::{LAST_WORD, NotGiven, give};
 use crate::list::parse_search;
 use crate::paging;
 use crate::serve::Service;
@@ -43,10 +43,6 @@ const WAITING_CHUNKS: usize = 1;
 /// Attempts at a chunk while the database is unavailable, and the pause between them.
 const ATTEMPTS: u32 = 60;
 const PAUSE: Duration = Duration::from_secs(1);
-/// A client that reads nothing for so long is given up: it holds a slot that others wait for.
-pub(crate) const STALL: Duration = Duration::from_mins(1);
-/// How long the record at the end may take when nobody reads.
-const LAST_WORD: Duration = Duration::from_secs(2);
 /// How often the token is looked at again.
 const TOKEN_INTERVAL: Duration = Duration::from_secs(30);
 /// Where the change feed stood when the export began.
@@ -76,7 +72,7 @@ pub async fn export(
     let format = Format::parse(paging::value(&parameters, "format"))?;
     let search = parse_search(&service, &auditor, &parameters).await?;
     let cursor = paging::cursor(&parameters, &search)?;
-    let since = position(&parameters, "since")?;
+    let since = paging::position(&parameters, "since")?;
     if cursor.is_some() && since.is_some() {
         let detail = "Query param \"after\" cannot be combined with \"since\"".to_owned();
         return Err(ApiError::invalid_parameters(vec![Invalid { field: "after".to_owned(), detail }]));
@@ -90,7 +86,7 @@ pub async fn export(
     if let Some(since) = since
         && since.cluster != end.cluster
     {
-        return Err(other_cluster("since"));
+        return Err(paging::other_cluster("since"));
     }
     let began_at = began_with.unwrap_or(end);
     let mut record = service.audit.begin(&auditor.0, &request_use);
@@ -121,23 +117,6 @@ fn not_of_an_export() -> ApiError {
     ApiError::invalid_parameters(vec![Invalid { field: "after".to_owned(), detail }])
 }
 
-/// The position in a parameter, if there is one.
-pub(crate) fn position(parameters: &[(String, String)], name: &str) -> Result<Option<Position>, ApiError> {
-    let Some(text) = paging::value(parameters, name) else { return Ok(None) };
-    Position::decode(text).map(Some).map_err(|error| {
-        let detail = format!("Query param {name:?} is not a position: {error}");
-        ApiError::invalid_parameters(vec![Invalid { field: name.to_owned(), detail }])
-    })
-}
-
-/// A position of a database that was replaced by another.
-pub(crate) fn other_cluster(name: &str) -> ApiError {
-    let detail = format!(
-        "Query param {name:?} belongs to another database, from before a restore, say: start anew with an export of everything"
-    );
-    ApiError::invalid_parameters(vec![Invalid { field: name.to_owned(), detail }])
-}
-
 /// An export that runs.
 struct Job {
     service: Service,
@@ -155,30 +134,37 @@ enum Stopped {
     Because(String),
 }
 
+impl From<NotGiven> for Stopped {
+    fn from(not_given: NotGiven) -> Self {
+        match not_given {
+            NotGiven::Gone => Self::Gone,
+            NotGiven::Stopping => Self::Because("the service is stopping".to_owned()),
+        }
+    }
+}
+
 impl Job {
     async fn run(mut self, format: Format, sender: mpsc::Sender<Bytes>) {
-        let (mut writer, mut rows) = (Some(Writer::new(format)), 0_u64);
-        let outcome = self.write_all(&mut writer, &mut rows, &sender).await;
+        let mut rows = 0_u64;
+        let outcome = self.write_all(format, &mut rows, &sender).await;
         let error = match &outcome {
             Ok(()) => None,
             Err(Stopped::Gone) => Some("the client went away".to_owned()),
             Err(Stopped::Because(reason)) => Some(reason.clone()),
         };
         let summary = Summary { rows, complete: outcome.is_ok(), position: self.source.position().encode(), error };
-        let mut writer = writer.unwrap_or_else(|| Writer::new(format));
         // To nobody, if nobody is there.
-        let _gone = sender.send_timeout(writer.finish(&summary), LAST_WORD).await;
+        let _gone = sender.send_timeout(format.end(&summary), LAST_WORD).await;
         (self.record.rows, self.record.complete) = (i64::try_from(rows).ok(), Some(summary.complete));
         self.service.audit.record(self.record).await;
     }
 
     /// While a chunk is written, the next one is read.
-    async fn write_all(
-        &mut self,
-        writer: &mut Option<Writer>,
-        rows: &mut u64,
-        sender: &mpsc::Sender<Bytes>,
-    ) -> Result<(), Stopped> {
+    async fn write_all(&mut self, format: Format, rows: &mut u64, sender: &mpsc::Sender<Bytes>) -> Result<(), Stopped> {
+        let shutdown = self.service.shutdown.clone();
+        if let Some(head) = format.head() {
+            give(sender, head, &shutdown).await?;
+        }
         let mut token_seen = Instant::now();
         let cursors = self.source.cursors();
         let mut read = self.next().await?;
@@ -189,20 +175,15 @@ impl Job {
                 }
                 token_seen = Instant::now();
             }
-            if self.service.shutdown.has_begun() {
-                return Err(Stopped::Because("the service is stopping".to_owned()));
+            if shutdown.has_begun() {
+                return Err(NotGiven::Stopping.into());
             }
             let count = entries.len() as u64;
-            let mut own = writer.take().ok_or_else(|| Stopped::Because("an internal error".to_owned()))?;
-            let writing = tokio::task::spawn_blocking(move || {
-                let bytes = own.write(entries, cursors);
-                (own, bytes)
-            });
+            let writing = tokio::task::spawn_blocking(move || format.write(entries, cursors));
             let (written, next) = tokio::join!(writing, self.next());
-            let (own, bytes) = written.map_err(|_| Stopped::Because("an internal error".to_owned()))?;
-            *writer = Some(own);
-            if let Some(bytes) = bytes {
-                self.give(sender, bytes).await?;
+            let bytes = written.map_err(|_| Stopped::Because("an internal error".to_owned()))?;
+            if !bytes.is_empty() {
+                give(sender, bytes, &shutdown).await?;
             } else if sender.is_closed() {
                 return Err(Stopped::Gone);
             }
@@ -210,16 +191,6 @@ impl Job {
             read = next?;
         }
         Ok(())
-    }
-
-    async fn give(&self, sender: &mpsc::Sender<Bytes>, bytes: Bytes) -> Result<(), Stopped> {
-        tokio::select! {
-            given = sender.send_timeout(bytes, STALL) => given.map_err(|_| Stopped::Gone),
-            // Who reads has its turn before that.
-            () = async { self.service.shutdown.begun().await; tokio::time::sleep(LAST_WORD).await } => {
-                Err(Stopped::Because("the service is stopping".to_owned()))
-            }
-        }
     }
 
     async fn next(&mut self) -> Result<Option<Vec<Entry>>, Stopped> {

@@ -11,6 +11,7 @@ pub mod error;
 pub mod export;
 mod fresh;
 pub mod gaps;
+mod give;
 pub mod list;
 pub mod one;
 pub mod openapi;

@@ -1,6 +1,6 @@
 //! The parameters of paging, which all lists share.
 
-use connlog_model::cursor::Cursor;
+use connlog_model::cursor::{Cursor, Position};
 use connlog_model::search::{Invalid, Search};
 use uuid::Uuid;
 
@@ -51,6 +51,23 @@ pub(crate) fn cursor(parameters: &[(String, String)], search: &Search) -> Result
         let detail = format!("Query param \"after\" is not a cursor: {error}");
         ApiError::invalid_parameters(vec![Invalid { field: "after".to_owned(), detail }])
     })
+}
+
+/// The position in a parameter, if there is one.
+pub(crate) fn position(parameters: &[(String, String)], name: &str) -> Result<Option<Position>, ApiError> {
+    let Some(text) = value(parameters, name) else { return Ok(None) };
+    Position::decode(text).map(Some).map_err(|error| {
+        let detail = format!("Query param {name:?} is not a position: {error}");
+        ApiError::invalid_parameters(vec![Invalid { field: name.to_owned(), detail }])
+    })
+}
+
+/// A position of a database that was replaced by another.
+pub(crate) fn other_cluster(name: &str) -> ApiError {
+    let detail = format!(
+        "Query param {name:?} belongs to another database, from before a restore, say: start anew with an export of everything"
+    );
+    ApiError::invalid_parameters(vec![Invalid { field: name.to_owned(), detail }])
 }
 
 /// The first value of a parameter; an empty one is none.

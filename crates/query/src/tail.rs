@@ -27,8 +27,9 @@ use crate::audit::{RecordsItself, UseOf};
 use crate::auth::Auditor;
 use crate::dto::ConnectionLog;
 use crate::error::ApiError;
-use crate::export::{STALL, other_cluster, position};
+use crate::give::give;
 use crate::list::parse_search;
+use crate::paging;
 use crate::serve::Service;
 
 /// Changes that are read at a time.
@@ -41,8 +42,6 @@ const LAG: Duration = Duration::from_secs(5);
 const TOKEN_INTERVAL: Duration = Duration::from_secs(20);
 /// Events that wait for the client to read them.
 const WAITING_EVENTS: usize = 8;
-/// How long a client has for the last word when the service stops.
-const LAST_WORD: Duration = Duration::from_secs(2);
 /// Pause after a failed look.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -70,13 +69,13 @@ pub async fn tail(
     let since = match headers.get("last-event-id") {
         Some(id) => {
             let id = id.to_str().unwrap_or("?").to_owned();
-            position(&[("Last-Event-ID".to_owned(), id)], "Last-Event-ID")?
+            paging::position(&[("Last-Event-ID".to_owned(), id)], "Last-Event-ID")?
         }
-        None => position(&parameters, "since")?,
+        None => paging::position(&parameters, "since")?,
     };
     let end = service.reads.feed_end().await?;
     if since.is_some_and(|since| since.cluster != end.cluster) {
-        return Err(other_cluster("since"));
+        return Err(paging::other_cluster("since"));
     }
     // It names the organization if that is out of reach: later there is nobody to tell.
     let reach = auditor.reach();
@@ -97,12 +96,12 @@ pub async fn tail(
         lag_told: None,
         given_at: Instant::now(),
         is_over: false,
-        end: AuditOfTail { service: service.clone(), record: Some(record), rows: 0 },
+        record,
         service,
         _slot: slot,
     };
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
-    tokio::spawn(tail.give(sender));
+    tokio::spawn(tail.run(sender));
     let events = ReceiverStream::new(events).map(Ok::<_, Infallible>);
     Ok((Extension(RecordsItself), [("x-accel-buffering", "no")], Sse::new(events)).into_response())
 }
@@ -120,44 +119,26 @@ struct Tail {
     lag_told: Option<Instant>,
     given_at: Instant,
     is_over: bool,
-    end: AuditOfTail,
+    record: AuditRecord,
     _slot: OwnedSemaphorePermit,
 }
 
-/// Records the end of a tail, however it ends.
-struct AuditOfTail {
-    service: Service,
-    record: Option<AuditRecord>,
-    rows: i64,
-}
-
-impl Drop for AuditOfTail {
-    fn drop(&mut self) {
-        let Some(mut record) = self.record.take() else { return };
-        (record.rows, record.complete) = (Some(self.rows), Some(true));
-        let audit = self.service.audit.clone();
-        // Dropped by the server, within its runtime.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { audit.record(record).await });
-        }
-    }
-}
-
 impl Tail {
-    /// Gives events as the client reads them, until either side ends it.
-    async fn give(mut self, sender: mpsc::Sender<Event>) {
+    /// Gives events as the client reads them, until either side ends it, and records that.
+    async fn run(mut self, sender: mpsc::Sender<Event>) {
         let shutdown = self.service.shutdown.clone();
         loop {
             let event = tokio::select! {
                 event = self.next() => event,
-                () = sender.closed() => return,
+                () = sender.closed() => None,
             };
-            let Some(event) = event else { return };
-            tokio::select! {
-                given = sender.send_timeout(event, STALL) => if given.is_err() { return },
-                () = async { shutdown.begun().await; tokio::time::sleep(LAST_WORD).await } => return,
+            let Some(event) = event else { break };
+            if give(&sender, event, &shutdown).await.is_err() {
+                break;
             }
         }
+        self.record.complete = Some(true);
+        self.service.audit.record(self.record).await;
     }
 
     async fn next(&mut self) -> Option<Event> {
@@ -196,7 +177,8 @@ impl Tail {
             Ok(Ok(changes)) => {
                 self.position = changes.position;
                 let cluster = changes.position.cluster;
-                self.end.rows += i64::try_from(changes.entries.len()).unwrap_or(0);
+                let told = i64::try_from(changes.entries.len()).unwrap_or(0);
+                self.record.rows = Some(self.record.rows.unwrap_or(0) + told);
                 self.waiting.extend(changes.entries.into_iter().map(|entry| change(cluster, entry)));
                 if changes.at_end && self.waiting.is_empty() {
                     self.wait().await;

@@ -64,6 +64,40 @@ impl Format {
             Self::Csv => "text/csv; charset=utf-8; header=present",
         }
     }
+
+    /// What comes before the first row, if anything does.
+    pub(super) fn head(self) -> Option<Bytes> {
+        (self == Self::Csv).then(|| {
+            let mut bytes = Vec::new();
+            csv::head(&mut bytes);
+            bytes.into()
+        })
+    }
+
+    /// The bytes of some entries.
+    pub(super) fn write(self, entries: Vec<Entry>, cursors: Cursors) -> Bytes {
+        let mut bytes = Vec::with_capacity(entries.len() * TYPICAL_ROW_BYTES);
+        for entry in entries {
+            let cursor = cursors.after(&entry);
+            match self {
+                Self::Ndjson => ndjson::write(entry, &cursor, &mut bytes),
+                Self::Csv => csv::write(&entry, &cursor, &mut bytes),
+                Self::Ocsf => ocsf::write(&entry, &cursor, &mut bytes),
+            }
+        }
+        bytes.into()
+    }
+
+    /// The bytes of the record at the end.
+    pub(super) fn end(self, summary: &Summary) -> Bytes {
+        let mut bytes = Vec::new();
+        match self {
+            Self::Ndjson => ndjson::finish(summary, &mut bytes),
+            Self::Csv => csv::finish(summary, &mut bytes),
+            Self::Ocsf => ocsf::finish(summary, &mut bytes),
+        }
+        bytes.into()
+    }
 }
 
 /// The record at the end.
@@ -78,53 +112,4 @@ pub(super) struct Summary {
     /// Why it is not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
-}
-
-/// Writes entries in a format.
-pub(super) struct Writer {
-    format: Format,
-    begun: bool,
-}
-
-impl Writer {
-    pub(super) fn new(format: Format) -> Self {
-        Self { format, begun: false }
-    }
-
-    /// The bytes of some entries; none if there are none.
-    pub(super) fn write(&mut self, entries: Vec<Entry>, cursors: Cursors) -> Option<Bytes> {
-        if entries.is_empty() {
-            return None;
-        }
-        let mut bytes = self.head();
-        bytes.reserve(entries.len() * TYPICAL_ROW_BYTES);
-        for entry in entries {
-            let cursor = cursors.after(&entry);
-            match self.format {
-                Format::Ndjson => ndjson::write(entry, &cursor, &mut bytes),
-                Format::Csv => csv::write(&entry, &cursor, &mut bytes),
-                Format::Ocsf => ocsf::write(&entry, &cursor, &mut bytes),
-            }
-        }
-        Some(Bytes::from(bytes))
-    }
-
-    /// The bytes of the end.
-    pub(super) fn finish(&mut self, summary: &Summary) -> Bytes {
-        let mut bytes = self.head();
-        match self.format {
-            Format::Ndjson => ndjson::finish(summary, &mut bytes),
-            Format::Csv => csv::finish(summary, &mut bytes),
-            Format::Ocsf => ocsf::finish(summary, &mut bytes),
-        }
-        Bytes::from(bytes)
-    }
-
-    fn head(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if !std::mem::replace(&mut self.begun, true) && self.format == Format::Csv {
-            csv::head(&mut bytes);
-        }
-        bytes
-    }
 }

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use chrono::{NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
-use connlog_model::search::Status;
 use deadpool_postgres::Transaction;
 
-use super::conditions::{Conditions, session_methods};
+use super::conditions::Conditions;
 use super::entry::Entry;
 use super::filter::Filter;
 use super::rows::{self, Order, Slice};
@@ -118,14 +117,7 @@ async fn history(transaction: &Transaction<'_>, filter: &Filter) -> Result<Vec<(
     if !Conditions::of(filter).history {
         return Ok(Vec::new());
     }
-    let mut conditions = Conditions::default();
-    if let Some(ids) = &filter.organizations {
-        conditions.add("organization_id = ANY(?)", ids.clone());
-    }
-    conditions.add_kinds(filter);
-    if filter.status == Some(Status::Completed) {
-        conditions.add("method = ANY(?)", session_methods());
-    }
+    let mut conditions = Conditions::of_counts(filter);
     if let Some(after) = filter.connected_after {
         conditions.add("day >= ?", after.date_naive());
     }

@@ -40,6 +40,19 @@ impl Conditions {
         Self::on(filter, true, false)
     }
 
+    /// The conditions on the counts by day, but for the days.
+    pub(super) fn of_counts(filter: &Filter) -> Self {
+        let mut conditions = Self::default();
+        if let Some(ids) = &filter.organizations {
+            conditions.add("organization_id = ANY(?)", ids.clone());
+        }
+        conditions.add_kinds(filter);
+        if filter.status == Some(Status::Completed) {
+            conditions.add("method = ANY(?)", session_methods());
+        }
+        conditions
+    }
+
     fn on(filter: &Filter, open: bool, history: bool) -> Self {
         let mut conditions = Self { open, history, ..Self::default() };
         conditions.choose_tables(filter);
@@ -100,7 +113,7 @@ impl Conditions {
     }
 
     /// Method, type and app: columns that the counts have, too.
-    pub(super) fn add_kinds(&mut self, filter: &Filter) {
+    fn add_kinds(&mut self, filter: &Filter) {
         if let Some(method) = filter.method {
             self.add("method = ?", method.code());
         }
@@ -225,7 +238,7 @@ impl Conditions {
 }
 
 /// The methods of connections to agents.
-pub(super) fn session_methods() -> Vec<i16> {
+fn session_methods() -> Vec<i16> {
     Method::ALL.into_iter().filter(|method| !method.is_web()).map(Method::code).collect()
 }
 

@@ -12,6 +12,7 @@ use super::entry::Entry;
 use super::filter::{Filter, Reach, Unreachable};
 use super::rows::Slice;
 use super::scanned;
+use super::windows::Window;
 use crate::session::begin_read;
 use crate::{Store, StoreError};
 
@@ -46,7 +47,8 @@ impl Store {
             return Ok(Ok(Chunk { entries: Vec::new(), next: None }));
         }
         let slice = Slice { limit, offset: 0, after };
-        let found = scanned::read(&transaction, &filter, slice, Budget::new(budget)).await?;
+        let whole = Window::over(&transaction, &filter).await?;
+        let found = scanned::read(&transaction, &filter, whole, slice, Budget::new(budget)).await?;
         transaction.commit().await?;
         let full = i64::try_from(found.entries.len()).is_ok_and(|count| count >= limit);
         let last = found.entries.last().filter(|_| full).map(|last| (last.connect_time, last.id));

@@ -11,7 +11,7 @@ use deadpool_postgres::Transaction;
 use super::conditions::Conditions;
 use super::entry::{DIRECTORY_COLUMNS, Entry, HISTORY_ONLY, SHARED_COLUMNS, entry};
 use super::filter::{Filter, Reach, Unreachable};
-use super::rows::DIRECTORY_JOINS;
+use super::rows::{self, DIRECTORY_JOINS};
 use super::windows::Window;
 use crate::partitions::windows;
 use crate::session::{begin_read, query, query_composed};
@@ -157,18 +157,10 @@ async fn read(
     conditions.add_sql(format!("(changed_xid, id) > ({xid}, {id})"));
     let limit = conditions.bind(i64::try_from(limit).unwrap_or(i64::MAX));
     let sorted = "ORDER BY changed_xid, id";
-    let mut parts = Vec::new();
-    for (wanted, table, columns, condition) in [
-        (conditions.open, "open_connections", HISTORY_ONLY.map(|(_, absent)| absent), conditions.open_sql()),
-        (conditions.history, "connection_logs", HISTORY_ONLY.map(|(column, _)| column), conditions.history_sql()),
-    ] {
-        if wanted {
-            parts.push(format!(
-                "(SELECT {SHARED_COLUMNS}, {} FROM {table} WHERE {condition}\n{sorted} LIMIT {limit})",
-                columns.join(", ")
-            ));
-        }
-    }
+    let parts: Vec<String> = rows::selects(&conditions)
+        .into_iter()
+        .map(|(_, select)| format!("({select}\n{sorted} LIMIT {limit})"))
+        .collect();
     if parts.is_empty() {
         return Ok(Vec::new());
     }

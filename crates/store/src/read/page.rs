@@ -12,6 +12,7 @@ use super::filter::{Filter, Reach, Shape, Unreachable};
 use super::indexed::Windows;
 use super::rows::Slice;
 use super::scanned;
+use super::windows::Window;
 use crate::session::begin_read;
 use crate::{Store, StoreError};
 
@@ -134,7 +135,8 @@ impl Store {
                 }
                 Shape::Scanned => {
                     let budget = Budget::new(request.scan_budget);
-                    let found = scanned::read(&transaction, &filter, slice, budget).await?;
+                    let whole = Window::over(&transaction, &filter).await?;
+                    let found = scanned::read(&transaction, &filter, whole, slice, budget).await?;
                     (stopped_at, incomplete) = (found.stopped_at, found.incomplete);
                     let given = i64::try_from(found.entries.len()).unwrap_or(i64::MAX);
                     // A page that looked at everything and is not full has counted, too.
@@ -142,7 +144,7 @@ impl Store {
                     let mut count = Count { entries: given, exact: true };
                     if !is_all {
                         let budget = Budget::new(request.count_budget);
-                        count = scanned::count(&transaction, &filter, request.count_cap, budget).await?;
+                        count = scanned::count(&transaction, &filter, whole, request.count_cap, budget).await?;
                         count.entries = count.entries.max(given);
                     }
                     (found.entries, count)

@@ -48,12 +48,7 @@ pub(super) async fn read(
     let sorted = "ORDER BY connect_time DESC, id DESC";
     let mut materialized = Vec::new();
     let mut parts = Vec::new();
-    let tables = [
-        (conditions.open, "open_connections", HISTORY_ONLY.map(|(_, absent)| absent), conditions.open_sql()),
-        (conditions.history, "connection_logs", HISTORY_ONLY.map(|(column, _)| column), conditions.history_sql()),
-    ];
-    for (_, table, columns, condition) in tables.into_iter().filter(|(wanted, ..)| *wanted) {
-        let select = format!("SELECT {SHARED_COLUMNS}, {} FROM {table} WHERE {condition}", columns.join(", "));
+    for (table, select) in selects(&conditions) {
         match order {
             Order::Walk => parts.push(format!("({select}\n{sorted} LIMIT {reach})")),
             Order::FindThenSort => {
@@ -79,6 +74,20 @@ pub(super) async fn read(
         ctes.join(",\n")
     );
     query_composed(transaction, &sql, &conditions.parameters()).await?.iter().map(entry).collect()
+}
+
+/// The tables that can have matches, each with the statement that finds them, with the columns of a page.
+pub(super) fn selects(conditions: &Conditions) -> Vec<(&'static str, String)> {
+    let tables = [
+        (conditions.open, "open_connections", HISTORY_ONLY.map(|(_, absent)| absent), conditions.open_sql()),
+        (conditions.history, "connection_logs", HISTORY_ONLY.map(|(column, _)| column), conditions.history_sql()),
+    ];
+    let wanted = tables.into_iter().filter(|(wanted, ..)| *wanted);
+    wanted
+        .map(|(_, table, columns, condition)| {
+            (table, format!("SELECT {SHARED_COLUMNS}, {} FROM {table} WHERE {condition}", columns.join(", ")))
+        })
+        .collect()
 }
 
 /// What the directory knows of the rows of `page`.

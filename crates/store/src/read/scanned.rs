@@ -27,10 +27,11 @@ pub(super) struct Scanned {
 pub(super) async fn count(
     transaction: &Transaction<'_>,
     filter: &Filter,
+    whole: Option<Window>,
     cap: i64,
     budget: Budget,
 ) -> Result<Count, StoreError> {
-    let mut scan = Scan::of(Window::over(transaction, filter).await?);
+    let mut scan = Scan::of(whole);
     let mut entries = 0;
     while let Some(window) = scan.window() {
         if entries > cap || budget.is_used_up() {
@@ -47,10 +48,10 @@ pub(super) async fn count(
 pub(super) async fn read(
     transaction: &Transaction<'_>,
     filter: &Filter,
+    whole: Option<Window>,
     slice: Slice,
     budget: Budget,
 ) -> Result<Scanned, StoreError> {
-    let whole = Window::over(transaction, filter).await?;
     let whole = match (whole, slice.after) {
         (Some(whole), Some((time, _))) => whole.until(time),
         (whole, _) => whole,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
-use connlog_model::search::{Search, Status};
+use connlog_model::search::Search;
 use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
@@ -171,14 +171,7 @@ async fn from_counts(
 ) -> Result<Vec<Group>, StoreError> {
     let mut groups = Vec::new();
     if Conditions::of(filter).history {
-        let mut conditions = Conditions::default();
-        if let Some(ids) = &filter.organizations {
-            conditions.add("organization_id = ANY(?)", ids.clone());
-        }
-        conditions.add_kinds(filter);
-        if filter.status == Some(Status::Completed) {
-            conditions.add("method = ANY(?)", super::conditions::session_methods());
-        }
+        let mut conditions = Conditions::of_counts(filter);
         conditions.add("day >= ?", request.from.date_naive());
         conditions.add("day < ?", request.to.date_naive());
         let bucket = bucket_of(&mut conditions, "day::timestamp AT TIME ZONE 'UTC'", request.bucket);
