@@ -193,15 +193,17 @@ async fn a_killed_ingest_loses_nothing_that_was_acknowledged_and_doubles_nothing
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_loses_nothing_that_was_acknowledged_and_exits_with_0() {
     let (database, _store, sites) = database_with(1).await;
-    let mut load = load(3_000);
+    let mut load = load(6_000);
     let mut ingest = Binary::start(database.url(), None, None);
     let pid = ingest.process.pid();
-    let terminate = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+    let client = database.client().await.unwrap();
+    // In the middle, however fast the machine is: as soon as something is committed.
+    let terminate = async {
+        let there = "SELECT (SELECT count(*) FROM open_connections) + (SELECT count(*) FROM connection_logs)";
+        until("something is committed", async || number(&client, there).await > 0).await;
         nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
-    });
-    load.drive(ingest.address, &sites[0].token).await;
-    terminate.await.unwrap();
+    };
+    tokio::join!(load.drive(ingest.address, &sites[0].token), terminate);
     let status = tokio::task::block_in_place(|| ingest.process.wait(Duration::from_secs(20))).unwrap();
     assert!(status.success(), "{status}");
     assert!(load.acknowledged > 0 && load.acknowledged < load.len(), "it was stopped under load");
