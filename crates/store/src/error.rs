@@ -18,6 +18,9 @@ pub enum StoreError {
     /// A day of the batch has no partition.
     #[error("a day has no partition")]
     MissingDay(#[source] tokio_postgres::Error),
+    /// A day that was about to be read has been purged meanwhile: trying again at once finds it gone.
+    #[error("a day was purged meanwhile")]
+    DayGone(#[source] tokio_postgres::Error),
     /// A lock was not granted within the time that the caller allowed.
     #[error("a lock was not granted in time")]
     LockTimeout(#[source] tokio_postgres::Error),
@@ -48,7 +51,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the whole transaction may be tried again at once.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Conflict(_) | Self::MissingDay(_) | Self::Purged(_))
+        matches!(self, Self::Conflict(_) | Self::MissingDay(_) | Self::DayGone(_) | Self::Purged(_))
     }
 
     /// Whether the statement's data is at fault, so that trying again is of no use: class 22 (data exception), class 23
@@ -85,6 +88,7 @@ impl From<tokio_postgres::Error> for StoreError {
         match code {
             &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict(error),
             &SqlState::CHECK_VIOLATION => Self::MissingDay(error),
+            &SqlState::UNDEFINED_TABLE => Self::DayGone(error),
             &SqlState::LOCK_NOT_AVAILABLE => Self::LockTimeout(error),
             code if is_outage(code) => Self::Unavailable(error.into()),
             _ => Self::Database(error),

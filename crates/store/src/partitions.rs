@@ -44,6 +44,11 @@ impl Store {
     }
 }
 
+/// The name of the partition of a UTC day, as `day_table` of the schema gives it.
+pub(crate) fn day_table(day: NaiveDate) -> String {
+    format!("connection_logs_{}", day.format("%Y%m%d"))
+}
+
 /// The first instant of a UTC day.
 pub(crate) fn start_of(day: NaiveDate) -> Timestamp {
     day.and_time(NaiveTime::MIN).and_utc()

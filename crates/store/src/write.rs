@@ -57,11 +57,20 @@ pub struct Stamp {
     pub seen_at: Timestamp,
 }
 
+/// Why the log does not take an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// It lies below the retention floor.
+    BelowFloor,
+    /// The id of the web event was used before for another one of the same day.
+    EventIdTaken,
+}
+
 /// What became of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Indices of the events that lie below the retention floor, ascending. They are not in the log.
-    pub below_floor: Vec<usize>,
+    /// Events that are not in the log: their indices, ascending, and why.
+    pub refused: Vec<(usize, Refusal)>,
     /// Streams of the batch that no longer own their spool. If there are any, nothing of the batch is committed: what
     /// they sent is not acknowledged, and the newer stream may by now have reported it as lost.
     pub displaced: Vec<Uuid>,
@@ -95,18 +104,18 @@ impl Store {
         let floor = floor::hold(&transaction).await?;
         let displaced = presence::stamp(&transaction, &batch.stamps).await?;
         if !displaced.is_empty() {
-            return Ok(Applied { below_floor: Vec::new(), displaced });
+            return Ok(Applied { refused: Vec::new(), displaced });
         }
         let mut folded = fold::fold(&batch.events, floor);
         let mut deltas = counts::Deltas::default();
         connections::apply(&transaction, &mut folded, floor, now, &mut deltas).await?;
-        web::insert(&transaction, &folded.web, &mut deltas).await?;
+        web::insert(&transaction, &mut folded, &mut deltas).await?;
         insert_lost(&transaction, &batch.lost).await?;
         insert_rejected(&transaction, &batch.rejected).await?;
         counts::add(&transaction, &deltas, shard).await?;
         transaction.commit().await?;
-        folded.below_floor.sort_unstable();
-        folded.below_floor.dedup();
-        Ok(Applied { below_floor: folded.below_floor, displaced })
+        folded.refused.sort_unstable();
+        folded.refused.dedup();
+        Ok(Applied { refused: folded.refused, displaced })
     }
 }

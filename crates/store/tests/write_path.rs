@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use chrono::{TimeDelta, Utc};
+use chrono::{NaiveTime, TimeDelta, Utc};
 use connlog_model::clock::{Timestamp, truncate_to_micros};
 use connlog_model::event::{Action, Event, Outcome};
 use connlog_model::method::Method;
 use connlog_model::search::Search;
 use connlog_store::infer::Hello;
 use connlog_store::read::{Page, PageRequest, Reach};
-use connlog_store::write::{Applied, Batch, Stamp};
+use connlog_store::write::{Applied, Batch, Refusal, Stamp};
 use connlog_store::{LostRecord, Store};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
@@ -72,6 +72,31 @@ async fn a_replay_of_everything_changes_nothing() {
     let after = page(&store, "").await;
     assert_eq!(before.entries, after.entries);
     assert_eq!(after.count.entries, 3);
+}
+
+#[tokio::test]
+async fn an_event_id_that_another_event_of_the_day_has_is_refused_and_a_replay_is_not() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let site = fixtures::site(1, 1);
+    let noon = start_of_yesterday() + TimeDelta::hours(12);
+    let at = |time| fixtures::web(&site.agent, 9, time, Method::WorkspaceApp);
+    assert_eq!(apply(&store, vec![at(noon)]).await.refused, vec![]);
+
+    let taken = |index| (index, Refusal::EventIdTaken);
+    let (later, day_before) = (at(noon + TimeDelta::hours(1)), at(noon - TimeDelta::days(1)));
+    assert_eq!(apply(&store, vec![at(noon), later.clone(), day_before.clone()]).await.refused, vec![taken(1)]);
+    assert_eq!(apply(&store, vec![later.clone(), day_before, at(noon), later]).await.refused, vec![taken(0), taken(3)]);
+    // Two of one batch, neither there before: the earlier one is it, whatever their order.
+    let of_batch = |minutes| fixtures::web(&site.agent, 10, noon + TimeDelta::minutes(minutes), Method::PortForwarding);
+    assert_eq!(apply(&store, vec![of_batch(2), of_batch(1)]).await.refused, vec![taken(0)]);
+
+    let times: Vec<_> = page(&store, "").await.entries.iter().map(|entry| entry.connect_time).collect();
+    assert_eq!(times, vec![noon + TimeDelta::minutes(1), noon, noon - TimeDelta::days(1)]);
+}
+
+fn start_of_yesterday() -> Timestamp {
+    (now() - TimeDelta::days(1)).date_naive().and_time(NaiveTime::MIN).and_utc()
 }
 
 #[tokio::test]

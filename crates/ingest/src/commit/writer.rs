@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use connlog_model::clock::Clock;
-use connlog_store::write::{Applied, Batch};
+use connlog_store::write::{Applied, Batch, Refusal};
 use connlog_store::{RejectedRecord, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
@@ -18,6 +18,8 @@ use connlog_runtime::shutdown::Shutdown;
 const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
 /// What the log answers for an event below the retention floor.
 const BELOW_FLOOR: &str = "lies below the retention floor: what is that old has been purged";
+/// What the log answers for a web event whose id is not its own.
+const EVENT_ID_TAKEN: &str = "was used before for another event of the same day, at another time";
 /// What the log answers for an event that the database refuses.
 const REFUSED: &str = "the database refused it";
 
@@ -69,8 +71,8 @@ enum Outcome {
 struct Done {
     /// For each submission.
     committed: Vec<Committed>,
-    /// Dead letters of what lies below the floor, each with the call that it came by.
-    below_floor: Vec<(Uuid, RejectedRecord)>,
+    /// Dead letters of what the log did not take, each with the call that it came by.
+    letters: Vec<(Uuid, RejectedRecord)>,
 }
 
 struct Writer {
@@ -179,19 +181,23 @@ impl Writer {
         if !applied.displaced.is_empty() {
             return Ok(Outcome::Displaced(applied.displaced));
         }
-        let mut below_floor = applied.below_floor.into_iter().peekable();
+        let mut refused = applied.refused.into_iter().peekable();
         let (mut committed, mut offset) = (Vec::with_capacity(gathered.len()), 0);
         let mut letters = Vec::new();
         for queued in gathered {
             let submission = &queued.submission;
             let mut answer = Committed::default();
-            while let Some(index) = below_floor.next_if(|index| *index < offset + submission.items.len()) {
+            while let Some((index, refusal)) = refused.next_if(|(index, _)| *index < offset + submission.items.len()) {
                 let item = &submission.items[index - offset];
                 let now = self.shared.clock.now();
                 let Item { seq, agent, message, .. } = item;
-                let record = letter(&submission.sender, *seq, Some(agent), message, "timestamp", BELOW_FLOOR, now);
+                let (field, reason) = match refusal {
+                    Refusal::BelowFloor => ("timestamp", BELOW_FLOOR),
+                    Refusal::EventIdTaken => ("event_id", EVENT_ID_TAKEN),
+                };
+                let record = letter(&submission.sender, *seq, Some(agent), message, field, reason, now);
                 letters.push((submission.request_id, record));
-                answer.refused.push((item.seq, "timestamp", BELOW_FLOOR.to_owned()));
+                answer.refused.push((item.seq, field, reason.to_owned()));
             }
             offset += submission.items.len();
             committed.push(answer);
@@ -203,7 +209,7 @@ impl Writer {
                 self.wait_out(error).await?;
             }
         }
-        Ok(Outcome::Done(Done { committed, below_floor: letters }))
+        Ok(Outcome::Done(Done { committed, letters }))
     }
 
     async fn apply_through_outages(&self, batch: &Batch) -> Result<Applied, StoreError> {
@@ -291,5 +297,5 @@ fn not_accepted<'a>(gathered: &'a [Queued], done: &'a Done) -> impl Iterator<Ite
         let rejected = rejected.iter().map(|record| (*request_id, Subject::Rejected(record)));
         rejected.chain(lost.iter().map(|record| (*request_id, Subject::Lost(record))))
     });
-    with_submissions.chain(done.below_floor.iter().map(|(request_id, record)| (*request_id, Subject::Rejected(record))))
+    with_submissions.chain(done.letters.iter().map(|(request_id, record)| (*request_id, Subject::Rejected(record))))
 }

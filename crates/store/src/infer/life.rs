@@ -47,7 +47,7 @@ SELECT a.deleted OR w.deleted FROM workspace_agents a JOIN workspaces w ON w.id 
 
 const INFERRED_AMONG: &str = "-- inferred_among
 SELECT id FROM connection_logs
-WHERE id = ANY($1::uuid[]) AND connect_time >= $2 AND connect_time < $3 AND disconnect_inferred";
+WHERE id = ANY($1::uuid[]) AND method <= 2 AND connect_time >= $2 AND connect_time < $3 AND disconnect_inferred";
 
 impl Store {
     /// Notes that the agent lives, and reopens what it lists and the server had taken for ended. A real end stays.

@@ -1,6 +1,6 @@
 //! Searches that the counts by day answer: how many match, and on which days they are.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::{NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
@@ -9,7 +9,7 @@ use deadpool_postgres::Transaction;
 use super::conditions::Conditions;
 use super::entry::Entry;
 use super::filter::Filter;
-use super::rows::{self, Order, Slice};
+use super::rows::{self, Order, Place, Slice};
 use super::windows::Window;
 use crate::StoreError;
 use crate::partitions::MAX_DAYS_PER_STATEMENT;
@@ -20,31 +20,40 @@ const FEW: i64 = 2000;
 
 /// How many entries match on each day, exactly.
 #[derive(Debug, Default)]
-pub(super) struct DayCounts(BTreeMap<NaiveDate, i64>);
+pub(super) struct DayCounts {
+    days: BTreeMap<NaiveDate, i64>,
+    /// The days on which history has any.
+    history: BTreeSet<NaiveDate>,
+}
 
 impl DayCounts {
     /// Counts: history from the counts table, the open set as it is, and row by row what of a day lies within the bounds of
     /// the search.
     pub(super) async fn of(transaction: &Transaction<'_>, filter: &Filter) -> Result<Self, StoreError> {
-        let mut days = BTreeMap::<NaiveDate, i64>::new();
+        let (mut days, mut of_history) = (BTreeMap::<NaiveDate, i64>::new(), BTreeSet::new());
         let whole = whole_days(filter);
         for (day, entries) in history(transaction, filter).await? {
-            if whole.contains(day) {
-                *days.entry(day).or_default() += entries;
+            let entries = if whole.contains(day) {
+                entries
             } else if whole.touches(day) {
-                *days.entry(day).or_default() += within_day(transaction, filter, day, entries).await?;
+                within_day(transaction, filter, day, entries).await?
+            } else {
+                0
+            };
+            if entries > 0 {
+                *days.entry(day).or_default() += entries;
+                of_history.insert(day);
             }
         }
         for (day, entries) in open(transaction, filter).await? {
             *days.entry(day).or_default() += entries;
         }
-        days.retain(|_, entries| *entries > 0);
-        Ok(Self(days))
+        Ok(Self { days, history: of_history })
     }
 
     /// How many match in all.
     pub(super) fn total(&self) -> i64 {
-        self.0.values().sum()
+        self.days.values().sum()
     }
 
     /// The slice, read from the days that have matches and from no others.
@@ -55,7 +64,8 @@ impl DayCounts {
         slice: Slice,
     ) -> Result<Vec<Entry>, StoreError> {
         let (mut entries, mut offset) = (Vec::new(), slice.offset);
-        let mut days: VecDeque<(NaiveDate, i64)> = self.0.iter().rev().map(|(day, entries)| (*day, *entries)).collect();
+        let mut days: VecDeque<(NaiveDate, i64)> =
+            self.days.iter().rev().map(|(day, entries)| (*day, *entries)).collect();
         if let Some((time, _)) = slice.after {
             days.retain(|(day, _)| *day <= time.date_naive());
         }
@@ -78,9 +88,13 @@ impl DayCounts {
                 days.pop_front();
             }
             let window = Window { from: Window::day(oldest).from, to: Window::day(newest).to };
-            let order = if matches <= FEW { Order::FindThenSort } else { Order::Walk };
             let part = Slice { limit: wanted, offset, after: slice.after };
-            entries.extend(rows::read(transaction, filter, window, part, order).await?);
+            entries.extend(if matches <= FEW {
+                let days: Vec<NaiveDate> = self.history.range(oldest..=newest).copied().collect();
+                rows::read(transaction, filter, Place::Days(window, &days), part, Order::FindThenSort).await?
+            } else {
+                rows::read(transaction, filter, Place::Span(window), part, Order::Walk).await?
+            });
             offset = (offset - matches).max(0);
         }
         Ok(entries)

@@ -102,7 +102,8 @@ impl Conditions {
             }
         }
         if let Some(id) = filter.id {
-            self.add("id = ?", id);
+            // Connections and web events have an index each.
+            self.add("(id = ? AND method <= 2 OR id = ? AND method >= 3)", id);
         }
         if let Some(name) = &filter.workspace_name {
             self.add("lower(workspace_name) = ?", name.clone());
@@ -191,6 +192,14 @@ impl Conditions {
     pub(super) fn add_span(&mut self, from: Timestamp, to: Timestamp) {
         self.add("connect_time >= ?", from);
         self.add("connect_time < ?", to);
+    }
+
+    /// Of open connections, only what lies in `[from, to)`.
+    pub(super) fn add_open_span(&mut self, from: Timestamp, to: Timestamp) {
+        if self.open {
+            let (from, to) = (self.bind(from), self.bind(to));
+            self.open_only.push(format!("connect_time >= {from} AND connect_time < {to}"));
+        }
     }
 
     /// Only what comes after (`time`, `id`) in the order of pages.

@@ -12,7 +12,7 @@ use super::entry::Entry;
 use super::filter::{Filter, Reach, Unreachable};
 use super::rows::Slice;
 use super::scanned;
-use super::windows::Window;
+use super::windows::Calendar;
 use crate::session::begin_read;
 use crate::{Store, StoreError};
 
@@ -47,7 +47,7 @@ impl Store {
             return Ok(Ok(Chunk { entries: Vec::new(), next: None }));
         }
         let slice = Slice { limit, offset: 0, after };
-        let whole = Window::over(&transaction, &filter).await?;
+        let whole = Calendar::of(&transaction).await?.window(&filter);
         let found = scanned::read(&transaction, &filter, whole, slice, Budget::new(budget)).await?;
         transaction.commit().await?;
         let full = i64::try_from(found.entries.len()).is_ok_and(|count| count >= limit);

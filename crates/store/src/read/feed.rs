@@ -11,8 +11,8 @@ use deadpool_postgres::Transaction;
 use super::conditions::Conditions;
 use super::entry::{DIRECTORY_COLUMNS, Entry, HISTORY_ONLY, SHARED_COLUMNS, entry};
 use super::filter::{Filter, Reach, Unreachable};
-use super::rows::{self, DIRECTORY_JOINS};
-use super::windows::Window;
+use super::rows::{self, DIRECTORY_JOINS, Place};
+use super::windows::{Calendar, Window};
 use crate::partitions::windows;
 use crate::session::{begin_read, query, query_composed};
 use crate::xid::Xid8;
@@ -66,7 +66,7 @@ impl Store {
         if !query(&transaction, CHANGED_OPEN, &[&from, &to]).await?.is_empty() {
             return Ok(true);
         }
-        let Some(whole) = Window::over(&transaction, &Filter::default()).await? else { return Ok(false) };
+        let Some(whole) = Calendar::of(&transaction).await?.window(&Filter::default()) else { return Ok(false) };
         for (first, last) in windows(whole.from, whole.to) {
             if !query(&transaction, CHANGED_HISTORY, &[&from, &to, &first, &last]).await?.is_empty() {
                 return Ok(true);
@@ -107,7 +107,7 @@ impl Store {
         }
         // The first of all are among the first of each window.
         let mut entries = Vec::new();
-        if let Some(whole) = Window::over(&transaction, &filter).await? {
+        if let Some(whole) = Calendar::of(&transaction).await?.window(&filter) {
             for (from, to) in windows(whole.from, whole.to) {
                 entries.extend(read(&transaction, &filter, Window { from, to }, position, end, limit).await?);
             }
@@ -157,7 +157,7 @@ async fn read(
     conditions.add_sql(format!("(changed_xid, id) > ({xid}, {id})"));
     let limit = conditions.bind(i64::try_from(limit).unwrap_or(i64::MAX));
     let sorted = "ORDER BY changed_xid, id";
-    let parts: Vec<String> = rows::selects(&conditions)
+    let parts: Vec<String> = rows::selects(&conditions, Place::Span(window))
         .into_iter()
         .map(|(_, select)| format!("({select}\n{sorted} LIMIT {limit})"))
         .collect();

@@ -9,6 +9,7 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::windows::Window;
 use crate::StoreError;
 use crate::session::query;
 
@@ -136,6 +137,15 @@ impl Filter {
         }))
     }
 
+    /// The same for rows that lie in `window`: bounds that all of these meet are left out.
+    pub(super) fn within(&self, window: Window) -> Self {
+        let mut within = self.clone();
+        within.connected_after = self.connected_after.filter(|after| *after > window.from);
+        within.connected_before =
+            self.connected_before.filter(|before| *before < window.to - TimeDelta::microseconds(1));
+        within
+    }
+
     /// What it can be answered from.
     pub(super) fn shape(&self) -> Shape {
         let scanned = self.agent_name.is_some()
@@ -153,6 +163,14 @@ impl Filter {
             (false, true) => Shape::Indexed,
             (false, false) => Shape::Broad,
         }
+    }
+
+    /// Whether it is about one thing that has an index, so that there is nothing to weigh for a planner.
+    pub(super) fn is_one_look_up(&self) -> bool {
+        let lists = [&self.organizations, &self.owners, &self.users, &self.workspaces];
+        let listed = lists.iter().filter(|list| list.is_some()).count();
+        let kinds = self.method.is_some() || self.connection_type.is_some() || self.app.is_some();
+        !kinds && listed + usize::from(self.connection_id.is_some()) + usize::from(self.id.is_some()) == 1
     }
 
     /// Whether a name that nobody has, or two conditions that exclude each other, leave nothing to look for.

@@ -9,19 +9,20 @@ use super::Budget;
 use super::entry::Entry;
 use super::filter::Filter;
 use super::page::Count;
-use super::rows::{self, Order, Slice};
-use super::windows::Window;
+use super::rows::{self, Order, Place, Slice};
+use super::windows::{Calendar, Window};
 use crate::StoreError;
 
 /// So many matches of a window are found and sorted; more are walked.
 const FEW: i64 = 2000;
 /// A window is counted so far: what one statement may cost.
-const MOST_COUNTED: i64 = 5_000;
+const MOST_COUNTED: i64 = 20_000;
 
 /// What is known of the windows of a search.
 pub(super) struct Windows {
+    calendar: Calendar,
     /// With how many matches each has, if that is known.
-    windows: VecDeque<(Window, Option<i64>)>,
+    parts: VecDeque<(Window, Option<i64>)>,
     /// How many match in all.
     pub(super) count: Count,
 }
@@ -34,10 +35,17 @@ impl Windows {
         cap: i64,
         budget: Budget,
     ) -> Result<Self, StoreError> {
-        let (mut windows, mut entries, mut exact) = (VecDeque::new(), 0, true);
+        let (mut windows, mut entries, mut exact) = (VecDeque::new(), 0_i64, true);
+        let calendar = Calendar::of(transaction).await?;
+        let parts = calendar.window(filter).map(Window::parts).unwrap_or_default();
+        let (mut days, mut days_left) = (0, parts.iter().map(|part| part.days()).sum::<i64>());
         let began = Instant::now();
-        for window in Window::over(transaction, filter).await?.map(Window::parts).unwrap_or_default() {
-            exact = exact && !(entries > cap && budget.is_used_up());
+        for window in parts {
+            // Past the cap, what cannot be finished is not begun.
+            let expected = entries.saturating_mul(days_left) / days.max(1);
+            let too_much = budget.is_used_up() || budget.affords(entries, began.elapsed()) < expected;
+            exact = exact && !(entries > cap && too_much);
+            (days, days_left) = (days + window.days(), days_left - window.days());
             if !exact {
                 windows.push_back((window, None));
                 continue;
@@ -45,14 +53,15 @@ impl Windows {
             // Up to the cap counting goes on, whatever it takes; past it, as far as the time that is left will do.
             let affordable = budget.affords(entries, began.elapsed());
             let limit = affordable.clamp(cap + 1 - entries.min(cap), MOST_COUNTED.max(cap + 1));
-            let matches = rows::count(transaction, filter, window, limit).await?;
+            let place = Place::Days(window, calendar.days(window));
+            let matches = rows::count(transaction, filter, place, limit).await?;
             entries += matches;
             exact = matches < limit;
             // What was counted up to its limit is not known.
             windows.push_back((window, Some(matches).filter(|_| exact)));
         }
         let entries = if exact { entries } else { entries.min(cap + 1) };
-        Ok(Self { windows, count: Count { entries, exact } })
+        Ok(Self { calendar, parts: windows, count: Count { entries, exact } })
     }
 
     /// The slice, newest first.
@@ -63,24 +72,26 @@ impl Windows {
         slice: Slice,
     ) -> Result<Vec<Entry>, StoreError> {
         let (mut entries, mut offset) = (Vec::new(), slice.offset);
-        while let Some((window, matches)) = self.windows.pop_front() {
+        while let Some((window, matches)) = self.parts.pop_front() {
             let wanted = slice.limit - i64::try_from(entries.len()).unwrap_or(i64::MAX);
             if wanted <= 0 {
                 break;
             }
-            let window = match slice.after {
+            let rest = match slice.after {
                 Some((time, _)) => window.until(time),
                 None => Some(window),
             };
-            let Some(window) = window else { continue };
+            let Some(rest) = rest else { continue };
+            let place = Place::Days(window, self.calendar.days(window));
             let matches = match matches {
                 Some(matches) => matches,
-                None => rows::count(transaction, filter, window, FEW + 1).await?,
+                None => rows::count(transaction, filter, place, FEW + 1).await?,
             };
-            let part = Slice { limit: wanted, offset, after: slice.after };
+            // Of a window that is whole, everything comes after.
+            let part = Slice { limit: wanted, offset, after: slice.after.filter(|_| rest != window) };
             if matches <= FEW {
                 if matches > offset {
-                    entries.extend(rows::read(transaction, filter, window, part, Order::FindThenSort).await?);
+                    entries.extend(rows::read(transaction, filter, place, part, Order::FindThenSort).await?);
                 }
                 offset = (offset - matches).max(0);
                 continue;
@@ -89,13 +100,13 @@ impl Windows {
             if parts.len() > 1 {
                 // A few days of it may do.
                 for part in parts.into_iter().rev() {
-                    self.windows.push_front((part, None));
+                    self.parts.push_front((part, None));
                 }
                 continue;
             }
-            let rows = rows::read(transaction, filter, window, part, Order::Walk).await?;
+            let rows = rows::read(transaction, filter, Place::Span(rest), part, Order::Walk).await?;
             if rows.is_empty() && offset > 0 {
-                offset = (offset - rows::count(transaction, filter, window, offset).await?).max(0);
+                offset = (offset - rows::count(transaction, filter, place, offset).await?).max(0);
             } else if !rows.is_empty() {
                 offset = 0;
             }

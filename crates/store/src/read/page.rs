@@ -12,9 +12,9 @@ use super::filter::{Filter, Reach, Shape, Unreachable};
 use super::indexed::Windows;
 use super::rows::Slice;
 use super::scanned;
-use super::windows::Window;
+use super::windows::Calendar;
 use crate::session::begin_read;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, retry};
 
 /// Which page, and how much it may cost.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +107,23 @@ impl Store {
         reach: &Reach,
         request: PageRequest,
     ) -> Result<Result<Page, Unreachable>, StoreError> {
+        let mut attempt = 0;
+        loop {
+            match self.page_once(search, reach, request).await {
+                // A day may be purged between looking it up and reading it.
+                Err(error) => retry::pause(attempt, error).await?,
+                found => return found,
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn page_once(
+        &self,
+        search: &Search,
+        reach: &Reach,
+        request: PageRequest,
+    ) -> Result<Result<Page, Unreachable>, StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_read(&mut client).await?;
         let filter = match Filter::resolve(&transaction, search, reach, request.now).await? {
@@ -135,7 +152,7 @@ impl Store {
                 }
                 Shape::Scanned => {
                     let budget = Budget::new(request.scan_budget);
-                    let whole = Window::over(&transaction, &filter).await?;
+                    let whole = Calendar::of(&transaction).await?.window(&filter);
                     let found = scanned::read(&transaction, &filter, whole, slice, budget).await?;
                     (stopped_at, incomplete) = (found.stopped_at, found.incomplete);
                     let given = i64::try_from(found.entries.len()).unwrap_or(i64::MAX);

@@ -1,7 +1,9 @@
 //! The statements that look at one window: its entries in order, and how many match.
 
+use chrono::NaiveDate;
 use connlog_model::clock::Timestamp;
 use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::conditions::Conditions;
@@ -9,7 +11,8 @@ use super::entry::{DIRECTORY_COLUMNS, Entry, HISTORY_ONLY, SHARED_COLUMNS, entry
 use super::filter::Filter;
 use super::windows::Window;
 use crate::StoreError;
-use crate::session::query_composed;
+use crate::partitions::day_table;
+use crate::session::{query_composed, query_planned_once};
 
 /// How the matches of a window are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,62 @@ pub(super) enum Order {
     Walk,
 }
 
+/// Where matches are looked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// In a span of time: the planner finds the partitions.
+    Span(Window),
+    /// On whole days, whose partitions are named: without a condition on the time, an index alone can count.
+    Days(Window, &'a [NaiveDate]),
+}
+
+impl Place<'_> {
+    fn conditions(self, filter: &Filter) -> Conditions {
+        match self {
+            Self::Span(window) => {
+                let mut conditions = Conditions::of(filter);
+                conditions.add_span(window.from, window.to);
+                conditions
+            }
+            Self::Days(window, days) => {
+                let mut conditions = Conditions::of(&filter.within(window));
+                conditions.add_open_span(window.from, window.to);
+                conditions.history &= !days.is_empty();
+                conditions
+            }
+        }
+    }
+
+    /// `columns` of history where `condition` holds. Each day selects for itself: pulling whole tables up out of a
+    /// subquery makes planning four times as long.
+    fn history(self, columns: &str, condition: &str) -> String {
+        let from = |table: &str| format!("SELECT {columns} FROM {table} WHERE {condition}");
+        match self {
+            Self::Span(_) => from("connection_logs"),
+            Self::Days(_, days) => {
+                let selects: Vec<String> = days.iter().map(|day| from(&day_table(*day))).collect();
+                selects.join("\nUNION ALL\n")
+            }
+        }
+    }
+
+    async fn query(
+        self,
+        transaction: &Transaction<'_>,
+        filter: &Filter,
+        sql: &str,
+        conditions: &Conditions,
+    ) -> Result<Vec<Row>, StoreError> {
+        match self {
+            // One index to choose from: a plan holds for all parameters, and planning 90 days was most of the time.
+            Self::Days(..) if filter.is_one_look_up() => {
+                query_planned_once(transaction, sql, &conditions.parameters()).await
+            }
+            _ => query_composed(transaction, sql, &conditions.parameters()).await,
+        }
+    }
+}
+
 /// Which of the matches are wanted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slice {
@@ -30,16 +89,15 @@ pub(super) struct Slice {
     pub(super) after: Option<(Timestamp, Uuid)>,
 }
 
-/// The entries of a window, newest first.
+/// The entries of a place, newest first.
 pub(super) async fn read(
     transaction: &Transaction<'_>,
     filter: &Filter,
-    window: Window,
+    place: Place<'_>,
     slice: Slice,
     order: Order,
 ) -> Result<Vec<Entry>, StoreError> {
-    let mut conditions = Conditions::of(filter);
-    conditions.add_span(window.from, window.to);
+    let mut conditions = place.conditions(filter);
     if let Some((time, id)) = slice.after {
         conditions.add_after(time, id);
     }
@@ -48,7 +106,7 @@ pub(super) async fn read(
     let sorted = "ORDER BY connect_time DESC, id DESC";
     let mut materialized = Vec::new();
     let mut parts = Vec::new();
-    for (table, select) in selects(&conditions) {
+    for (table, select) in selects(&conditions, place) {
         match order {
             Order::Walk => parts.push(format!("({select}\n{sorted} LIMIT {reach})")),
             Order::FindThenSort => {
@@ -73,21 +131,23 @@ pub(super) async fn read(
          ORDER BY page.connect_time DESC, page.id DESC",
         ctes.join(",\n")
     );
-    query_composed(transaction, &sql, &conditions.parameters()).await?.iter().map(entry).collect()
+    place.query(transaction, filter, &sql, &conditions).await?.iter().map(entry).collect()
 }
 
-/// The tables that can have matches, each with the statement that finds them, with the columns of a page.
-pub(super) fn selects(conditions: &Conditions) -> Vec<(&'static str, String)> {
-    let tables = [
-        (conditions.open, "open_connections", HISTORY_ONLY.map(|(_, absent)| absent), conditions.open_sql()),
-        (conditions.history, "connection_logs", HISTORY_ONLY.map(|(column, _)| column), conditions.history_sql()),
-    ];
-    let wanted = tables.into_iter().filter(|(wanted, ..)| *wanted);
-    wanted
-        .map(|(_, table, columns, condition)| {
-            (table, format!("SELECT {SHARED_COLUMNS}, {} FROM {table} WHERE {condition}", columns.join(", ")))
-        })
-        .collect()
+/// The tables that can have matches, each with the statement that finds them in `place`, with the columns of a page.
+pub(super) fn selects(conditions: &Conditions, place: Place<'_>) -> Vec<(&'static str, String)> {
+    let mut selects = Vec::new();
+    if conditions.open {
+        let absent = HISTORY_ONLY.map(|(_, absent)| absent).join(", ");
+        let condition = conditions.open_sql();
+        let sql = format!("SELECT {SHARED_COLUMNS}, {absent} FROM open_connections WHERE {condition}");
+        selects.push(("open_connections", sql));
+    }
+    if conditions.history {
+        let columns = format!("{SHARED_COLUMNS}, {}", HISTORY_ONLY.map(|(column, _)| column).join(", "));
+        selects.push(("connection_logs", place.history(&columns, &conditions.history_sql())));
+    }
+    selects
 }
 
 /// What the directory knows of the rows of `page`.
@@ -95,22 +155,21 @@ pub(super) const DIRECTORY_JOINS: &str = "LEFT JOIN organizations org ON org.id 
 LEFT JOIN users owner ON owner.id = page.workspace_owner_id
 LEFT JOIN users actor ON actor.id = page.user_id";
 
-/// How many match in a window, but no more than `limit`.
+/// How many match in a place, but no more than `limit`.
 pub(super) async fn count(
     transaction: &Transaction<'_>,
     filter: &Filter,
-    window: Window,
+    place: Place<'_>,
     limit: i64,
 ) -> Result<i64, StoreError> {
-    let mut conditions = Conditions::of(filter);
-    conditions.add_span(window.from, window.to);
+    let mut conditions = place.conditions(filter);
     let limit = conditions.bind(limit);
     let mut parts = Vec::new();
     if conditions.open {
         parts.push(format!("(SELECT 1 FROM open_connections WHERE {} LIMIT {limit})", conditions.open_sql()));
     }
     if conditions.history {
-        parts.push(format!("(SELECT 1 FROM connection_logs WHERE {} LIMIT {limit})", conditions.history_sql()));
+        parts.push(format!("({} LIMIT {limit})", place.history("1", &conditions.history_sql())));
     }
     if parts.is_empty() {
         return Ok(0);
@@ -119,6 +178,6 @@ pub(super) async fn count(
         "-- count_window\nSELECT count(*) FROM (SELECT 1 FROM (\n{}\n) AS parts LIMIT {limit}) AS capped",
         parts.join("\nUNION ALL\n")
     );
-    let rows = query_composed(transaction, &sql, &conditions.parameters()).await?;
+    let rows = place.query(transaction, filter, &sql, &conditions).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0))
 }

@@ -10,7 +10,7 @@ use super::Budget;
 use super::entry::Entry;
 use super::filter::Filter;
 use super::page::Count;
-use super::rows::{self, Order, Slice};
+use super::rows::{self, Order, Place, Slice};
 use super::windows::{Scan, Window};
 use crate::StoreError;
 
@@ -38,7 +38,7 @@ pub(super) async fn count(
             return Ok(Count { entries, exact: false });
         }
         let began = Instant::now();
-        entries += rows::count(transaction, filter, window, cap + 1 - entries).await?;
+        entries += rows::count(transaction, filter, Place::Span(window), cap + 1 - entries).await?;
         scan.done(window.from, began.elapsed());
     }
     Ok(Count { entries, exact: entries <= cap })
@@ -73,7 +73,7 @@ pub(super) async fn read(
         looked = true;
         let began = Instant::now();
         if offset > 0 {
-            let matches = rows::count(transaction, filter, window, offset + 1).await?;
+            let matches = rows::count(transaction, filter, Place::Span(window), offset + 1).await?;
             if matches <= offset {
                 offset -= matches;
                 scan.done(window.from, began.elapsed());
@@ -81,7 +81,7 @@ pub(super) async fn read(
             }
         }
         let part = Slice { limit: wanted, offset, after: slice.after };
-        let rows = rows::read(transaction, filter, window, part, Order::Walk).await?;
+        let rows = rows::read(transaction, filter, Place::Span(window), part, Order::Walk).await?;
         offset = 0;
         let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= wanted;
         // The rest of a window that filled the page is not dealt with.

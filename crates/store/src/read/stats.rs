@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Budget;
 use super::conditions::Conditions;
 use super::filter::{Filter, Reach, Shape, Unreachable};
-use super::windows::{Scan, Window};
+use super::windows::{Calendar, Scan, Window};
 use crate::partitions::start_of;
 use crate::session::{begin_read, query, query_composed};
 use crate::{Store, StoreError};
@@ -106,7 +106,7 @@ impl Store {
         }
         // Half of it for each: rankings of what was counted, rather than counts alone.
         let budget = Budget::new(request.budget / 2);
-        let whole = Window::over(&transaction, &filter).await?;
+        let whole = Calendar::of(&transaction).await?.window(&filter);
         let whole = whole.map(|whole| Window { from: whole.from.max(request.from), to: whole.to.min(request.to) });
         let whole = whole.filter(|whole| whole.from < whole.to);
         let by_days = filter.shape() == Shape::Broad

@@ -31,21 +31,54 @@ pub(super) struct Window {
     pub(super) to: Timestamp,
 }
 
-const SPAN: &str = "-- span
-SELECT least(min(day), min(oldest)) AS first, greatest(max(day), max(newest)) AS last FROM days() AS day
-FULL JOIN (SELECT (min(connect_time) AT TIME ZONE 'UTC')::date AS oldest, (max(connect_time) AT TIME ZONE 'UTC')::date AS newest
-           FROM open_connections) AS open ON false";
+/// The days that a snapshot has.
+#[derive(Debug)]
+pub(super) struct Calendar {
+    /// Days with a partition of history, oldest first.
+    days: Vec<NaiveDate>,
+    /// The earliest and the latest day of an open connection.
+    open: Option<(NaiveDate, NaiveDate)>,
+}
+
+const CALENDAR: &str = "-- calendar
+SELECT ARRAY(SELECT to_date(right(child.relname, 8), 'YYYYMMDD') FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
+             WHERE inhparent = 'connection_logs'::regclass) AS days,
+       (min(connect_time) AT TIME ZONE 'UTC')::date AS oldest, (max(connect_time) AT TIME ZONE 'UTC')::date AS newest
+FROM open_connections";
+
+impl Calendar {
+    pub(super) async fn of(transaction: &Transaction<'_>) -> Result<Self, StoreError> {
+        let rows = query(transaction, CALENDAR, &[]).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Inconsistent("an aggregate has no row".to_owned()))?;
+        let mut days: Vec<NaiveDate> = row.try_get("days")?;
+        days.sort_unstable();
+        let (oldest, newest): (Option<NaiveDate>, Option<NaiveDate>) = (row.try_get("oldest")?, row.try_get("newest")?);
+        Ok(Self { days, open: oldest.zip(newest) })
+    }
+
+    /// All days that can have a match of `filter`; none if there is nothing.
+    pub(super) fn window(&self, filter: &Filter) -> Option<Window> {
+        let (oldest, newest) = self.open.unzip();
+        let first = self.days.first().copied().into_iter().chain(oldest).min()?;
+        let last = self.days.last().copied().into_iter().chain(newest).max()?;
+        let first = filter.connected_after.map_or(first, |after| after.date_naive().max(first));
+        let last = filter.connected_before.map_or(last, |before| before.date_naive().min(last));
+        let to = start_of(last.succ_opt().unwrap_or(NaiveDate::MAX));
+        Some(Window { from: start_of(first), to }).filter(|window| window.from < window.to)
+    }
+
+    /// The days of history that `window` touches.
+    pub(super) fn days(&self, window: Window) -> &[NaiveDate] {
+        let first = self.days.partition_point(|day| Window::day(*day).to <= window.from);
+        let end = self.days.partition_point(|day| start_of(*day) < window.to);
+        self.days.get(first..end).unwrap_or_default()
+    }
+}
 
 impl Window {
-    /// All days that can have a match of `filter`; none if there is nothing.
-    pub(super) async fn over(transaction: &Transaction<'_>, filter: &Filter) -> Result<Option<Self>, StoreError> {
-        let rows = query(transaction, SPAN, &[]).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let (Some(first), Some(last)) = (row.try_get("first")?, row.try_get("last")?) else { return Ok(None) };
-        let first: NaiveDate = filter.connected_after.map_or(first, |after| after.date_naive().max(first));
-        let last: NaiveDate = filter.connected_before.map_or(last, |before| before.date_naive().min(last));
-        let to = start_of(last.succ_opt().unwrap_or(NaiveDate::MAX));
-        Ok(Some(Self { from: start_of(first), to }).filter(|window| window.from < window.to))
+    /// How many days it touches.
+    pub(super) fn days(self) -> i64 {
+        (self.to - self.from + TimeDelta::days(1) - TimeDelta::microseconds(1)).num_days()
     }
 
     /// The part up to and including `time`.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::counts::Deltas;
 use super::fold::{Entry, Folded};
-use super::{history, keys};
+use super::{Refusal, history, keys};
 use crate::StoreError;
 
 /// Stands for a start that is not known, in memory and in a key that does not outlive its transaction: later than any
@@ -20,7 +20,7 @@ pub(crate) const NEVER: Timestamp = match DateTime::from_timestamp(253_370_764_8
     None => panic!("the year 9999 is in range"),
 };
 
-/// Applies the connections of a batch. What turns out to lie below the floor is added to `folded.below_floor`.
+/// Applies the connections of a batch. What turns out to lie below the floor is added to `folded.refused`.
 pub(super) async fn apply(
     transaction: &Transaction<'_>,
     folded: &mut Folded<'_>,
@@ -60,7 +60,8 @@ impl Plan {
                 plan.keys_to_drop.push(id);
             } else if is_fresh && entry.connection.connect_time == NEVER {
                 plan.keys_to_drop.push(id);
-                folded.below_floor.append(&mut entry.below_floor);
+                let below_floor = std::mem::take(&mut entry.below_floor);
+                folded.refused.extend(below_floor.into_iter().map(|index| (index, Refusal::BelowFloor)));
             } else if entry.connection.end.is_some() {
                 plan.completing.push(id);
             } else if !is_fresh {

@@ -7,7 +7,7 @@ use connlog_model::connection::Connection;
 use connlog_model::event::{Action, AgentEvent, Event, WebEvent};
 use uuid::Uuid;
 
-use super::NEVER;
+use super::{NEVER, Refusal};
 
 /// All that a batch says about one connection.
 pub(super) struct Entry {
@@ -24,18 +24,18 @@ pub(super) struct Entry {
 pub(super) struct Folded<'a> {
     /// Connections, in the order of their ids: the order in which keys are taken.
     pub(super) connections: BTreeMap<Uuid, Entry>,
-    /// Web events.
-    pub(super) web: Vec<&'a WebEvent>,
-    /// Indices of events that lie below the floor.
-    pub(super) below_floor: Vec<usize>,
+    /// Web events, each with its index.
+    pub(super) web: Vec<(usize, &'a WebEvent)>,
+    /// Indices of events that the log does not take, and why.
+    pub(super) refused: Vec<(usize, Refusal)>,
 }
 
 pub(super) fn fold(events: &[Event], floor: Timestamp) -> Folded<'_> {
     let mut folded = Folded::default();
     for (index, event) in events.iter().enumerate() {
         match event {
-            Event::Web(event) if event.time < floor => folded.below_floor.push(index),
-            Event::Web(event) => folded.web.push(event),
+            Event::Web(event) if event.time < floor => folded.refuse([index], Refusal::BelowFloor),
+            Event::Web(event) => folded.web.push((index, event)),
             Event::Agent(event) => folded.add(index, event, floor),
         }
     }
@@ -46,7 +46,7 @@ impl Folded<'_> {
     fn add(&mut self, index: usize, event: &AgentEvent, floor: Timestamp) {
         let starts_below = event.start() < floor;
         if starts_below && event.action == Action::Connect {
-            self.below_floor.push(index);
+            self.refuse([index], Refusal::BelowFloor);
             return;
         }
         let mut entry = Entry {
@@ -64,6 +64,11 @@ impl Folded<'_> {
             None => entry,
         };
         self.connections.insert(id, entry);
+    }
+
+    /// Notes that the events at `indices` are not taken.
+    pub(super) fn refuse(&mut self, indices: impl IntoIterator<Item = usize>, why: Refusal) {
+        self.refused.extend(indices.into_iter().map(|index| (index, why)));
     }
 }
 

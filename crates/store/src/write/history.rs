@@ -32,7 +32,7 @@ const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5:
 static LOOK_UP: LazyLock<String> = LazyLock::new(|| {
     format!(
         "-- look_up_history\nSELECT {HISTORY_COLUMNS} FROM connection_logs\n\
-         WHERE id = ANY($1::uuid[]) AND connect_time >= $2 AND connect_time < $3 AND disconnect_time IS NOT NULL"
+         WHERE id = ANY($1::uuid[]) AND method <= 2 AND connect_time >= $2 AND connect_time < $3 AND disconnect_time IS NOT NULL"
     )
 });
 
@@ -50,7 +50,7 @@ static UPDATE: LazyLock<String> = LazyLock::new(|| {
          disconnect_inferred = k.disconnect_inferred, disconnect_reason = k.disconnect_reason, code = k.code, \
          rx_bytes = k.rx_bytes, tx_bytes = k.tx_bytes, changed_xid = pg_current_xact_id()\n\
          FROM {UNNEST}, $21::timestamptz[]) AS k ({HISTORY_COLUMNS}, stored_connect_time)\n\
-         WHERE h.id = k.id AND h.connect_time = k.stored_connect_time AND h.connect_time BETWEEN $22 AND $23"
+         WHERE h.id = k.id AND h.method <= 2 AND h.connect_time = k.stored_connect_time AND h.connect_time BETWEEN $22 AND $23"
     )
 });
 

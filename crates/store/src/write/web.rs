@@ -1,15 +1,20 @@
 //! Web events: points in time that go straight to history. `event_id` and time together make them idempotent.
+//!
+//! A day has an id once. A second event of the day with an id that another one has is refused: silence would lose it.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use connlog_model::clock::Timestamp;
-use connlog_model::event::WebEvent;
 use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::Refusal;
 use super::counts::Deltas;
+use super::fold::Folded;
 use crate::StoreError;
+use crate::partitions::windows;
 use crate::row::WebArrays;
 use crate::session::query;
 
@@ -21,34 +26,62 @@ INSERT INTO connection_logs (id, connection_id, organization_id, workspace_owner
 SELECT k.*, false FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[],
     $8::timestamptz[], $9::smallint[], $10::text[], $11::inet[], $12::uuid[], $13::uuid[], $14::bytea[], $15::int[],
     $16::text[], $17::text[]) AS k
-ON CONFLICT (id, connect_time) DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING id, connect_time"
         .to_owned()
 });
 
-/// Inserts what is not there yet.
+const HELD: &str = "-- look_up_web
+SELECT id, connect_time FROM connection_logs WHERE id = ANY($1::uuid[]) AND method >= 3 AND connect_time >= $2 AND connect_time < $3";
+
+/// Inserts what is not there yet. An event whose id another one of its day has is added to `folded.refused`.
 pub(super) async fn insert(
     transaction: &Transaction<'_>,
-    events: &[&WebEvent],
+    folded: &mut Folded<'_>,
     deltas: &mut Deltas,
 ) -> Result<(), StoreError> {
-    if events.is_empty() {
+    if folded.web.is_empty() {
         return Ok(());
     }
     // In one order for all writers, so that two batches with the same events cannot deadlock.
-    let mut sorted = events.to_vec();
-    sorted.sort_by_key(|event| (event.event_id, event.time));
-    sorted.dedup_by_key(|event| (event.event_id, event.time));
+    folded.web.sort_by_key(|(_, event)| (event.event_id, event.time));
+    let mut distinct: Vec<_> = folded.web.iter().map(|(_, event)| *event).collect();
+    distinct.dedup_by_key(|event| (event.event_id, event.time));
     let mut arrays = WebArrays::default();
-    for event in &sorted {
+    for event in &distinct {
         arrays.push(event);
     }
-    let mut inserted: HashSet<(Uuid, Timestamp)> = HashSet::with_capacity(sorted.len());
-    for row in query(transaction, &INSERT, &arrays.parameters()).await? {
-        inserted.insert((row.try_get(0)?, row.try_get(1)?));
-    }
-    for event in sorted.into_iter().filter(|event| inserted.contains(&(event.event_id, event.time))) {
+    let inserted = keys(&query(transaction, &INSERT, &arrays.parameters()).await?)?;
+    for event in distinct.iter().filter(|event| inserted.contains(&(event.event_id, event.time))) {
         deltas.add_web(event);
     }
+    let mut absent: Vec<_> = distinct.into_iter().map(|event| (event.event_id, event.time)).collect();
+    absent.retain(|key| !inserted.contains(key));
+    let held = held(transaction, &absent).await?;
+    absent.retain(|key| !held.contains(key));
+    let taken = folded.web.iter().filter(|(_, event)| absent.contains(&(event.event_id, event.time)));
+    let taken: Vec<usize> = taken.map(|(index, _)| *index).collect();
+    folded.refuse(taken, Refusal::EventIdTaken);
     Ok(())
+}
+
+/// What the log has under the ids that are wanted: a replay is there with its time.
+async fn held(
+    transaction: &Transaction<'_>,
+    wanted: &[(Uuid, Timestamp)],
+) -> Result<HashSet<(Uuid, Timestamp)>, StoreError> {
+    let times = wanted.iter().map(|(_, time)| *time);
+    let (Some(earliest), Some(latest)) = (times.clone().min(), times.max()) else {
+        return Ok(HashSet::new());
+    };
+    let ids: Vec<Uuid> = wanted.iter().map(|(id, _)| *id).collect();
+    let mut held = HashSet::new();
+    for (from, to) in windows(earliest, latest) {
+        held.extend(keys(&query(transaction, HELD, &[&ids, &from, &to]).await?)?);
+    }
+    Ok(held)
+}
+
+fn keys(rows: &[Row]) -> Result<HashSet<(Uuid, Timestamp)>, StoreError> {
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
