@@ -11,6 +11,7 @@ use clap::Parser;
 use connlog_agent::client::{TlsFiles, TokenSource};
 use connlog_agent::{Config, Connect, Disconnect, Reporter};
 use connlog_runtime::shutdown::Shutdown;
+use connlog_store::roles::INGEST;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
 use connlog_testkit::process::free_address;
@@ -27,7 +28,7 @@ struct Service {
 
 impl Service {
     async fn start(database: &TestDatabase, address: SocketAddr) -> Self {
-        let arguments = ["connlog-ingest", "--database-url", database.url(), "--heartbeat-interval", "500ms"];
+        let arguments = ["connlog-ingest", "--database-url", &database.url_as(INGEST), "--heartbeat-interval", "500ms"];
         let config = connlog_ingest::Config::try_parse_from(arguments).unwrap();
         let listener = loop {
             // The address may linger for a moment after the service before it.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use clap::Parser;
 use connlog_runtime::shutdown::Shutdown;
+use connlog_store::roles::INGEST;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
 use connlog_testkit::process::Process;
@@ -33,7 +34,7 @@ impl Workspace {
         let database = TestDatabase::create().await.unwrap();
         let site = fixtures::site(1, 1);
         fixtures::import(&database.store().unwrap(), &site.directory, Utc::now()).await.unwrap();
-        let arguments = ["connlog-ingest", "--database-url", database.url(), "--heartbeat-interval", "300ms"];
+        let arguments = ["connlog-ingest", "--database-url", &database.url_as(INGEST), "--heartbeat-interval", "300ms"];
         let config = connlog_ingest::Config::try_parse_from(arguments).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -12,6 +12,7 @@ use clap::Parser;
 use connlog_agent::client::{TlsFiles, TokenSource};
 use connlog_agent::{Config, Connect, Reporter};
 use connlog_runtime::shutdown::Shutdown;
+use connlog_store::roles::INGEST;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -69,7 +70,8 @@ impl Stage {
         servers.issue("localhost", path("server.pem").as_ref(), path("server.key").as_ref());
         clients.issue("workspace", path("client.pem").as_ref(), path("client.key").as_ref());
         let (cert, key, client_ca) = (path("server.pem"), path("server.key"), path("clients.pem"));
-        let mut arguments = vec!["connlog-ingest", "--database-url", database.url(), "--max-stream-age", "1s"];
+        let database_url = database.url_as(INGEST);
+        let mut arguments = vec!["connlog-ingest", "--database-url", &database_url, "--max-stream-age", "1s"];
         arguments.extend(["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &client_ca]);
         let config = connlog_ingest::Config::try_parse_from(arguments).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -27,7 +27,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Brings the schema to the version that this program knows.
-    Migrate,
+    Migrate {
+        /// Makes the roles of the services, too, and gives each its rights.
+        #[arg(long)]
+        roles: bool,
+    },
     /// Keeps organizations, users, workspaces and agents.
     #[command(subcommand)]
     Directory(directory::Command),
@@ -67,8 +71,11 @@ async fn main() -> ExitCode {
 
 async fn run(database_url: &str, command: Command) -> anyhow::Result<()> {
     let store = Store::new(&StoreConfig::new(database_url, "connlogctl", 2))?;
-    if let Command::Migrate = command {
+    if let Command::Migrate { roles } = command {
         let applied = schema::migrate(&store).await?;
+        if roles {
+            connlog_store::roles::set_up(&store).await?;
+        }
         schema::check(&store).await?;
         println!("applied {} migrations; the schema is at version {}", applied.len(), schema::known_version());
         return Ok(());
@@ -77,6 +84,6 @@ async fn run(database_url: &str, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Directory(command) => directory::run(command, &store).await,
         Command::Token(command) => token::run(command, &store).await,
-        Command::Migrate | Command::Logs(_) | Command::Tail(_) => Ok(()),
+        Command::Migrate { .. } | Command::Logs(_) | Command::Tail(_) => Ok(()),
     }
 }

@@ -11,6 +11,7 @@ use connlog_model::clock::truncate_to_micros;
 use connlog_model::role::Role;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_store::Store;
+use connlog_store::roles::QUERY;
 use connlog_store::write::Batch;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, Site};
@@ -31,7 +32,8 @@ async fn stage() -> Stage {
     let site = fixtures::site(1, 1);
     fixtures::import(&store, &site.directory, Utc::now()).await.unwrap();
     let token = fixtures::api_token(&store, Role::Auditor, None, None, Utc::now()).await.unwrap();
-    let config = connlog_query::Config::try_parse_from(["connlog-query", "--database-url", database.url()]).unwrap();
+    let config =
+        connlog_query::Config::try_parse_from(["connlog-query", "--database-url", &database.url_as(QUERY)]).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -21,7 +21,7 @@ use connlog_agent::client::{TlsFiles, TokenSource};
 use connlog_agent::{Config, Reporter};
 use connlog_model::clock::Timestamp;
 use connlog_proto::v1;
-use connlog_store::{Store, StoreConfig, schema};
+use connlog_store::{Store, StoreConfig, roles, schema};
 use connlog_testkit::database::connect as database_client;
 use connlog_testkit::fault::FaultProxy;
 use connlog_testkit::fixtures::Site;
@@ -350,6 +350,7 @@ async fn whatever_breaks_the_log_is_what_was_accepted() {
     let url = postgres.url("postgres");
     let store = Store::new(&StoreConfig::new(&url, "test", 2)).unwrap();
     schema::migrate(&store).await.unwrap();
+    roles::set_up(&store).await.unwrap();
     let sites = import_sites(&store, AGENTS + 1).await;
     drop(store);
     let ingests: Vec<_> = (0..2).map(|_| Some(Binary::start_with(&url, None, None, &FLAGS))).collect();

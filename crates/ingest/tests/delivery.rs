@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use connlog_proto::v1;
-use connlog_store::{Store, StoreConfig, schema};
+use connlog_store::{Store, StoreConfig, roles, schema};
 use connlog_testkit::database::{TestDatabase, connect as database_client};
 use connlog_testkit::postgres::{Options, PostgresServer};
 use nix::sys::signal::Signal;
@@ -23,7 +23,9 @@ use uuid::Uuid;
 async fn own_server() -> (PostgresServer, String) {
     let server = PostgresServer::start(Options::durable()).unwrap();
     let url = server.url("postgres");
-    schema::migrate(&Store::new(&StoreConfig::new(&url, "test", 1)).unwrap()).await.unwrap();
+    let store = Store::new(&StoreConfig::new(&url, "test", 1)).unwrap();
+    schema::migrate(&store).await.unwrap();
+    roles::set_up(&store).await.unwrap();
     (server, url)
 }
 

@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
 use connlog_proto::v1;
 use connlog_store::directory::DirectoryEntry;
-use connlog_store::{Store, StoreConfig, schema};
+use connlog_store::{Store, StoreConfig, roles, schema};
 use connlog_testkit::database::connect as database_client;
 use connlog_testkit::fixtures;
 use connlog_testkit::postgres::{Options, PostgresServer};
@@ -65,6 +65,7 @@ async fn an_hour_without_the_database_closes_nothing_of_a_live_agent() {
     let url = server.url("postgres");
     let store = Store::new(&StoreConfig::new(&url, "test", 2)).unwrap();
     schema::migrate(&store).await.unwrap();
+    roles::set_up(&store).await.unwrap();
     let site = import_sites(&store, 1).await.remove(0);
     let service = Service::start(&url, &[]).await;
     let (mut stream, _, id) = opened(&service, &site.token).await;

@@ -1,5 +1,6 @@
 //! Configuration of `connlog-purge`: flag before environment before file. An empty variable is unset.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta};
@@ -18,12 +19,33 @@ pub struct Config {
     /// How long connection logs are kept, such as 90d; unset, 0 or negative keeps them for ever.
     #[arg(long, env = "CODER_CONNECTION_LOGS_RETENTION", value_name = "DURATION", allow_hyphen_values = true)]
     pub connection_logs_retention: Option<String>,
-    /// A YAML file with `retention: {connection_logs: 90d}`.
+    /// How long dead letters are kept; as long as connection logs, if not given.
+    #[arg(long, env = "CONNLOG_REJECTED_EVENTS_RETENTION", value_name = "DURATION", allow_hyphen_values = true)]
+    pub rejected_events_retention: Option<String>,
+    /// How long records of losses are kept; as long as connection logs, if not given.
+    #[arg(long, env = "CONNLOG_LOST_EVENTS_RETENTION", value_name = "DURATION", allow_hyphen_values = true)]
+    pub lost_events_retention: Option<String>,
+    /// How long records of uses of the API are kept; as long as connection logs, if not given.
+    #[arg(long, env = "CONNLOG_AUDIT_RETENTION", value_name = "DURATION", allow_hyphen_values = true)]
+    pub audit_retention: Option<String>,
+    /// A YAML file with `retention: {connection_logs: 90d}`, and there also `rejected_events`, `lost_events` and `audit`.
     #[arg(long, env = "CONNLOG_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Only shows what would go.
     #[arg(long)]
     pub dry_run: bool,
+    /// Goes on running, and purges so often, for those without a scheduler.
+    #[arg(long, env = "CONNLOG_PURGE_EVERY", value_name = "DURATION", value_parser = interval, conflicts_with_all = ["dry_run", "now"])]
+    pub every: Option<TimeDelta>,
+    /// Where /livez, /readyz and /metrics are served while it goes on running.
+    #[arg(long, env = "CONNLOG_PURGE_ADMIN_LISTEN", value_name = "ADDRESS", requires = "every")]
+    pub admin_listen: Option<SocketAddr>,
+    /// Writes metrics to this file after each run, for the textfile collector of the Prometheus node exporter.
+    #[arg(long, env = "CONNLOG_PURGE_METRICS_TEXTFILE", value_name = "FILE")]
+    pub metrics_textfile: Option<PathBuf>,
+    /// Pushes metrics after each run to this Prometheus Pushgateway, as job connlog-purge.
+    #[arg(long, env = "CONNLOG_PURGE_METRICS_PUSHGATEWAY", value_name = "URL", value_parser = http_url)]
+    pub metrics_pushgateway: Option<String>,
     /// Purges as if it were this time.
     #[arg(long, value_name = "RFC3339", value_parser = time)]
     pub now: Option<Timestamp>,
@@ -49,8 +71,21 @@ pub struct Config {
 pub struct Settings {
     /// The rest of the configuration.
     pub config: Config,
-    /// How long history is kept.
-    pub retention: Retention,
+    /// How long each kind of record is kept.
+    pub retentions: Retentions,
+}
+
+/// How long each kind of record is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Retentions {
+    /// The log.
+    pub log: Retention,
+    /// Dead letters.
+    pub rejected: Retention,
+    /// Losses.
+    pub lost: Retention,
+    /// Uses of the API.
+    pub audit: Retention,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -63,35 +98,76 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct RetentionSection {
     connection_logs: Option<String>,
+    rejected_events: Option<String>,
+    lost_events: Option<String>,
+    audit: Option<String>,
 }
 
 impl Settings {
-    /// Resolves the retention; the error is one line that names the value.
+    /// Resolves the retentions; the error is one line that names the value.
     pub fn resolve(config: Config) -> Result<Self, String> {
-        let retention = match &config.connection_logs_retention {
-            Some(text) => text.parse().map_err(|error| format!("--connection-logs-retention: {error}"))?,
-            None => config.config.as_deref().map_or(Ok(Retention::Forever), from_file)?,
+        let file = config.config.as_deref().map_or_else(|| Ok(RetentionSection::default()), from_file)?;
+        let resolve = |flag: &str, given: &Option<String>, key: &str, of_file: &Option<String>| match (given, of_file) {
+            (Some(text), _) => text.parse().map(Some).map_err(|error| format!("--{flag}: {error}")),
+            (None, Some(text)) => {
+                let path = config.config.as_deref().unwrap_or(Path::new("")).display();
+                text.parse().map(Some).map_err(|error| format!("--config {path}: retention.{key}: {error}"))
+            }
+            (None, None) => Ok(None),
         };
-        Ok(Self { config, retention })
+        let log = resolve(
+            "connection-logs-retention",
+            &config.connection_logs_retention,
+            "connection_logs",
+            &file.connection_logs,
+        )?
+        .unwrap_or(Retention::Forever);
+        let rejected = resolve(
+            "rejected-events-retention",
+            &config.rejected_events_retention,
+            "rejected_events",
+            &file.rejected_events,
+        )?;
+        let lost = resolve("lost-events-retention", &config.lost_events_retention, "lost_events", &file.lost_events)?;
+        let audit = resolve("audit-retention", &config.audit_retention, "audit", &file.audit)?;
+        let retentions = Retentions {
+            log,
+            rejected: rejected.unwrap_or(log),
+            lost: lost.unwrap_or(log),
+            audit: audit.unwrap_or(log),
+        };
+        Ok(Self { config, retentions })
     }
 }
 
-fn from_file(path: &Path) -> Result<Retention, String> {
+fn from_file(path: &Path) -> Result<RetentionSection, String> {
     let named = |error: &dyn std::fmt::Display| format!("--config {}: {error}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
     if text.trim().is_empty() {
-        return Ok(Retention::Forever);
+        return Ok(RetentionSection::default());
     }
     let file: File = serde_norway::from_str(&text).map_err(|error| named(&error))?;
-    match file.retention.connection_logs {
-        Some(text) => text.parse().map_err(|error| named(&format!("retention.connection_logs: {error}"))),
-        None => Ok(Retention::Forever),
-    }
+    Ok(file.retention)
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
     let time = DateTime::parse_from_rfc3339(text).map_err(|error| format!("not an RFC 3339 time: {error}"))?;
     Ok(truncate_to_micros(time.to_utc()))
+}
+
+fn interval(text: &str) -> Result<TimeDelta, String> {
+    let duration = parse_duration(text).map_err(|error| error.to_string())?;
+    let in_range = (TimeDelta::seconds(1)..=TimeDelta::days(7)).contains(&duration);
+    if in_range { Ok(duration) } else { Err("must be from 1s to 7d".to_owned()) }
+}
+
+fn http_url(text: &str) -> Result<String, String> {
+    let is_http = text.starts_with("http://") || text.starts_with("https://");
+    if is_http {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err("must begin with http:// or https://".to_owned())
+    }
 }
 
 fn positive(text: &str) -> Result<TimeDelta, String> {

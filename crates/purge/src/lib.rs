@@ -5,9 +5,12 @@
 //! will wait costs only time: that day is trimmed row by row instead.
 
 pub mod config;
+mod report;
 mod run;
+mod serve;
 mod summary;
 
 pub use config::{Config, Settings};
 pub use run::{Failure, run};
+pub use serve::serve;
 pub use summary::{Outcome, Summary};

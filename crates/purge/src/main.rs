@@ -6,7 +6,6 @@ use connlog_purge::{Config, Failure, Outcome, Settings, Summary};
 use connlog_runtime::program::{self, EXIT_TEMPORARY};
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::telemetry;
-use connlog_store::{Store, StoreConfig, schema};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -20,20 +19,18 @@ async fn main() -> ExitCode {
         return program::usage_error(&format!("--database-url {invalid}"));
     }
     telemetry::init();
-    match purge(&settings).await {
-        Ok(summary) => report(&summary, settings.config.json),
+    let shutdown = match Shutdown::on_signals() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return program::failure(&error.into()),
+    };
+    match connlog_purge::serve(&settings, &shutdown).await {
+        Ok(summary) => summary.map_or(ExitCode::SUCCESS, |summary| report(&summary, settings.config.json)),
         Err(error) if matches!(error.downcast_ref(), Some(Failure::Busy)) => {
             eprintln!("error: {error}");
             ExitCode::from(EXIT_TEMPORARY)
         }
         Err(error) => program::failure(&error),
     }
-}
-
-async fn purge(settings: &Settings) -> anyhow::Result<Summary> {
-    let store = Store::new(&StoreConfig::new(&settings.config.database_url, "connlog-purge", 4))?;
-    schema::check(&store).await?;
-    Ok(connlog_purge::run(settings, &store, &Shutdown::on_signals()?).await?)
 }
 
 fn report(summary: &Summary, json: bool) -> ExitCode {

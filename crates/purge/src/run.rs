@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use chrono::{Days, NaiveDate, Utc};
+use chrono::{Days, NaiveDate, TimeDelta, Utc};
 use connlog_model::clock::{Timestamp, truncate_to_micros};
 use connlog_model::retention::Retention;
 use connlog_runtime::shutdown::Shutdown;
-use connlog_store::purge::{PurgeRun, Removed};
+use connlog_store::purge::{PurgeRun, Records, Removed};
 use connlog_store::{Store, StoreError};
 use uuid::Uuid;
 
-use crate::config::Settings;
+use crate::config::{Retentions, Settings};
 use crate::summary::{Outcome, Summary};
 
 /// Pause between two attempts to get a lock that readers hold.
@@ -38,16 +38,17 @@ pub enum Failure {
 
 /// Removes what is due, and returns what was done. Everything removed stays removed, whatever happens later.
 pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Result<Summary, Failure> {
-    let Retention::For(retention) = settings.retention else { return Ok(Summary::kept_forever()) };
     let started_at = truncate_to_micros(Utc::now());
-    let now = settings.config.now.unwrap_or(started_at);
-    let cutoff = now.checked_sub_signed(retention).ok_or(Failure::OutOfRange)?;
-    let purge = Purge { settings, store, shutdown, cutoff, live_since: started_at - settings.config.agent_lost_after };
+    let Some(due) = Due::of(&settings.retentions, settings.config.now.unwrap_or(started_at))? else {
+        return Ok(Summary::kept_forever());
+    };
+    let live_since = started_at - settings.config.agent_lost_after;
+    let purge = Purge { settings, store, shutdown, due, live_since };
     let mut run = PurgeRun {
         id: Uuid::now_v7(),
         started_at,
         finished_at: started_at,
-        cutoff,
+        cutoff: purge.due.log.map(|log| log.cutoff),
         removed: Removed::default(),
         rows_left: 0,
         outcome: String::new(),
@@ -59,7 +60,7 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
         return Ok(Summary::of(&run, Outcome::DryRun));
     }
     let Some(_lock) = store.try_lock_purge().await? else { return Err(Failure::Busy) };
-    let worked = purge.work(retention, &mut run.removed).await;
+    let worked = purge.work(&mut run.removed).await;
     run.rows_left = match purge.left().await {
         Ok(left) => left,
         Err(error) if worked.is_ok() => return Err(error.into()),
@@ -78,28 +79,106 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
     Ok(Summary::of(&run, outcome))
 }
 
+/// What is due: of each kind what lies strictly before its cutoff; nothing of what is kept for ever.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    log: Option<DueLog>,
+    rejected: Option<Timestamp>,
+    lost: Option<Timestamp>,
+    audit: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct DueLog {
+    retention: TimeDelta,
+    cutoff: Timestamp,
+}
+
+impl Due {
+    /// None if everything is kept for ever.
+    fn of(retentions: &Retentions, now: Timestamp) -> Result<Option<Self>, Failure> {
+        let cutoff = |retention| match retention {
+            Retention::Forever => Ok(None),
+            Retention::For(retention) => now.checked_sub_signed(retention).map(Some).ok_or(Failure::OutOfRange),
+        };
+        let log = match (retentions.log, cutoff(retentions.log)?) {
+            (Retention::For(retention), Some(cutoff)) => Some(DueLog { retention, cutoff }),
+            _ => None,
+        };
+        let due = Self {
+            log,
+            rejected: cutoff(retentions.rejected)?,
+            lost: cutoff(retentions.lost)?,
+            audit: cutoff(retentions.audit)?,
+        };
+        let any = due.log.is_some() || due.rejected.is_some() || due.lost.is_some() || due.audit.is_some();
+        Ok(any.then_some(due))
+    }
+
+    /// The records besides the log, each with its cutoff. What is known of agents that fell silent goes with the log.
+    fn records(&self) -> impl Iterator<Item = (Records, Timestamp)> {
+        let presence = self.log.map(|log| log.cutoff);
+        [
+            (Records::Rejected, self.rejected),
+            (Records::Lost, self.lost),
+            (Records::Audit, self.audit),
+            (Records::Presence, presence),
+        ]
+        .into_iter()
+        .filter_map(|(kind, cutoff)| Some((kind, cutoff?)))
+    }
+}
+
+/// The counter of a kind; nobody counts agents that fell silent.
+fn counter(removed: &mut Removed, kind: Records) -> Option<&mut i64> {
+    match kind {
+        Records::Rejected => Some(&mut removed.rejected_removed),
+        Records::Lost => Some(&mut removed.lost_removed),
+        Records::Audit => Some(&mut removed.audit_removed),
+        Records::Presence => None,
+    }
+}
+
 struct Purge<'a> {
     settings: &'a Settings,
     store: &'a Store,
     shutdown: &'a Shutdown,
-    cutoff: Timestamp,
+    due: Due,
     live_since: Timestamp,
 }
 
 impl Purge<'_> {
-    async fn work(&self, retention: chrono::TimeDelta, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn work(&self, removed: &mut Removed) -> Result<(), StoreError> {
         self.attach_ahead().await?;
-        self.raise_floor(retention).await?;
+        if let Some(log) = self.due.log {
+            self.purge_log(log, removed).await?;
+        }
+        for (kind, cutoff) in self.due.records() {
+            while !self.shutdown.has_begun() {
+                let count = self.store.remove_records(kind, cutoff, self.settings.config.batch_rows).await?;
+                if let Some(counter) = counter(removed, kind) {
+                    *counter += count;
+                }
+                if count == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn purge_log(&self, log: DueLog, removed: &mut Removed) -> Result<(), StoreError> {
+        self.raise_floor(log).await?;
         // Open rows before history: what is completed meanwhile lands in history and is found there.
-        self.remove_open(removed).await?;
-        for day in self.store.days_before(self.cutoff).await? {
+        self.remove_open(log.cutoff, removed).await?;
+        for day in self.store.days_before(log.cutoff).await? {
             if self.shutdown.has_begun() {
                 break;
             }
             let whole =
-                day.succ_opt().is_some_and(|next| next.and_time(chrono::NaiveTime::MIN).and_utc() <= self.cutoff);
+                day.succ_opt().is_some_and(|next| next.and_time(chrono::NaiveTime::MIN).and_utc() <= log.cutoff);
             if !(whole && self.drop_day(day, removed).await?) {
-                self.trim(day, removed).await?;
+                self.trim(day, log.cutoff, removed).await?;
             }
         }
         Ok(())
@@ -112,17 +191,17 @@ impl Purge<'_> {
 
     /// Batches are only ever waited for one transaction, but under load there is always one: each attempt waits longer
     /// than the one before, so that it comes to its turn.
-    async fn raise_floor(&self, retention: chrono::TimeDelta) -> Result<(), StoreError> {
+    async fn raise_floor(&self, log: DueLog) -> Result<(), StoreError> {
         for attempt in 1.. {
             let timeout =
                 self.lock_timeout().saturating_mul(attempt).min(LONGEST_FLOOR_TIMEOUT.max(self.lock_timeout()));
-            match self.store.raise_floor(self.cutoff, retention, timeout).await {
+            match self.store.raise_floor(log.cutoff, log.retention, timeout).await {
                 Err(StoreError::LockTimeout(_)) if attempt < self.settings.config.lock_attempts => {
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
                 outcome => {
                     let floor = outcome?;
-                    tracing::info!(cutoff = %self.cutoff, %floor, "retention floor");
+                    tracing::info!(cutoff = %log.cutoff, %floor, "retention floor");
                     break;
                 }
             }
@@ -130,17 +209,17 @@ impl Purge<'_> {
         Ok(())
     }
 
-    async fn remove_open(&self, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn remove_open(&self, cutoff: Timestamp, removed: &mut Removed) -> Result<(), StoreError> {
         let batch = self.settings.config.batch_rows;
         for _ in 0..TRIM_ROUNDS {
             while !self.shutdown.has_begun() {
-                let count = self.store.remove_open(self.cutoff, self.live_since, batch).await?;
+                let count = self.store.remove_open(cutoff, self.live_since, batch).await?;
                 removed.open_removed += count;
                 if count == 0 {
                     break;
                 }
             }
-            if self.shutdown.has_begun() || self.store.due_open(self.cutoff, self.live_since).await? == 0 {
+            if self.shutdown.has_begun() || self.store.due_open(cutoff, self.live_since).await? == 0 {
                 break;
             }
             tokio::time::sleep(LOCK_PAUSE).await;
@@ -169,16 +248,16 @@ impl Purge<'_> {
         Ok(false)
     }
 
-    async fn trim(&self, day: NaiveDate, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn trim(&self, day: NaiveDate, cutoff: Timestamp, removed: &mut Removed) -> Result<(), StoreError> {
         for _ in 0..TRIM_ROUNDS {
             while !self.shutdown.has_begun() {
-                let count = self.store.trim(day, self.cutoff, self.settings.config.batch_rows).await?;
+                let count = self.store.trim(day, cutoff, self.settings.config.batch_rows).await?;
                 removed.rows_trimmed += count;
                 if count == 0 {
                     break;
                 }
             }
-            if self.shutdown.has_begun() || self.store.rows_in_day(day, self.cutoff).await? == 0 {
+            if self.shutdown.has_begun() || self.store.rows_in_day(day, cutoff).await? == 0 {
                 break;
             }
             tokio::time::sleep(LOCK_PAUSE).await;
@@ -188,15 +267,23 @@ impl Purge<'_> {
 
     /// What a run would remove now.
     async fn due(&self) -> Result<Removed, StoreError> {
-        let mut due =
-            Removed { open_removed: self.store.due_open(self.cutoff, self.live_since).await?, ..Removed::default() };
-        for day in self.store.days_before(self.cutoff).await? {
-            let rows = self.store.rows_in_day(day, self.cutoff).await?;
-            if day.succ_opt().is_some_and(|next| next.and_time(chrono::NaiveTime::MIN).and_utc() <= self.cutoff) {
-                due.days_dropped += 1;
-                due.rows_dropped += rows;
-            } else {
-                due.rows_trimmed += rows;
+        let mut due = Removed::default();
+        if let Some(DueLog { cutoff, .. }) = self.due.log {
+            due.open_removed = self.store.due_open(cutoff, self.live_since).await?;
+            for day in self.store.days_before(cutoff).await? {
+                let rows = self.store.rows_in_day(day, cutoff).await?;
+                if day.succ_opt().is_some_and(|next| next.and_time(chrono::NaiveTime::MIN).and_utc() <= cutoff) {
+                    due.days_dropped += 1;
+                    due.rows_dropped += rows;
+                } else {
+                    due.rows_trimmed += rows;
+                }
+            }
+        }
+        for (kind, cutoff) in self.due.records() {
+            let records = self.store.due_records(kind, cutoff).await?;
+            if let Some(counter) = counter(&mut due, kind) {
+                *counter = records;
             }
         }
         Ok(due)
@@ -205,7 +292,8 @@ impl Purge<'_> {
     /// Rows that are due and still there.
     async fn left(&self) -> Result<i64, StoreError> {
         let due = self.due().await?;
-        Ok(due.rows_dropped + due.rows_trimmed + due.open_removed)
+        let of_log = due.rows_dropped + due.rows_trimmed + due.open_removed;
+        Ok(of_log + due.rejected_removed + due.lost_removed + due.audit_removed)
     }
 
     fn lock_timeout(&self) -> Duration {

@@ -50,6 +50,12 @@ pub struct Summary {
     pub rows_trimmed: i64,
     /// Open connections removed.
     pub open_removed: i64,
+    /// Dead letters removed.
+    pub rejected_removed: i64,
+    /// Records of losses removed.
+    pub lost_removed: i64,
+    /// Records of uses of the API removed.
+    pub audit_removed: i64,
     /// Rows that were due and are left.
     pub rows_left: i64,
     /// How long it took.
@@ -66,6 +72,9 @@ impl Summary {
             rows_dropped: 0,
             rows_trimmed: 0,
             open_removed: 0,
+            rejected_removed: 0,
+            lost_removed: 0,
+            audit_removed: 0,
             rows_left: 0,
             duration_ms: 0,
         }
@@ -75,11 +84,14 @@ impl Summary {
     pub(crate) fn of(run: &PurgeRun, outcome: Outcome) -> Self {
         Self {
             outcome,
-            cutoff: Some(rfc3339(run.cutoff)),
+            cutoff: run.cutoff.map(rfc3339),
             days_dropped: run.removed.days_dropped,
             rows_dropped: run.removed.rows_dropped,
             rows_trimmed: run.removed.rows_trimmed,
             open_removed: run.removed.open_removed,
+            rejected_removed: run.removed.rejected_removed,
+            lost_removed: run.removed.lost_removed,
+            audit_removed: run.removed.audit_removed,
             rows_left: run.rows_left,
             duration_ms: (run.finished_at - run.started_at).num_milliseconds(),
         }
@@ -88,18 +100,23 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(cutoff) = &self.cutoff else {
+        if self.outcome == Outcome::KeptForever {
             return write!(f, "no retention is set: connection logs are kept for ever");
-        };
+        }
+        let cutoff = self.cutoff.as_deref().unwrap_or("none");
         let verb = if self.outcome == Outcome::DryRun { "would drop" } else { "dropped" };
         write!(
             f,
-            "{}: cutoff {cutoff}: {verb} {} days with {} rows, trimmed {} rows, removed {} open connections, {} left, in {} ms",
+            "{}: cutoff {cutoff}: {verb} {} days with {} rows, trimmed {} rows, removed {} open connections, \
+             {} dead letters, {} records of losses and {} of uses, {} left, in {} ms",
             self.outcome.as_str(),
             self.days_dropped,
             self.rows_dropped,
             self.rows_trimmed,
             self.open_removed,
+            self.rejected_removed,
+            self.lost_removed,
+            self.audit_removed,
             self.rows_left,
             self.duration_ms
         )

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,10 @@ use connlog_model::event::Event;
 use connlog_model::method::Method;
 use connlog_purge::{Config, Failure, Outcome, Settings, Summary};
 use connlog_runtime::shutdown::Shutdown;
-use connlog_store::Store;
 use connlog_store::infer::Hello;
+use connlog_store::roles::PURGE;
 use connlog_store::write::Batch;
+use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
 use tokio_postgres::Client;
@@ -25,13 +27,15 @@ fn now() -> Timestamp {
 }
 
 fn settings(database: &TestDatabase, flags: &[&str]) -> Settings {
-    let mut arguments = vec!["connlog-purge", "--database-url", database.url()];
+    let url = database.url_as(PURGE);
+    let mut arguments = vec!["connlog-purge", "--database-url", &url];
     arguments.extend(flags);
     Settings::resolve(Config::try_parse_from(arguments).unwrap()).unwrap()
 }
 
 async fn purge(database: &TestDatabase, flags: &[&str]) -> Result<Summary, Failure> {
-    connlog_purge::run(&settings(database, flags), &database.store().unwrap(), &Shutdown::new()).await
+    let store = Store::new(&StoreConfig::new(database.url_as(PURGE), "connlog-purge", 4)).unwrap();
+    connlog_purge::run(&settings(database, flags), &store, &Shutdown::new()).await
 }
 
 async fn write(store: &Store, events: Vec<Event>) {
@@ -100,7 +104,7 @@ async fn the_cutoff_is_exact_at_the_microsecond() {
     assert_eq!(number(&client, "SELECT count(*) FROM open_connections").await, 1);
     assert!(counts_are_right(&client).await);
     let runs = store.purge_runs(10).await.unwrap();
-    assert_eq!((runs.len(), runs[0].cutoff, runs[0].outcome.as_str()), (1, cutoff, "complete"));
+    assert_eq!((runs.len(), runs[0].cutoff, runs[0].outcome.as_str()), (1, Some(cutoff), "complete"));
     let again = purge(&database, &flags).await.unwrap();
     assert_eq!((again.days_dropped, again.rows_trimmed, again.open_removed), (0, 0, 0));
 }
@@ -262,7 +266,7 @@ fn a_bad_url_is_named_and_not_repeated() {
 
 fn binary(database: &TestDatabase, flags: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-purge"));
-    command.args(["--database-url", database.url()]).args(flags).env_remove("CODER_CONNECTION_LOGS_RETENTION");
+    command.args(["--database-url", &database.url_as(PURGE)]).args(flags).env_remove("CODER_CONNECTION_LOGS_RETENTION");
     command.output().unwrap()
 }
 
@@ -297,7 +301,7 @@ async fn the_retention_comes_from_flag_then_environment_then_file() {
     let cutoff = |flags: &[&str], variable: Option<&str>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-purge"));
         command
-            .args(["--database-url", database.url(), "--dry-run", "--json", "--now", "2026-01-31T00:00:00Z"])
+            .args(["--database-url", &database.url_as(PURGE), "--dry-run", "--json", "--now", "2026-01-31T00:00:00Z"])
             .args(flags);
         match variable {
             Some(value) => command.env("CODER_CONNECTION_LOGS_RETENTION", value),
@@ -330,4 +334,158 @@ async fn the_retention_comes_from_flag_then_environment_then_file() {
         assert_eq!(code, Some(64), "{flags:?}");
         assert!(stderr.lines().count() == 1 && stderr.contains(named), "{flags:?}: {stderr}");
     }
+}
+
+#[tokio::test]
+async fn each_kind_of_record_has_its_retention_and_by_default_that_of_the_log() {
+    let database = TestDatabase::create().await.unwrap();
+    let client = database.client().await.unwrap();
+    let old_records = "
+        INSERT INTO rejected_events (id, received_at, message_type, message, field, reason)
+            SELECT gen_random_uuid(), now() - n * interval '1 day', 't', '', 'f', 'r' FROM generate_series(1, 40) AS n;
+        INSERT INTO lost_events SELECT gen_random_uuid(), now() - n * interval '1 day', gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
+            gen_random_uuid(), 1, 2, 2, NULL, NULL, 'c' FROM generate_series(1, 40) AS n;
+        INSERT INTO api_audit (id, at, token_id, endpoint, query, status)
+            SELECT gen_random_uuid(), now() - n * interval '1 day', gen_random_uuid(), 'e', 'q', 200 FROM generate_series(1, 40) AS n;
+        INSERT INTO agent_presence (agent_id, spool_id, boot_id, stream_id, earlier_boot_seq, last_seen_at)
+            SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 0, now() - n * interval '1 day' FROM generate_series(1, 40) AS n";
+    client.batch_execute(old_records).await.unwrap();
+    let kept = async || {
+        let sql = "SELECT ARRAY[(SELECT count(*) FROM rejected_events), (SELECT count(*) FROM lost_events), (SELECT count(*) FROM api_audit),
+            (SELECT count(*) FROM agent_presence)]";
+        client.query_one(sql, &[]).await.unwrap().get::<_, Vec<i64>>(0)
+    };
+    // The log is kept for ever, and so is what has no retention of its own.
+    let flags = ["--rejected-events-retention", "35d12h", "--batch-rows", "2"];
+    let dry = purge(&database, &[&flags[..], &["--dry-run"]].concat()).await.unwrap();
+    assert_eq!((dry.rejected_removed, dry.cutoff, kept().await), (5, None, vec![40, 40, 40, 40]));
+    let summary = purge(&database, &flags).await.unwrap();
+    assert_eq!((summary.outcome, summary.rejected_removed, summary.cutoff), (Outcome::Complete, 5, None));
+    assert_eq!(kept().await, [35, 40, 40, 40]);
+    assert_eq!(purge(&database, &["--connection-logs-retention", "0"]).await.unwrap().outcome, Outcome::KeptForever);
+
+    let flags =
+        ["--connection-logs-retention", "30d12h", "--lost-events-retention", "20d12h", "--audit-retention", "0"];
+    let summary = purge(&database, &flags).await.unwrap();
+    assert_eq!((summary.rejected_removed, summary.lost_removed, summary.audit_removed), (5, 20, 0));
+    assert_eq!(kept().await, [30, 20, 40, 30]);
+    let runs = database.store().unwrap().purge_runs(10).await.unwrap();
+    assert_eq!((runs.len(), runs[0].removed.lost_removed, runs[1].cutoff), (2, 20, None));
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("connlog.yaml");
+    std::fs::write(&config, "retention: {rejected_events: 10d12h, lost_events: 10d12h, audit: 10d12h}\n").unwrap();
+    let summary =
+        purge(&database, &["--config", config.to_str().unwrap(), "--audit-retention", "39d12h"]).await.unwrap();
+    assert_eq!((summary.rejected_removed, summary.lost_removed, summary.audit_removed), (20, 10, 1));
+    std::fs::write(&config, "retention: {audit: soon}\n").unwrap();
+    let output = binary(&database, &["--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("retention.audit: \"soon\" is not a duration"));
+}
+
+/// A Pushgateway's side of a push: takes one request and answers 200.
+fn take_push(listener: &std::net::TcpListener) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer).unwrap();
+        request.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let length =
+            text.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.trim().parse().ok());
+        let body = text.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len());
+        if read == 0 || length.is_some_and(|length: usize| body >= length) {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+            return text;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_did_is_told_in_a_textfile_and_pushed() {
+    let database = TestDatabase::create().await.unwrap();
+    history(&database.store().unwrap(), 5, 3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("connlog.prom");
+    let gateway = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", gateway.local_addr().unwrap());
+    let pushed = std::thread::spawn(move || take_push(&gateway));
+    let flags = [
+        "--connection-logs-retention",
+        "1d",
+        "--metrics-textfile",
+        file.to_str().unwrap(),
+        "--metrics-pushgateway",
+        &url,
+    ];
+    let output = binary(&database, &flags);
+    assert!(output.status.success(), "{output:?}");
+    let pushed = pushed.join().unwrap();
+    assert!(pushed.starts_with("PUT /metrics/job/connlog-purge HTTP/1.1\r\n"), "{pushed}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(pushed.ends_with(&text), "both are told the same");
+    for line in [
+        "coderd_dbpurge_records_purged_total{record_type=\"connection_logs\"} 12",
+        "connlog_purge_runs_total{outcome=\"complete\"} 1",
+        "connlog_purge_backlog_rows 0",
+        "connlog_retention_seconds 86400",
+        "coderd_dbpurge_iteration_duration_seconds_count{success=\"true\"} 1",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is missing in {text}");
+    }
+    // Nobody listens there, and the folder is missing: it is said, and the purge is none the worse.
+    let nowhere = folder.path().join("nowhere/connlog.prom");
+    let flags = [
+        "--connection-logs-retention",
+        "1d",
+        "--metrics-textfile",
+        nowhere.to_str().unwrap(),
+        "--metrics-pushgateway",
+        &url,
+    ];
+    let output = binary(&database, &flags);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("metrics were not written") && said.contains("metrics were not pushed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_an_interval_it_purges_again_and_again_until_it_is_told_to_stop() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    history(&store, 5, 3).await;
+    let admin = connlog_testkit::process::free_address().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-purge"));
+    command.args(["--database-url", &database.url_as(PURGE), "--connection-logs-retention", "2d", "--every", "1s"]);
+    command.args(["--admin-listen", &admin.to_string()]);
+    let mut process = connlog_testkit::process::Process::spawn("connlog-purge", &command, "TERM").unwrap();
+    process.wait_until_listening(admin, Duration::from_secs(30)).unwrap();
+    let until = async |runs: usize| {
+        let began = Instant::now();
+        while store.purge_runs(10).await.unwrap().len() < runs {
+            assert!(began.elapsed() < Duration::from_mins(1), "{runs} runs");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    until(1).await;
+    assert_eq!(number(&database.client().await.unwrap(), "SELECT count(*) FROM connection_logs").await, 6);
+    // Another one has the lock for a while: that is no failure.
+    let lock = loop {
+        match store.try_lock_purge().await.unwrap() {
+            Some(lock) => break lock,
+            None => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    drop(lock);
+    let so_far = store.purge_runs(10).await.unwrap().len();
+    until(so_far + 1).await;
+    let get = async |path: &str| reqwest::get(format!("http://{admin}{path}")).await.unwrap().text().await.unwrap();
+    assert_eq!(get("/readyz").await, "ok\n");
+    assert!(get("/metrics").await.contains("coderd_dbpurge_records_purged_total{record_type=\"connection_logs\"} 9"));
+    process.signal(connlog_testkit::process::Signal::SIGTERM).unwrap();
+    assert!(process.wait(Duration::from_secs(20)).unwrap().success());
 }

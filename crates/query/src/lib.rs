@@ -17,6 +17,7 @@ pub mod one;
 pub mod openapi;
 mod paging;
 pub mod pulse;
+mod retention;
 mod serve;
 pub mod stats;
 pub mod tail;

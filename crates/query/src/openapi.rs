@@ -23,6 +23,7 @@ use utoipa::openapi::{Content, Ref, ResponseBuilder};
         crate::tail::tail,
         crate::stats::stats,
         crate::gaps::gaps,
+        crate::retention::retention,
     ),
     components(schemas(crate::export::Format)),
     security(("token" = [])),

@@ -31,6 +31,7 @@ use crate::list::list;
 use crate::one::one;
 use crate::openapi;
 use crate::pulse::Pulse;
+use crate::retention::{self, retention};
 use crate::stats::stats;
 use crate::tail::tail;
 
@@ -96,6 +97,7 @@ pub async fn run(
     let metrics = telemetry::metrics();
     tokio::spawn(admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
     let clock = config.clock.clone();
+    retention::keep_metrics(reads.clone(), clock.clone(), &shutdown);
     let tails = Arc::new(Semaphore::new(config.max_tails));
     let has_followers = {
         let (tails, most) = (Arc::clone(&tails), config.max_tails);
@@ -125,6 +127,7 @@ pub async fn run(
         .route("/api/v2/connectionlog/tail", get(tail))
         .route("/api/v2/connectionlog/stats", get(stats))
         .route("/api/v2/connectionlog/gaps", get(gaps))
+        .route("/api/v2/connectionlog/retention", get(retention))
         .layer(from_fn_with_state(service.clone(), stated));
     let router = log
         .route("/api/v2/connectionlog/openapi.json", get(openapi::openapi))

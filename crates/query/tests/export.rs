@@ -12,6 +12,7 @@ use connlog_model::event::{Action, AgentEvent, Event, Outcome, WebEvent};
 use connlog_model::method::Method;
 use connlog_model::role::Role;
 use connlog_store::Store;
+use connlog_store::roles::QUERY;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, Site};
 use connlog_testkit::process::{Process, free_address};
@@ -360,7 +361,7 @@ async fn a_client_that_does_not_read_does_not_hold_up_the_end_of_the_service() {
     stage.sessions(1..25_000).await;
     let (listen, admin) = (free_address().unwrap(), free_address().unwrap());
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_connlog-query"));
-    command.args(["--database-url", stage.database.url(), "--listen", &listen.to_string()]);
+    command.args(["--database-url", &stage.database.url_as(QUERY), "--listen", &listen.to_string()]);
     command.args(["--admin-listen", &admin.to_string()]).env("CONNLOG_LOG", "warn");
     let mut process = Process::spawn("connlog-query", &command, "KILL").unwrap();
     process.wait_until_listening(listen, PATIENCE).unwrap();

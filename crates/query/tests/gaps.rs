@@ -1,10 +1,12 @@
-//! The gaps of the record: what they show, and to whom.
+//! The gaps of the record and the proof of its retention: what they show, and to whom.
 
 mod support;
 
 use chrono::{TimeDelta, Utc};
-use connlog_model::clock::truncate_to_micros;
+use connlog_model::clock::{rfc3339, truncate_to_micros};
+use connlog_model::method::Method;
 use connlog_model::role::Role;
+use connlog_store::purge::{PurgeRun, Removed};
 use connlog_store::write::Batch;
 use connlog_store::{LostRecord, RejectedRecord};
 use connlog_testkit::database::TestDatabase;
@@ -83,4 +85,53 @@ async fn losses_and_dead_letters_are_shown_newest_first_to_those_whose_they_are(
     assert_eq!(body["gaps"], expected);
     assert_eq!(service.get_at("/api/v2/connectionlog/gaps", &reporter, &[]).await.0, StatusCode::FORBIDDEN);
     assert_eq!(service.get_at("/api/v2/connectionlog/gaps", &all, &[("limit", "x")]).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn retention_is_proven_by_its_runs_and_their_numbers_are_for_those_who_see_all() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let all = fixtures::api_token(&store, Role::Auditor, None, None, now()).await.unwrap();
+    let limited =
+        fixtures::api_token(&store, Role::Auditor, None, Some(vec![Uuid::from_u128(1)]), now()).await.unwrap();
+    let service = Service::start(database.url(), &[]).await;
+    let (status, body) = service.get_at("/api/v2/connectionlog/retention", &all, &[]).await;
+    let nothing = json!({ "retention_seconds": 0, "backlog": { "days": 0, "entries": 0 }, "runs": [] });
+    assert_eq!((status, body), (StatusCode::OK, nothing));
+
+    let (retention, started_at) = (TimeDelta::days(30), now() - TimeDelta::minutes(10));
+    for (number, minutes, outcome) in [(1, 0, "complete"), (2, 1, "incomplete")] {
+        let started_at = started_at + TimeDelta::minutes(minutes);
+        let run = PurgeRun {
+            id: Uuid::from_u128(number),
+            started_at,
+            finished_at: started_at + TimeDelta::seconds(2),
+            cutoff: Some(started_at - retention),
+            removed: Removed { days_dropped: 1, rows_dropped: 100, ..Removed::default() },
+            rows_left: i64::from(outcome != "complete"),
+            outcome: outcome.to_owned(),
+            error: None,
+        };
+        store.record_purge_run(&run).await.unwrap();
+    }
+    // A day is due since, and still there.
+    let site = fixtures::site(1, 1);
+    let event = fixtures::web(&site.agent, 1, now() - retention - TimeDelta::days(2), Method::Tunnel);
+    store.apply_batch(&Batch { events: vec![event], ..Batch::default() }, 1, now()).await.unwrap();
+    let (_, body) = service.get_at("/api/v2/connectionlog/retention", &all, &[("limit", "1")]).await;
+    assert_eq!(
+        (&body["retention_seconds"], &body["backlog"]),
+        (&json!(2_592_000), &json!({ "days": 1, "entries": 1 }))
+    );
+    assert_eq!(body["runs"].as_array().unwrap().len(), 1);
+    let run = &body["runs"][0];
+    assert_eq!(
+        (&run["id"], &run["outcome"], &run["removed"]["left"]),
+        (&json!(Uuid::from_u128(2)), &json!("incomplete"), &json!(1))
+    );
+    assert_eq!(body["last_complete"], json!(rfc3339(started_at + TimeDelta::seconds(2))));
+
+    let (_, body) = service.get_at("/api/v2/connectionlog/retention", &limited, &[]).await;
+    assert_eq!((body.get("backlog"), body["runs"][1].get("removed")), (None, None));
+    assert_eq!(body["runs"][1]["outcome"], "complete");
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta};
 use connlog_model::clock::Timestamp;
 use connlog_model::role::Role;
-use connlog_store::{Store, StoreConfig, schema};
-use connlog_testkit::database::connect;
+use connlog_store::{Store, StoreConfig, roles, schema};
+use connlog_testkit::database::{as_role, connect};
 use connlog_testkit::fixtures;
 use connlog_testkit::postgres::{Options, PostgresServer};
 use support::{Service, now, write};
@@ -29,11 +29,13 @@ async fn a_replica_that_is_behind_says_so_and_catches_up() {
     let (url, store) = (primary.url("postgres"), |url: &str| Store::new(&StoreConfig::new(url, "test", 2)).unwrap());
     let writes = store(&url);
     schema::migrate(&writes).await.unwrap();
+    roles::set_up(&writes).await.unwrap();
     let site = fixtures::site(1, 1);
     fixtures::import(&writes, &site.directory, now()).await.unwrap();
     let auditor = fixtures::api_token(&writes, Role::Auditor, None, None, now()).await.unwrap();
     let standby = primary.standby().unwrap();
-    let service = Service::start(&url, &["--database-read-url", &standby.url("postgres")]).await;
+    let service =
+        Service::start(&url, &["--database-read-url", &as_role(&standby.url("postgres"), roles::QUERY)]).await;
     let count = async || service.search(&auditor, "").await["count"].as_u64().unwrap();
     let until = async |what: &str, condition: &mut dyn FnMut(u64, Option<Timestamp>) -> bool| {
         let deadline = Instant::now() + PATIENCE;

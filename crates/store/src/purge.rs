@@ -8,12 +8,8 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::partitions::start_of;
-use crate::session::{begin_write, execute, query};
-use crate::write::counts::{self, Deltas};
+use crate::session::{begin_write, query};
 use crate::{Store, StoreError};
-
-/// The shard of counts in which trims are counted.
-const SHARD: i16 = 0;
 
 const TRY_LOCK: &str = "-- try_lock_purge
 SELECT pg_try_advisory_lock(x'636f6e6e'::int, 3)";
@@ -32,24 +28,47 @@ RETURNING cutoff";
 const DROP_DAY: &str = "-- drop_day
 SELECT drop_day($1)";
 
-/// Rows that someone else holds are left for the next round.
 const TRIM: &str = "-- trim
-WITH due AS (
-    SELECT id, connect_time FROM connection_logs
-    WHERE connect_time >= $1 AND connect_time < $2
-    ORDER BY connect_time LIMIT $3 FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM connection_logs h USING due
-    WHERE h.id = due.id AND h.connect_time = due.connect_time AND h.connect_time >= $1 AND h.connect_time < $2
-    RETURNING h.organization_id, h.method, coalesce(h.app_name, '') AS app_name
-)
-SELECT organization_id, method, app_name, count(*) AS entries FROM gone GROUP BY 1, 2, 3";
+SELECT trim_day($1, $2, $3)";
 
-/// What a live agent streams and is still open is listed by it: what it does not list is closed within two heartbeats.
-/// While no ingest attends, or not for long enough, nobody can have been heard, and everybody counts as alive.
-const DUE_OPEN: &str = "connect_time < $1 AND NOT (boot_id IS NOT NULL AND (
-        EXISTS (SELECT FROM agent_presence p WHERE p.agent_id = o.agent_id AND p.last_seen_at >= $2)
-        OR NOT EXISTS (SELECT FROM ingest_attendance WHERE heard_since < $2 AND attended_at >= $2)))";
+const REMOVE_OPEN: &str = "-- remove_open
+SELECT remove_open($1, $2, $3)";
+
+const REMOVE_RECORDS: &str = "-- remove_records
+SELECT remove_records($1, $2, $3)";
+
+/// What is kept besides the log, and has a retention of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// Dead letters.
+    Rejected,
+    /// Losses.
+    Lost,
+    /// Uses of the API.
+    Audit,
+    /// What is known of agents: how far their spools are committed.
+    Presence,
+}
+
+impl Records {
+    fn table(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected_events",
+            Self::Lost => "lost_events",
+            Self::Audit => "api_audit",
+            Self::Presence => "agent_presence",
+        }
+    }
+
+    fn due_sql(self) -> &'static str {
+        match self {
+            Self::Rejected => "-- due_rejected\nSELECT count(received_at) FROM rejected_events WHERE received_at < $1",
+            Self::Lost => "-- due_lost\nSELECT count(recorded_at) FROM lost_events WHERE recorded_at < $1",
+            Self::Audit => "-- due_audit\nSELECT count(at) FROM api_audit WHERE at < $1",
+            Self::Presence => "-- due_presence\nSELECT count(last_seen_at) FROM agent_presence WHERE last_seen_at < $1",
+        }
+    }
+}
 
 /// What a run did, as it is kept in `purge_runs`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,6 +81,12 @@ pub struct Removed {
     pub rows_trimmed: i64,
     /// Open connections that were removed.
     pub open_removed: i64,
+    /// Dead letters that were removed.
+    pub rejected_removed: i64,
+    /// Records of losses that were removed.
+    pub lost_removed: i64,
+    /// Records of uses of the API that were removed.
+    pub audit_removed: i64,
 }
 
 /// A row of `purge_runs`.
@@ -73,8 +98,8 @@ pub struct PurgeRun {
     pub started_at: Timestamp,
     /// When it ended.
     pub finished_at: Timestamp,
-    /// What lay strictly before was due.
-    pub cutoff: Timestamp,
+    /// What of the log lay strictly before was due; none if it is kept for ever.
+    pub cutoff: Option<Timestamp>,
     /// What it removed.
     pub removed: Removed,
     /// What was due and is still there.
@@ -144,46 +169,34 @@ impl Store {
 
     /// Deletes up to `limit` rows of one day that lie before `cutoff`, and returns how many.
     pub async fn trim(&self, day: NaiveDate, cutoff: Timestamp, limit: i64) -> Result<i64, StoreError> {
-        let end = cutoff.min(start_of(day) + TimeDelta::days(1));
-        let mut client = self.client().await?;
-        let transaction = begin_write(&mut client).await?;
-        let (mut deltas, mut trimmed) = (Deltas::default(), 0);
-        for row in query(&transaction, TRIM, &[&start_of(day), &end, &limit]).await? {
-            let entries: i64 = row.try_get("entries")?;
-            deltas.add_row(
-                day,
-                row.try_get("organization_id")?,
-                row.try_get("method")?,
-                row.try_get("app_name")?,
-                -entries,
-            );
-            trimmed += entries;
-        }
-        counts::add(&transaction, &deltas, SHARD).await?;
-        transaction.commit().await?;
-        Ok(trimmed)
+        let client = self.client().await?;
+        Ok(client.query_one(TRIM, &[&day, &cutoff, &limit]).await?.try_get(0)?)
     }
 
     /// Removes up to `limit` open connections that began before `cutoff`, except those of agents that gave a sign of
     /// life since `live_since`, and returns how many.
     pub async fn remove_open(&self, cutoff: Timestamp, live_since: Timestamp, limit: i64) -> Result<i64, StoreError> {
-        let mut client = self.client().await?;
-        let transaction = begin_write(&mut client).await?;
-        let sql = format!(
-            "-- remove_open\nWITH due AS (SELECT o.id FROM open_connections o WHERE {DUE_OPEN}\n\
-             ORDER BY o.id LIMIT $3 FOR UPDATE SKIP LOCKED)\n\
-             DELETE FROM open_connections WHERE id IN (SELECT id FROM due)"
-        );
-        let removed = execute(&transaction, &sql, &[&cutoff, &live_since, &limit]).await?;
-        transaction.commit().await?;
-        Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+        let client = self.client().await?;
+        Ok(client.query_one(REMOVE_OPEN, &[&cutoff, &live_since, &limit]).await?.try_get(0)?)
     }
 
     /// How many open connections are due.
     pub async fn due_open(&self, cutoff: Timestamp, live_since: Timestamp) -> Result<i64, StoreError> {
         let client = self.client().await?;
-        let sql = format!("-- due_open\nSELECT count(*) FROM open_connections o WHERE {DUE_OPEN}");
-        Ok(client.query_one(&sql, &[&cutoff, &live_since]).await?.try_get(0)?)
+        let sql = "-- due_open\nSELECT count(*) FROM due_open($1, $2)";
+        Ok(client.query_one(sql, &[&cutoff, &live_since]).await?.try_get(0)?)
+    }
+
+    /// Removes up to `limit` records from before `cutoff`, and returns how many.
+    pub async fn remove_records(&self, kind: Records, cutoff: Timestamp, limit: i64) -> Result<i64, StoreError> {
+        let client = self.client().await?;
+        Ok(client.query_one(REMOVE_RECORDS, &[&kind.table(), &cutoff, &limit]).await?.try_get(0)?)
+    }
+
+    /// How many records are from before `cutoff`.
+    pub async fn due_records(&self, kind: Records, cutoff: Timestamp) -> Result<i64, StoreError> {
+        let client = self.client().await?;
+        Ok(client.query_one(kind.due_sql(), &[&cutoff]).await?.try_get(0)?)
     }
 
     /// How many rows of history lie in a day and before `cutoff`, counted: what the counts say is not proof.
@@ -199,8 +212,8 @@ impl Store {
         let client = self.client().await?;
         let sql = "-- record_purge_run
 INSERT INTO purge_runs (id, started_at, finished_at, cutoff, days_dropped, rows_dropped, rows_trimmed, open_removed,
-    rows_left, outcome, error)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    rejected_removed, lost_removed, audit_removed, rows_left, outcome, error)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
         let removed = &run.removed;
         client
             .execute(
@@ -214,6 +227,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
                     &removed.rows_dropped,
                     &removed.rows_trimmed,
                     &removed.open_removed,
+                    &removed.rejected_removed,
+                    &removed.lost_removed,
+                    &removed.audit_removed,
                     &run.rows_left,
                     &run.outcome,
                     &run.error,
@@ -227,7 +243,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     pub async fn purge_runs(&self, limit: i64) -> Result<Vec<PurgeRun>, StoreError> {
         let client = self.client().await?;
         let sql = "-- purge_runs
-SELECT id, started_at, finished_at, cutoff, days_dropped, rows_dropped, rows_trimmed, open_removed, rows_left, outcome, error
+SELECT id, started_at, finished_at, cutoff, days_dropped, rows_dropped, rows_trimmed, open_removed, rejected_removed,
+    lost_removed, audit_removed, rows_left, outcome, error
 FROM purge_runs ORDER BY started_at DESC LIMIT $1";
         let rows = client.query(sql, &[&limit]).await?;
         rows.iter()
@@ -242,6 +259,9 @@ FROM purge_runs ORDER BY started_at DESC LIMIT $1";
                         rows_dropped: row.try_get("rows_dropped")?,
                         rows_trimmed: row.try_get("rows_trimmed")?,
                         open_removed: row.try_get("open_removed")?,
+                        rejected_removed: row.try_get("rejected_removed")?,
+                        lost_removed: row.try_get("lost_removed")?,
+                        audit_removed: row.try_get("audit_removed")?,
                     },
                     rows_left: row.try_get("rows_left")?,
                     outcome: row.try_get("outcome")?,

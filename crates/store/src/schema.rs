@@ -1,21 +1,32 @@
 //! Migrations, and the check that a service knows the schema it meets.
 
 use self::embedded::migrations;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, roles};
 
 // Generated, so in a private module of its own.
 mod embedded {
     refinery::embed_migrations!("../../migrations");
 }
 
-/// Applies what is missing. Returns the versions applied, oldest first. Concurrent callers wait for each other.
+/// Applies what is missing. Returns the versions applied, oldest first. Concurrent callers wait for each other. On a
+/// database with [roles](crate::roles), what is made belongs to the owner, and the services get their rights to it.
 pub async fn migrate(store: &Store) -> Result<Vec<i32>, StoreError> {
     let mut client = store.client().await?;
     // Key 5 of connlog's advisory locks, see migrations/V1__initial.sql.
     client.batch_execute("-- lock_migrations\nSELECT pg_advisory_lock(x'636f6e6e'::int, 5)").await?;
-    let outcome = migrations::runner().run_async(&mut **client).await;
+    let outcome = apply(&mut client).await;
     client.batch_execute("-- unlock_migrations\nSELECT pg_advisory_unlock(x'636f6e6e'::int, 5)").await?;
-    let report = outcome.map_err(|error| StoreError::Invalid(format!("a migration failed: {error}")))?;
+    client.batch_execute("-- become_oneself\nRESET ROLE").await?;
+    outcome
+}
+
+async fn apply(client: &mut tokio_postgres::Client) -> Result<Vec<i32>, StoreError> {
+    let owned = roles::become_owner(client).await?;
+    let report = migrations::runner().run_async(client).await;
+    let report = report.map_err(|error| StoreError::Invalid(format!("a migration failed: {error}")))?;
+    if owned {
+        roles::grant(client).await?;
+    }
     Ok(report.applied_migrations().iter().map(refinery::Migration::version).collect())
 }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
-use connlog_store::{Store, StoreConfig, schema};
+use connlog_store::{Store, StoreConfig, roles, schema};
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
@@ -55,6 +55,11 @@ impl TestDatabase {
         &self.url
     }
 
+    /// Its URL for a service: what it does, it does with the rights of `role`.
+    pub fn url_as(&self, role: &str) -> String {
+        as_role(&self.url, role)
+    }
+
     /// A store on it.
     pub fn store(&self) -> Result<Store> {
         Ok(Store::new(&StoreConfig::new(&self.url, "test", 16))?)
@@ -64,6 +69,12 @@ impl TestDatabase {
     pub async fn client(&self) -> Result<Client> {
         connect(&self.url).await
     }
+}
+
+/// `url` for a connection with the rights of `role`, whoever it logs in as.
+pub fn as_role(url: &str, role: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}options=-c%20role%3D{role}")
 }
 
 /// Makes a migrated database called `name` on `server_url`, unless there is one.
@@ -76,6 +87,7 @@ async fn make_template(admin: &Client, server_url: &str, name: &str) -> Result<(
     admin.batch_execute(&format!("CREATE DATABASE {building} STRATEGY file_copy")).await?;
     let store = Store::new(&StoreConfig::new(with_database(server_url, &building)?, "template", 1))?;
     schema::migrate(&store).await?;
+    roles::set_up(&store).await?;
     drop(store);
     // The pool closes its connection in the background; a database in use cannot be renamed.
     admin

@@ -18,7 +18,8 @@ use connlog_proto::v1::stream_events_request::Message as Outbound;
 use connlog_proto::v1::stream_events_response::Message as Inbound;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_store::Store;
-use connlog_testkit::database::TestDatabase;
+use connlog_store::roles::INGEST;
+use connlog_testkit::database::{TestDatabase, as_role};
 use connlog_testkit::fixtures::{self, Site};
 use connlog_testkit::process::{Process, free_address};
 use tokio::net::TcpListener;
@@ -47,7 +48,8 @@ pub struct Service {
 impl Service {
     /// Starts it on `database_url` with further flags.
     pub async fn start(database_url: &str, flags: &[&str]) -> Self {
-        let mut arguments = vec!["connlog-ingest", "--database-url", database_url];
+        let database_url = as_role(database_url, INGEST);
+        let mut arguments = vec!["connlog-ingest", "--database-url", &database_url];
         arguments.extend(flags);
         let config = Config::try_parse_from(arguments).unwrap();
         let clock = config.clock.clone();
@@ -85,7 +87,7 @@ impl Binary {
     ) -> Self {
         let address = address.unwrap_or_else(|| free_address().unwrap());
         let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-ingest"));
-        command.args(["--database-url", database_url, "--listen", &address.to_string()]);
+        command.args(["--database-url", &as_role(database_url, INGEST), "--listen", &address.to_string()]);
         command.args(["--admin-listen", &free_address().unwrap().to_string()]).env("CONNLOG_LOG", "warn");
         if let Some(path) = log_json {
             command.arg("--log-json").arg(path);

@@ -10,7 +10,9 @@ use connlog_model::event::Event;
 use connlog_query::Config;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_store::Store;
+use connlog_store::roles::QUERY;
 use connlog_store::write::Batch;
+use connlog_testkit::database::as_role;
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -28,7 +30,8 @@ pub struct Service {
 
 impl Service {
     pub async fn start(database_url: &str, flags: &[&str]) -> Self {
-        let mut arguments = vec!["connlog-query", "--database-url", database_url];
+        let database_url = as_role(database_url, QUERY);
+        let mut arguments = vec!["connlog-query", "--database-url", &database_url];
         arguments.extend(flags);
         let config = Config::try_parse_from(arguments).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -35,17 +35,6 @@ impl Deltas {
         let key = (day_of(event.time), event.workspace.organization_id, event.method.code(), String::new());
         *self.0.entry(key).or_default() += 1;
     }
-
-    pub(crate) fn add_row(
-        &mut self,
-        day: NaiveDate,
-        organization_id: Uuid,
-        method: i16,
-        app_name: String,
-        entries: i64,
-    ) {
-        *self.0.entry((day, organization_id, method, app_name)).or_default() += entries;
-    }
 }
 
 /// Adds `deltas` to the counts, in `shard`.

@@ -62,7 +62,7 @@ impl Services {
         println!("starting a private PostgreSQL");
         let postgres = PostgresServer::start(Options::durable())?;
         let database_url = postgres.url("postgres");
-        ctl(&database_url, &["migrate"])?;
+        ctl(&database_url, &["migrate", "--roles"])?;
         let file = folder.join("directory.ndjson");
         fs::write(&file, directory.file())?;
         print!("{}", ctl(&database_url, &["directory", "import", &file.to_string_lossy()])?);
@@ -89,9 +89,14 @@ impl Services {
         Ok(services)
     }
 
+    /// Each service logs in as itself.
+    fn url_of(&self, role: &str) -> String {
+        self.database_url.replacen("postgres@", &format!("{role}@"), 1)
+    }
+
     fn start_ingest(&mut self) -> Result<()> {
         let mut command = binary("connlog-ingest");
-        command.args(["--database-url", &self.database_url]);
+        command.args(["--database-url", &self.url_of("connlog_ingest")]);
         command.args(["--listen", &self.ingest.to_string(), "--admin-listen", &self.ingest_admin.to_string()]);
         command
             .arg("--log-human")
@@ -104,7 +109,7 @@ impl Services {
 
     fn start_query(&mut self) -> Result<()> {
         let mut command = binary("connlog-query");
-        command.args(["--database-url", &self.database_url]);
+        command.args(["--database-url", &self.url_of("connlog_query")]);
         command.args(["--listen", &self.query.to_string(), "--admin-listen", &self.query_admin.to_string()]);
         self.start_service("connlog-query", command, self.query)
     }
@@ -122,7 +127,7 @@ impl Services {
         let mut command = binary("connlog-purge");
         command.args([
             "--database-url",
-            &self.database_url,
+            &self.url_of("connlog_purge"),
             "--connection-logs-retention",
             RETENTION,
             "--now",

@@ -1,0 +1,71 @@
+//! The program: one run, or one after another.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use connlog_runtime::admin::{self, Readiness};
+use connlog_runtime::shutdown::Shutdown;
+use connlog_runtime::telemetry;
+use connlog_store::{Store, StoreConfig, schema};
+use tokio::net::TcpListener;
+
+use crate::config::Settings;
+use crate::report::report;
+use crate::run::{Failure, run};
+use crate::summary::Summary;
+
+/// Database connections.
+const CONNECTIONS: usize = 4;
+
+/// Purges once and returns what was done; with `--every`, purges until `shutdown` and returns nothing.
+pub async fn serve(settings: &Settings, shutdown: &Shutdown) -> Result<Option<Summary>> {
+    telemetry::metrics();
+    let store = Store::new(&StoreConfig::new(&settings.config.database_url, "connlog-purge", CONNECTIONS))?;
+    schema::check(&store).await?;
+    let Some(every) = settings.config.every else {
+        let outcome = measured(settings, &store, shutdown).await;
+        if !settings.config.dry_run && !matches!(outcome, Err(Failure::Busy)) {
+            report(&settings.config, &store).await;
+        }
+        return Ok(Some(outcome?));
+    };
+    if let Some(address) = settings.config.admin_listen {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("--admin-listen {address}"))?;
+        tokio::spawn(admin::serve(listener, readiness(store.clone()), telemetry::metrics(), shutdown.clone()));
+    }
+    let every = every.to_std().unwrap_or(Duration::MAX);
+    while !shutdown.has_begun() {
+        let began = Instant::now();
+        match measured(settings, &store, shutdown).await {
+            Ok(summary) => tracing::info!("{summary}"),
+            Err(Failure::Busy) => tracing::info!("another purge is running; this one waits for its next turn"),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the purge failed; it is tried again");
+            }
+        }
+        report(&settings.config, &store).await;
+        tokio::select! {
+            () = tokio::time::sleep(every.saturating_sub(began.elapsed())) => {}
+            () = shutdown.begun() => {}
+        }
+    }
+    Ok(None)
+}
+
+/// A run, and how long it took, by the name that dashboards of Coder know.
+async fn measured(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Result<Summary, Failure> {
+    let began = Instant::now();
+    let outcome = run(settings, store, shutdown).await;
+    let success = if outcome.is_ok() { "true" } else { "false" };
+    metrics::histogram!("coderd_dbpurge_iteration_duration_seconds", "success" => success)
+        .record(began.elapsed().as_secs_f64());
+    outcome
+}
+
+fn readiness(store: Store) -> Readiness {
+    Arc::new(move || {
+        let store = store.clone();
+        Box::pin(async move { schema::check_running(&store).await.map_err(|error| error.to_string()) })
+    })
+}

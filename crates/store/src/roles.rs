@@ -1,0 +1,143 @@
+//! The roles of the services in PostgreSQL, each with the least rights that its work takes.
+//!
+//! `connlog_owner` owns everything and cannot log in. The others can, once an operator gives them a password or a
+//! certificate; what they may do is below, and `tests/roles.rs` compares it with a committed matrix.
+
+use tokio_postgres::Client;
+
+use crate::{Store, StoreError};
+
+/// Owns the tables and functions.
+pub const OWNER: &str = "connlog_owner";
+/// The role of `connlog-ingest`.
+pub const INGEST: &str = "connlog_ingest";
+/// The role of `connlog-query`.
+pub const QUERY: &str = "connlog_query";
+/// The role of `connlog-purge`.
+pub const PURGE: &str = "connlog_purge";
+
+/// Roles belong to the whole server: another database of it may have made them.
+const CREATE: &str = "-- create_roles
+DO $$
+DECLARE
+    role_name text;
+BEGIN
+    FOREACH role_name IN ARRAY ARRAY['connlog_owner', 'connlog_ingest', 'connlog_query', 'connlog_purge'] LOOP
+        IF to_regrole(role_name) IS NULL THEN
+            EXECUTE format('CREATE ROLE %I %s', role_name, CASE role_name WHEN 'connlog_owner' THEN 'NOLOGIN' ELSE 'LOGIN' END);
+        END IF;
+    END LOOP;
+    IF NOT pg_has_role('connlog_owner', 'MEMBER') THEN
+        GRANT connlog_owner TO CURRENT_USER;
+    END IF;
+END
+$$";
+
+/// Everything in the schema that a migration made: there is nothing else in a database of connlog's.
+const OWN: &str = "-- own
+DO $$
+DECLARE
+    object text;
+BEGIN
+    GRANT USAGE, CREATE ON SCHEMA public TO connlog_owner;
+    FOR object IN
+        SELECT format('TABLE %s', oid::regclass) FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relowner <> 'connlog_owner'::regrole
+        UNION ALL
+        SELECT format('FUNCTION %s', oid::regprocedure) FROM pg_proc p
+        WHERE pronamespace = 'public'::regnamespace AND proowner <> 'connlog_owner'::regrole
+            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')
+    LOOP
+        EXECUTE format('ALTER %s OWNER TO connlog_owner', object);
+    END LOOP;
+END
+$$";
+
+/// From nothing: what an earlier version granted, and this one does not, is gone.
+const GRANT: &str = "-- grant
+DO $$
+DECLARE
+    object text;
+BEGIN
+    FOR object IN
+        SELECT format('TABLE %s', oid::regclass) FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relowner = 'connlog_owner'::regrole
+        UNION ALL
+        SELECT format('FUNCTION %s', oid::regprocedure) FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace AND proowner = 'connlog_owner'::regrole
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM PUBLIC, connlog_ingest, connlog_query, connlog_purge', object);
+    END LOOP;
+END
+$$;
+GRANT USAGE ON SCHEMA public TO connlog_ingest, connlog_query, connlog_purge;
+GRANT SELECT ON refinery_schema_history TO connlog_ingest, connlog_query, connlog_purge;
+GRANT EXECUTE ON FUNCTION day_table(date), days() TO connlog_ingest, connlog_query, connlog_purge;
+
+GRANT SELECT, INSERT, UPDATE ON organizations, users, workspaces, workspace_names, workspace_agents, agent_tokens TO connlog_ingest;
+GRANT SELECT ON api_tokens, retention_floor TO connlog_ingest;
+GRANT SELECT, INSERT, UPDATE, DELETE ON open_connections TO connlog_ingest;
+GRANT SELECT, INSERT, UPDATE ON connection_logs, connection_log_counts TO connlog_ingest;
+GRANT SELECT, INSERT, UPDATE ON agent_presence, ingest_attendance, lost_events TO connlog_ingest;
+GRANT SELECT, INSERT ON rejected_events TO connlog_ingest;
+GRANT EXECUTE ON FUNCTION attach_day(date), take_inferred(uuid[], timestamptz, timestamptz) TO connlog_ingest;
+
+GRANT SELECT ON organizations, users, workspaces, workspace_names, workspace_agents, api_tokens TO connlog_query;
+GRANT SELECT ON open_connections, connection_logs, connection_log_counts TO connlog_query;
+GRANT SELECT ON rejected_events, lost_events, agent_presence, ingest_attendance, retention_floor, purge_runs TO connlog_query;
+GRANT SELECT, INSERT, UPDATE ON api_audit TO connlog_query;
+
+GRANT SELECT ON open_connections, connection_logs, connection_log_counts, agent_presence, ingest_attendance TO connlog_purge;
+GRANT SELECT (received_at) ON rejected_events TO connlog_purge;
+GRANT SELECT (recorded_at) ON lost_events TO connlog_purge;
+GRANT SELECT (at) ON api_audit TO connlog_purge;
+GRANT SELECT, UPDATE ON retention_floor TO connlog_purge;
+GRANT SELECT, INSERT ON purge_runs TO connlog_purge;
+GRANT EXECUTE ON FUNCTION attach_day(date), drop_day(date), trim_day(date, timestamptz, bigint),
+    due_open(timestamptz, timestamptz), remove_open(timestamptz, timestamptz, bigint),
+    remove_records(text, timestamptz, bigint) TO connlog_purge;
+
+DO $$
+DECLARE
+    day_name text;
+BEGIN
+    FOR day_name IN SELECT day_table(day) FROM days() AS day LOOP
+        EXECUTE format('GRANT SELECT ON %I TO connlog_query', day_name);
+    END LOOP;
+END
+$$";
+
+/// Whether this database is set up with roles: then a migration has to be made by the owner.
+const OWNED: &str = "-- is_owned
+SELECT coalesce((SELECT relowner = to_regrole('connlog_owner') FROM pg_class WHERE oid = to_regclass('public.connection_logs')), false)";
+
+/// Makes the roles, gives everything to the owner, and each service its rights. Doing it again changes nothing. The caller's
+/// role must be allowed to make roles.
+pub async fn set_up(store: &Store) -> Result<(), StoreError> {
+    let client = store.client().await?;
+    client.batch_execute(CREATE).await?;
+    in_one_transaction(&client, &[OWN, GRANT]).await
+}
+
+/// Becomes the owner, if there is one, so that what a migration makes belongs to it. Returns whether there is.
+pub(crate) async fn become_owner(client: &Client) -> Result<bool, StoreError> {
+    let owned: bool = client.query_one(OWNED, &[]).await?.try_get(0)?;
+    if owned {
+        client.batch_execute("-- become_owner\nSET ROLE connlog_owner").await?;
+    }
+    Ok(owned)
+}
+
+/// Gives each service its rights to what a migration made.
+pub(crate) async fn grant(client: &Client) -> Result<(), StoreError> {
+    in_one_transaction(client, &[GRANT]).await
+}
+
+async fn in_one_transaction(client: &Client, statements: &[&str]) -> Result<(), StoreError> {
+    let sql = format!("BEGIN;\n{};\nCOMMIT", statements.join(";\n"));
+    let outcome = client.batch_execute(&sql).await;
+    if outcome.is_err() {
+        client.batch_execute("-- rollback\nROLLBACK").await?;
+    }
+    Ok(outcome?)
+}

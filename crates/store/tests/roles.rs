@@ -1,0 +1,115 @@
+//! What the role of each service may do in the database: all that it may, by PostgreSQL's own word.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::fmt::Write as _;
+
+use connlog_store::{Store, StoreConfig, roles, schema};
+use connlog_testkit::database::{TestDatabase, as_role, connect};
+use tokio_postgres::Client;
+
+/// Every table but for the days, of which one stands for all, and every function, with the privileges of a role.
+const TABLES: &str = "
+SELECT CASE WHEN relispartition THEN 'a day' ELSE relname END AS object,
+    concat_ws(' ', CASE WHEN has_table_privilege($1, oid, 'SELECT') THEN 'select'
+                        WHEN has_any_column_privilege($1, oid, 'SELECT') THEN 'select(' || (
+                            SELECT string_agg(attname, ',') FROM pg_attribute a
+                            WHERE attrelid = c.oid AND attnum > 0 AND has_column_privilege($1, c.oid, attnum, 'SELECT')) || ')' END,
+        CASE WHEN has_any_column_privilege($1, oid, 'INSERT') THEN 'insert' END,
+        CASE WHEN has_any_column_privilege($1, oid, 'UPDATE') THEN 'update' END,
+        CASE WHEN has_table_privilege($1, oid, 'DELETE') THEN 'delete' END,
+        CASE WHEN has_table_privilege($1, oid, 'TRUNCATE') THEN 'truncate' END,
+        CASE WHEN has_table_privilege($1, oid, 'TRIGGER') THEN 'trigger' END,
+        CASE WHEN has_any_column_privilege($1, oid, 'REFERENCES') THEN 'references' END) AS privileges
+FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S') ORDER BY 1";
+
+const FUNCTIONS: &str = "
+SELECT p.oid::regprocedure::text AS object, CASE WHEN has_function_privilege($1, p.oid, 'EXECUTE') THEN 'execute' ELSE '' END AS privileges
+FROM pg_proc p WHERE pronamespace = 'public'::regnamespace ORDER BY 1";
+
+async fn matrix(client: &Client) -> String {
+    let mut text = String::new();
+    for role in [roles::INGEST, roles::QUERY, roles::PURGE, "public"] {
+        writeln!(text, "{role}").unwrap();
+        let schema = "SELECT concat_ws(' ', CASE WHEN has_schema_privilege($1, 'public', 'USAGE') THEN 'usage' END,
+            CASE WHEN has_schema_privilege($1, 'public', 'CREATE') THEN 'create' END)";
+        let of_schema: String = client.query_one(schema, &[&role]).await.unwrap().get(0);
+        writeln!(text, "    schema: {of_schema}").unwrap();
+        for sql in [TABLES, FUNCTIONS] {
+            for row in client.query(sql, &[&role]).await.unwrap() {
+                let (object, privileges): (String, String) = (row.get("object"), row.get("privileges"));
+                if !privileges.is_empty() {
+                    writeln!(text, "    {object}: {privileges}").unwrap();
+                }
+            }
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn each_role_has_the_rights_of_the_matrix_and_no_others() {
+    let database = TestDatabase::create().await.unwrap();
+    let client = database.client().await.unwrap();
+    client.batch_execute("SELECT attach_day(current_date)").await.unwrap();
+    insta::assert_snapshot!(matrix(&client).await);
+    let foreign = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relowner <> 'connlog_owner'::regrole";
+    let foreign: i64 = client.query_one(foreign, &[]).await.unwrap().get(0);
+    assert_eq!(foreign, 0, "the owner owns everything, a day that is attached later included");
+    let can_log_in = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'connlog%' AND (rolcanlogin = (rolname = 'connlog_owner')
+        OR rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)";
+    assert!(client.query(can_log_in, &[]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_not_theirs_is_refused() {
+    let database = TestDatabase::create().await.unwrap();
+    let owner = database.client().await.unwrap();
+    owner.batch_execute("SELECT attach_day(current_date)").await.unwrap();
+    let today: String = owner.query_one("SELECT day_table(current_date)", &[]).await.unwrap().get(0);
+    for (role, sql) in [
+        (roles::INGEST, "DELETE FROM connection_logs"),
+        (roles::INGEST, &format!("TRUNCATE {today}")),
+        (roles::INGEST, "SELECT drop_day(current_date)"),
+        (roles::INGEST, "UPDATE retention_floor SET cutoff = '-infinity'"),
+        (roles::INGEST, "CREATE TABLE mine ()"),
+        (roles::QUERY, "UPDATE connection_logs SET code = 0"),
+        (roles::QUERY, "DELETE FROM api_audit"),
+        (roles::QUERY, "INSERT INTO api_tokens SELECT * FROM api_tokens"),
+        (roles::QUERY, "SELECT FROM agent_tokens"),
+        (roles::PURGE, "SELECT FROM api_tokens"),
+        (roles::PURGE, "SELECT FROM agent_tokens"),
+        (roles::PURGE, "SELECT message FROM rejected_events"),
+        (roles::PURGE, "DELETE FROM connection_logs"),
+        (roles::PURGE, "DELETE FROM purge_runs"),
+    ] {
+        let client = connect(&database.url_as(role)).await.unwrap();
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "42501", "{role}: {sql}: {error}");
+    }
+}
+
+/// A migration by somebody who is the owner's member and nothing more, on a database whose server has the roles already.
+#[tokio::test]
+async fn an_administrator_without_superpowers_migrates_and_sets_up() {
+    let database = TestDatabase::create_empty().await.unwrap();
+    let superuser = connect(database.url()).await.unwrap();
+    // The roles belong to the server: whichever test comes first makes them.
+    drop(TestDatabase::create().await.unwrap());
+    let admin = format!("admin_{}", uuid::Uuid::new_v4().simple());
+    let name: String = superuser.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
+    superuser
+        .batch_execute(&format!(
+            "CREATE ROLE {admin} CREATEROLE; GRANT connlog_owner TO {admin}; ALTER DATABASE {name} OWNER TO {admin};"
+        ))
+        .await
+        .unwrap();
+    let store = Store::new(&StoreConfig::new(as_role(database.url(), &admin), "test", 1)).unwrap();
+    let applied = schema::migrate(&store).await.unwrap();
+    assert_eq!(applied.len(), usize::try_from(schema::known_version()).unwrap());
+    roles::set_up(&store).await.unwrap();
+    roles::set_up(&store).await.unwrap();
+    assert_eq!(schema::migrate(&store).await.unwrap(), Vec::<i32>::new());
+    let template = TestDatabase::create().await.unwrap().client().await.unwrap();
+    assert_eq!(matrix(&superuser).await, matrix(&template).await);
+}
