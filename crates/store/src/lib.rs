@@ -19,6 +19,7 @@ pub mod roles;
 mod row;
 pub mod schema;
 mod session;
+mod tls;
 pub mod tokens;
 pub mod write;
 mod xid;

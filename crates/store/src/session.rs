@@ -8,9 +8,9 @@ use std::time::Duration;
 use chrono::NaiveDate;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime, Transaction};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{IsolationLevel, NoTls, Row};
+use tokio_postgres::{IsolationLevel, Row};
 
-use crate::StoreError;
+use crate::{StoreError, tls};
 
 /// A connection that is silent for so long is asked whether it is there, and how often.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
@@ -22,8 +22,10 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_PREPARED: usize = 150;
 
 /// Checks that `url` can be read, for a command line: the error does not repeat it, since it may hold a password.
-pub fn parse_url(url: &str) -> Result<(), &'static str> {
-    tokio_postgres::Config::from_str(url).map(|_| ()).map_err(|_| "is not a PostgreSQL URL")
+pub fn parse_url(url: &str) -> Result<(), String> {
+    let (rest, tls) = tls::take_parameters(url)?;
+    tokio_postgres::Config::from_str(&rest).map_err(|_| "is not a PostgreSQL URL")?;
+    tls.client_config().map(|_| ()).map_err(|error| format!("has an unusable {error}"))
 }
 
 /// How to reach the database.
@@ -74,8 +76,9 @@ pub struct Store {
 impl Store {
     /// Prepares the pool. No connection is made yet.
     pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
+        let (url, tls) = tls::take_parameters(&config.url).map_err(StoreError::Url)?;
         let mut postgres =
-            tokio_postgres::Config::from_str(&config.url).map_err(|error| StoreError::Url(error.to_string()))?;
+            tokio_postgres::Config::from_str(&url).map_err(|error| StoreError::Url(error.to_string()))?;
         postgres.application_name(&config.application_name);
         postgres.connect_timeout(config.connect_timeout);
         // Partitions are pruned while planning only if the bounds are known: a generic plan would lock every one of them.
@@ -95,7 +98,7 @@ impl Store {
         postgres.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(3);
         postgres.tcp_user_timeout(TCP_USER_TIMEOUT);
         postgres.options(options.trim());
-        let manager = Manager::from_config(postgres, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let manager = Manager::from_config(postgres, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(config.max_connections)
             // The connection that was used last has its statements prepared and its catalog in memory.

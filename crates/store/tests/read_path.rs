@@ -30,7 +30,7 @@ async fn a_day_that_is_purged_while_a_page_is_read_is_not_on_it() {
 
     let server = database.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
     let mut gate = Gate::open(server.clone(), None).await.unwrap();
-    let url = database.url().replace(&server, &format!("127.0.0.1:{}", gate.port()));
+    let url = database.url().replace(&server, &format!("127.0.0.1:{}", gate.port())) + "?sslmode=disable";
     let reader = Store::new(&StoreConfig::new(url, "reader", 1)).unwrap();
     let search = Search::parse(&format!("workspace_id:{}", site.agent.workspace.workspace_id)).unwrap();
     let request = PageRequest::first(100, now());

@@ -57,7 +57,7 @@ impl World {
         for number in 0..actors {
             let gate = Gate::open(server.clone(), rewrite.clone()).await.unwrap();
             let through_gate = world.database.url().replace(&server, &format!("127.0.0.1:{}", gate.port()));
-            let url = format!("{through_gate}?options=-c%20deadlock_timeout%3D10ms");
+            let url = format!("{through_gate}?sslmode=disable&options=-c%20deadlock_timeout%3D10ms");
             let name = format!("actor-{number}");
             let store = Store::new(&StoreConfig::new(url, name.clone(), 1)).unwrap();
             store.ping().await.unwrap();
