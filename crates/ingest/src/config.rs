@@ -1,6 +1,7 @@
 //! Configuration of `connlog-ingest`: each flag has an environment variable, shown by `--help`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +51,18 @@ pub struct Config {
     /// Largest message, in bytes.
     #[arg(long, env = "CONNLOG_MAX_MESSAGE_BYTES", default_value_t = 4 << 20, value_parser = positive, value_name = "N")]
     pub max_message_bytes: usize,
+    /// Events a second that an agent may send, after a burst of ten seconds' worth; a stream is read no faster.
+    #[arg(long, env = "CONNLOG_AGENT_RATE", default_value = "5000", value_name = "N")]
+    pub agent_rate: NonZeroU32,
+    /// Events a second that a reporter may send, after a burst of ten seconds' worth.
+    #[arg(long, env = "CONNLOG_REPORTER_RATE", default_value = "20000", value_name = "N")]
+    pub reporter_rate: NonZeroU32,
+    /// Most streams of one agent, each with a spool of its own.
+    #[arg(long, env = "CONNLOG_MAX_STREAMS_PER_AGENT", default_value_t = 8, value_parser = positive, value_name = "N")]
+    pub max_streams_per_agent: usize,
+    /// Most connections at once; further ones wait to be accepted.
+    #[arg(long, env = "CONNLOG_INGEST_MAX_CONNECTIONS", default_value_t = 20_000, value_parser = positive, value_name = "N")]
+    pub max_connections: usize,
     /// Oldest time that an event may have.
     #[arg(long, env = "CONNLOG_MAX_EVENT_AGE", default_value = "400d", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub max_event_age: TimeDelta,

@@ -2,6 +2,7 @@
 
 pub mod coder;
 pub mod directory;
+pub mod measure;
 pub mod report;
 pub mod stream;
 pub mod unary;
@@ -44,7 +45,6 @@ pub fn unavailable(message: &str) -> Status {
 }
 
 /// `RESOURCE_EXHAUSTED`, with a hint when to try again.
-pub fn overloaded() -> Status {
-    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
-    Status::with_error_details(Code::ResourceExhausted, "too many events are waiting to be committed", details)
+pub fn too_much(message: &str) -> Status {
+    Status::with_error_details(Code::ResourceExhausted, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
 }

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod commit;
 pub mod config;
 pub mod grpc;
+pub mod pace;
 pub mod parse;
 mod peer;
 mod serve;

@@ -1,5 +1,6 @@
 //! The service as a whole: its parts, started in order and stopped in order.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +27,11 @@ use crate::commit::{Committer, Writers};
 use crate::config::{Config, std_duration};
 use crate::grpc::coder::CoderAgent;
 use crate::grpc::directory::{CONCURRENT_SYNCS, DirectorySync};
+use crate::grpc::measure::Measure;
 use crate::grpc::report::Reports;
 use crate::grpc::stream::{ConnectionLogService, Registry, StreamLimits, Streams};
 use crate::grpc::unary::UnaryCalls;
+use crate::pace::Pace;
 use crate::peer::Peer;
 use crate::service_log::ServiceLog;
 use crate::watch::Watch;
@@ -66,6 +69,7 @@ pub async fn run(
     schema::check(&store).await.context("cannot start on this database")?;
     let tls = ServerTls::load(&config.tls, &["h2"], &shutdown)?;
     let metrics = telemetry::metrics();
+    begin_counting();
     let service_log = Arc::new(ServiceLog::open(config.log_json.as_deref(), config.log_human.as_deref()).await?);
     let writers_log = Arc::clone(&service_log);
     let committer = Writers::new(writers_store, config.clock.clone(), writers_log, config.max_transaction_events)
@@ -85,28 +89,28 @@ pub async fn run(
     shutdown.spawn("health", watch_health(reporter, store.clone(), committer.clone(), shutdown.clone()));
 
     let authenticator = Authenticator::new(store.clone(), config.clock.clone(), std_duration(config.token_cache));
+    let (agents, reporters) = (pace(config.agent_rate, &config), pace(config.reporter_rate, &config));
     let calls = UnaryCalls {
         committer: committer.clone(),
         clock: config.clock.clone(),
         max_event_age: config.max_event_age,
         commit_timeout: std_duration(config.commit_timeout),
+        pace: agents.clone(),
     };
-    let reports =
-        Reports { authenticator: authenticator.clone(), calls: calls.clone(), max_events: config.max_batch_events };
+    let reports = Reports {
+        authenticator: authenticator.clone(),
+        calls: calls.clone(),
+        max_events: config.max_batch_events,
+        pace: reporters,
+    };
     let streams = Streams {
         store: store.clone(),
         committer,
         clock: config.clock.clone(),
         service_log,
-        registry: Registry::default(),
-        limits: StreamLimits {
-            max_batch_events: config.max_batch_events,
-            max_in_flight_events: config.max_in_flight_events,
-            heartbeat_interval: config.heartbeat_interval,
-            lost_after: config.agent_lost_after,
-            max_age: std_duration(config.max_stream_age),
-            max_event_age: config.max_event_age,
-        },
+        registry: Registry::new(config.max_streams_per_agent),
+        pace: agents,
+        limits: stream_limits(&config),
         shutdown: shutdown.clone(),
     };
     let directory = DirectorySync {
@@ -119,6 +123,7 @@ pub async fn run(
     let limit = config.max_message_bytes;
     let service = ConnectionLogService { authenticator: authenticator.clone(), streams, calls: calls.clone(), reports };
     let router = Server::builder()
+        .layer(Measure)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -131,7 +136,7 @@ pub async fn run(
 
     let drain_time = std_duration(config.grace_period) / 2;
     let address = listener.local_addr()?;
-    let connections = Connections::accept(listener, tls)?;
+    let connections = Connections::accept(listener, tls, config.max_connections);
     tracing::info!(%address, "connlog-ingest is listening");
     shutdown.spawn("gRPC listener", {
         let shutdown = shutdown.clone();
@@ -152,6 +157,35 @@ pub async fn run(
     });
     shutdown.begun().await;
     Ok(shutdown.finish(std_duration(config.grace_period)).await)
+}
+
+/// Counters are there from the start: what begins with its first event has no increase to alert on.
+fn begin_counting() {
+    for outcome in ["committed", "rejected", "lost"] {
+        metrics::counter!("connlog_ingest_events_total", "outcome" => outcome).increment(0);
+    }
+    for cause in ["agent lost", "agent restarted", "workspace deleted", "disconnect lost"] {
+        metrics::counter!("connlog_ingest_inferred_total", "cause" => cause).increment(0);
+    }
+    metrics::counter!("connlog_ingest_reopened_total").increment(0);
+    metrics::counter!("connlog_database_retries_total").increment(0);
+}
+
+fn stream_limits(config: &Config) -> StreamLimits {
+    StreamLimits {
+        max_batch_events: config.max_batch_events,
+        max_in_flight_events: config.max_in_flight_events,
+        heartbeat_interval: config.heartbeat_interval,
+        lost_after: config.agent_lost_after,
+        max_age: std_duration(config.max_stream_age),
+        max_event_age: config.max_event_age,
+    }
+}
+
+fn pace(events_per_second: NonZeroU32, config: &Config) -> Pace {
+    let pace = Pace::new(events_per_second, config.max_batch_events);
+    tokio::spawn(pace.clone().forget());
+    pace
 }
 
 /// Keeps gRPC health and the gauge of the queue current.

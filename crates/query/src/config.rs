@@ -42,6 +42,15 @@ pub struct Config {
     /// How long a request may take.
     #[arg(long, env = "CONNLOG_REQUEST_TIMEOUT", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub request_timeout: TimeDelta,
+    /// How long the head of a request may take, and a connection be idle.
+    #[arg(long, env = "CONNLOG_IDLE_TIMEOUT", default_value = "75s", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub idle_timeout: TimeDelta,
+    /// Largest head of a request, its URL included, in bytes.
+    #[arg(long, env = "CONNLOG_MAX_HEAD_BYTES", default_value_t = 64 << 10, value_parser = head_bytes, value_name = "N")]
+    pub max_head_bytes: usize,
+    /// Most connections at once; further ones wait to be accepted.
+    #[arg(long, env = "CONNLOG_QUERY_MAX_CONNECTIONS", default_value_t = 2000, value_parser = positive, value_name = "N")]
+    pub max_connections: usize,
     /// How long a recognized token is remembered, and a revoked one still accepted.
     #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub token_cache: TimeDelta,
@@ -57,4 +66,14 @@ pub struct Config {
     /// Where the time comes from.
     #[arg(skip)]
     pub clock: Clock,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "must be a positive number".to_owned())
+}
+
+/// The HTTP library needs some room to read at all.
+fn head_bytes(text: &str) -> Result<usize, String> {
+    let number: Option<usize> = text.parse().ok();
+    number.filter(|number| (8192..=1 << 20).contains(number)).ok_or_else(|| "must be from 8192 to 1048576".to_owned())
 }

@@ -10,7 +10,6 @@ mod ndjson;
 mod ocsf;
 mod source;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -23,7 +22,7 @@ use bytes::Bytes;
 use connlog_model::search::Invalid;
 use connlog_store::AuditRecord;
 use connlog_store::read::{Entry, NoChanges};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -37,6 +36,7 @@ use crate::give::{LAST_WORD, NotGiven, give};
 use crate::list::parse_search;
 use crate::paging;
 use crate::serve::Service;
+use crate::slot::Slot;
 
 /// Chunks that wait for the client to read.
 const WAITING_CHUNKS: usize = 1;
@@ -81,7 +81,7 @@ pub async fn export(
     if let Some(unreachable) = service.reads.unreachable(&search, &auditor.reach()).await? {
         return Err(ApiError::out_of_reach(&unreachable));
     }
-    let slot = Arc::clone(&service.exports).try_acquire_owned().map_err(|_| ApiError::too_many("exports"))?;
+    let slot = Slot::take(&service.exports, "exports")?;
     let end = service.reads.feed_end().await?;
     if let Some(since) = since
         && since.cluster != end.cluster
@@ -123,7 +123,7 @@ struct Job {
     headers: HeaderMap,
     source: Source,
     record: AuditRecord,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 /// Why an export ended before its end.

@@ -19,6 +19,7 @@ mod paging;
 pub mod pulse;
 mod retention;
 mod serve;
+mod slot;
 pub mod stats;
 pub mod tail;
 

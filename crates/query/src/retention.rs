@@ -18,7 +18,7 @@ use crate::paging::Paging;
 use crate::serve::Service;
 
 /// How often the metrics of retention are brought up to date.
-const METRICS_INTERVAL: Duration = Duration::from_secs(30);
+const METRICS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The state of retention.
 #[derive(Debug, Serialize, ToSchema)]

@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use connlog_model::clock::Clock;
 use connlog_runtime::admin::{self, Readiness};
-use connlog_runtime::listen::{Connections, PeerAddress};
+use connlog_runtime::http::{self, HttpLimits};
+use connlog_runtime::listen::Connections;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::telemetry;
 use connlog_runtime::tls::ServerTls;
@@ -19,6 +20,9 @@ use connlog_store::{Store, StoreConfig, schema};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tracing::Instrument as _;
+use uuid::Uuid;
 
 use crate::audit::{Audit, audited};
 use crate::auth::Authenticator;
@@ -95,6 +99,11 @@ pub async fn run(
         ..store_config
     })?;
     let metrics = telemetry::metrics();
+    // Counters are there from the start: what begins with its first event has no increase to alert on.
+    metrics::counter!("connlog_query_failed_attempts_total").increment(0);
+    for kind in ["exports", "tails"] {
+        metrics::gauge!("connlog_query_running", "kind" => kind).set(0);
+    }
     tokio::spawn(admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
     let clock = config.clock.clone();
     retention::keep_metrics(reads.clone(), clock.clone(), &shutdown);
@@ -149,27 +158,18 @@ pub async fn run(
         // Outside of the timeout: what took too long was a use, too.
         .layer(from_fn_with_state(service.clone(), audited))
         .layer(from_fn(measure))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         .with_state(service);
     let address = listener.local_addr()?;
-    let connections = Connections::accept(listener, tls)?;
+    let connections = Connections::accept(listener, tls, config.max_connections);
     tracing::info!(%address, "connlog-query is listening");
-    let drain_time = config.grace_period.to_std()? / 2;
-    shutdown.spawn("HTTP listener", {
-        let shutdown = shutdown.clone();
-        async move {
-            let draining = shutdown.clone();
-            let served = axum::serve(connections, router.into_make_service_with_connect_info::<PeerAddress>())
-                .with_graceful_shutdown(async move { draining.begun().await });
-            let ended = tokio::select! {
-                served = served.into_future() => served,
-                // A peer that never finishes its request does not hold up the end.
-                () = async { shutdown.begun().await; tokio::time::sleep(drain_time).await } => Ok(()),
-            };
-            if let Err(error) = ended {
-                tracing::error!(%error, "the HTTP listener failed");
-            }
-        }
-    });
+    let limits = HttpLimits {
+        head_timeout: config.idle_timeout.to_std()?,
+        max_head_bytes: config.max_head_bytes,
+        drain: config.grace_period.to_std()? / 2,
+    };
+    shutdown.spawn("HTTP listener", http::serve(connections, router, limits, shutdown.clone()));
     shutdown.begun().await;
     Ok(shutdown.finish(config.grace_period.to_std()?).await)
 }
@@ -185,9 +185,21 @@ async fn measure(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let path =
         request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
-    let response = next.run(request).await;
+    let id = request.headers().get("x-request-id").map_or("", |id| id.to_str().unwrap_or_default());
+    let span = tracing::info_span!("request", id, endpoint = path);
+    let response = next.run(request).instrument(span).await;
     let status = response.status().as_u16().to_string();
     metrics::histogram!("connlog_query_request_seconds", "endpoint" => path, "status" => status)
         .record(began.elapsed().as_secs_f64());
     response
+}
+
+/// The id of a request that brings none. It is in the answer, and in whatever is logged about it.
+#[derive(Clone, Copy)]
+struct NewRequestId;
+
+impl MakeRequestId for NewRequestId {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        Some(RequestId::new(Uuid::now_v7().to_string().parse().ok()?))
+    }
 }

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Extension;
@@ -19,7 +18,7 @@ use connlog_model::search::Search;
 use connlog_store::AuditRecord;
 use connlog_store::read::{Entry, NoChanges, Reach, place};
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -31,6 +30,7 @@ use crate::give::give;
 use crate::list::parse_search;
 use crate::paging;
 use crate::serve::Service;
+use crate::slot::Slot;
 
 /// Changes that are read at a time.
 const TOGETHER: usize = 200;
@@ -82,7 +82,7 @@ pub async fn tail(
     if let Some(unreachable) = service.reads.unreachable(&search, &reach).await? {
         return Err(ApiError::out_of_reach(&unreachable));
     }
-    let slot = Arc::clone(&service.tails).try_acquire_owned().map_err(|_| ApiError::too_many("tails"))?;
+    let slot = Slot::take(&service.tails, "tails")?;
     let record = service.audit.begin(&auditor.0, &request_use);
     service.audit.record_now(&record).await?;
     let position = since.unwrap_or(end);
@@ -120,7 +120,7 @@ struct Tail {
     given_at: Instant,
     is_over: bool,
     record: AuditRecord,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 impl Tail {

@@ -1,4 +1,4 @@
-//! The admin listener: `/livez`, `/readyz` and `/metrics`, away from what users reach.
+//! The admin listener: `/livez`, `/readyz`, `/metrics` and `/log`, away from what users reach.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use crate::shutdown::Shutdown;
+use crate::telemetry;
 
 /// Asks whether the service can do its work now; the error says in one line why not.
 pub type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
@@ -24,19 +25,50 @@ struct Admin {
     shutdown: Shutdown,
 }
 
+/// How often what was measured is summed up.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How long asking for readiness may take.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Serves the admin endpoints until the process ends, so that a service that drains can be watched.
 pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: PrometheusHandle, shutdown: Shutdown) {
+    let upkeep = metrics.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_INTERVAL).await;
+            // What was measured waits in memory, and would for ever if nobody asked for the metrics.
+            upkeep.run_upkeep();
+        }
+    });
     let admin = Admin { readiness, metrics, shutdown };
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(async |State(admin): State<Admin>| admin.metrics.render()))
+        .route("/log", get(filter).put(set_filter))
         .with_state(admin);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin listener failed");
+    }
+}
+
+/// What diagnostics are written, in the syntax of `CONNLOG_LOG`.
+async fn filter() -> (StatusCode, String) {
+    match telemetry::filter() {
+        Some(filter) => (StatusCode::OK, format!("{filter}\n")),
+        None => (StatusCode::NOT_FOUND, "diagnostics are not written by this program\n".to_owned()),
+    }
+}
+
+/// Changes it until the end of the process.
+async fn set_filter(text: String) -> (StatusCode, String) {
+    match telemetry::set_filter(&text) {
+        Ok(()) => {
+            let filter = telemetry::filter().unwrap_or_default();
+            tracing::info!(filter, "the filter of diagnostics was changed");
+            (StatusCode::OK, format!("{filter}\n"))
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
 }
 

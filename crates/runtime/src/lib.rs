@@ -2,6 +2,7 @@
 //! program.
 
 pub mod admin;
+pub mod http;
 pub mod listen;
 pub mod program;
 pub mod shutdown;

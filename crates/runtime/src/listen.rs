@@ -2,12 +2,17 @@
 //!
 //! Handshakes run beside each other and in bounded number and time: a peer that connects and says nothing holds up nobody.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
@@ -20,31 +25,33 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 1024;
 /// Connections that are ready and not taken yet.
 const READY: usize = 64;
+/// How long a peer may take to say anything.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause when the system gives no further connection, for want of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection of a client.
-pub type Socket = Either<TcpStream, TlsStream<TcpStream>>;
+/// A connection of a client. It counts among those at once until it is dropped.
+pub type Socket = Counted<Either<TcpStream, TlsStream<TcpStream>>>;
 
 /// The connections of a listener, ready to be spoken on.
 #[derive(Debug)]
 pub struct Connections {
     ready: mpsc::Receiver<(Socket, SocketAddr)>,
-    address: SocketAddr,
 }
 
 impl Connections {
-    /// Accepts from `listener`, with TLS if there is one, until this is dropped.
-    pub fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>) -> std::io::Result<Self> {
-        let address = listener.local_addr()?;
+    /// Accepts from `listener`, with TLS if there is one, until this is dropped: at most `max_connections` at once, while
+    /// further ones wait in the kernel's queue.
+    pub fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>, max_connections: usize) -> Self {
         let (sender, ready) = mpsc::channel(READY);
+        let room = Arc::new(Semaphore::new(max_connections));
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}
-                () = accept_all(&listener, tls, &sender) => {}
+                () = accept_all(&listener, tls, &sender, &room) => {}
             }
         });
-        Ok(Self { ready, address })
+        Self { ready }
     }
 
     /// The next connection; none when accepting has ended.
@@ -53,25 +60,15 @@ impl Connections {
     }
 }
 
-impl axum::serve::Listener for Connections {
-    type Io = Socket;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.next().await {
-            Some(connection) => connection,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        Ok(self.address)
-    }
-}
-
-async fn accept_all(listener: &TcpListener, tls: Option<Arc<ServerTls>>, sender: &mpsc::Sender<(Socket, SocketAddr)>) {
+async fn accept_all(
+    listener: &TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    sender: &mpsc::Sender<(Socket, SocketAddr)>,
+    room: &Arc<Semaphore>,
+) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
+        let Ok(place) = Arc::clone(room).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -85,7 +82,7 @@ async fn accept_all(listener: &TcpListener, tls: Option<Arc<ServerTls>>, sender:
             tracing::debug!(%error, "TCP_NODELAY cannot be set");
         }
         let Some(tls) = &tls else {
-            if sender.send((Either::Left(stream), peer)).await.is_err() {
+            if sender.send((Counted::new(Either::Left(stream), place), peer)).await.is_err() {
                 return;
             }
             continue;
@@ -97,7 +94,7 @@ async fn accept_all(listener: &TcpListener, tls: Option<Arc<ServerTls>>, sender:
             drop(permit);
             match handshake {
                 // If nobody takes it the service is stopping.
-                Ok(Ok(stream)) => drop(sender.send((Either::Right(stream), peer)).await),
+                Ok(Ok(stream)) => drop(sender.send((Counted::new(Either::Right(stream), place), peer)).await),
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
             }
@@ -105,12 +102,83 @@ async fn accept_all(listener: &TcpListener, tls: Option<Arc<ServerTls>>, sender:
     }
 }
 
+/// A connection and its place among those that there may be at once.
+#[derive(Debug)]
+pub struct Counted<S> {
+    stream: S,
+    /// When a peer that has said nothing so far is given up.
+    silent_until: Option<Pin<Box<Sleep>>>,
+    _place: OwnedSemaphorePermit,
+    _open: Gauge,
+}
+
+/// How many connections there are.
+#[derive(Debug)]
+struct Gauge;
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        metrics::gauge!("connlog_connections").decrement(1.0);
+    }
+}
+
+impl<S> Counted<S> {
+    fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
+        metrics::gauge!("connlog_connections").increment(1.0);
+        let silent_until = Some(Box::pin(tokio::time::sleep(FIRST_BYTE_TIMEOUT)));
+        Self { stream, silent_until, _place: place, _open: Gauge }
+    }
+
+    /// The connection itself.
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.silent_until = None;
+        } else if let Some(deadline) = &mut self.silent_until
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
 /// The address of the peer of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerAddress(pub SocketAddr);
-
-impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, Connections>> for PeerAddress {
-    fn connect_info(stream: axum::serve::IncomingStream<'_, Connections>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}

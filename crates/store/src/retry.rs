@@ -17,6 +17,7 @@ pub(crate) async fn pause(attempt: u32, error: StoreError) -> Result<(), StoreEr
         return Err(error);
     }
     tracing::debug!(attempt, %error, "transaction retried");
+    metrics::counter!("connlog_database_retries_total").increment(1);
     let ceiling = (FIRST_PAUSE_MILLIS << attempt).min(LONGEST_PAUSE_MILLIS);
     tokio::time::sleep(Duration::from_millis(rand::random_range(0..=ceiling))).await;
     Ok(())

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime, Transaction};
@@ -69,6 +69,8 @@ impl std::fmt::Debug for StoreConfig {
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    /// What the pool is called in metrics.
+    name: Arc<str>,
     /// Days that are known to have a partition. Only a hint: purge may drop a day at any time.
     pub(crate) known_days: Arc<Mutex<HashSet<NaiveDate>>>,
 }
@@ -108,12 +110,16 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Unavailable(error.into()))?;
-        Ok(Self { pool, known_days: Arc::default() })
+        Ok(Self { pool, name: config.application_name.as_str().into(), known_days: Arc::default() })
     }
 
     /// A connection of the pool.
     pub(crate) async fn client(&self) -> Result<Object, StoreError> {
-        Ok(self.pool.get().await?)
+        let began = Instant::now();
+        let client = self.pool.get().await;
+        metrics::histogram!("connlog_database_wait_seconds", "pool" => Arc::clone(&self.name))
+            .record(began.elapsed().as_secs_f64());
+        Ok(client?)
     }
 
     /// Whether the database answers.

@@ -5,6 +5,7 @@ mod api;
 mod check;
 mod directory;
 mod ledger;
+mod observed;
 mod proxy;
 mod services;
 mod sessions;

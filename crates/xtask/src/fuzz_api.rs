@@ -20,7 +20,12 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 
 /// Runs it against the real service, on a little history.
 pub(crate) fn run() -> Result<()> {
-    let schemathesis = install::schemathesis(&target_dir())?;
+    let schemathesis = install::python_tool(
+        &target_dir(),
+        "schemathesis",
+        "schemathesis==4.32.5",
+        "fuzzes the API by its description",
+    )?;
     let postgres = PostgresServer::start(Options::for_tests())?;
     let url = postgres.url("postgres");
     let binaries = target_dir().join("debug");

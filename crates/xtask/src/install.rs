@@ -48,19 +48,14 @@ fn has_server_programs() -> bool {
         || std::env::split_paths(&path).any(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
 }
 
-/// The version of the schema-driven fuzzer, from `PyPI`.
-const SCHEMATHESIS: &str = "schemathesis==4.32.5";
-
-/// Installs schemathesis into `target/`, and returns its program. It asks the API what its description allows.
-pub(crate) fn schemathesis(target: &Path) -> Result<PathBuf> {
-    let folder = target.join("schemathesis");
-    let program = folder.join("bin/schemathesis");
+/// Installs a program from `PyPI` into `target/`, and returns it. `what_for` goes on from its name.
+pub(crate) fn python_tool(target: &Path, name: &str, requirement: &str, what_for: &str) -> Result<PathBuf> {
+    let folder = target.join(name);
+    let program = folder.join("bin").join(name);
     if Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success()) {
         return Ok(program);
     }
-    println!(
-        "schemathesis, which fuzzes the API by its description, is not installed. Installing it from PyPI into target/."
-    );
+    println!("{name}, which {what_for}, is not installed. Installing it from PyPI into target/.");
     let make = || Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).output();
     if !make().is_ok_and(|output| output.status.success()) {
         println!("Python's venv is missing. Installing Debian's packages `python3` and `python3-venv`.");
@@ -72,8 +67,30 @@ pub(crate) fn schemathesis(target: &Path) -> Result<PathBuf> {
             bail!("python3 -m venv failed: {}", String::from_utf8_lossy(&output.stderr));
         }
     }
-    let status = Command::new(folder.join("bin/pip")).args(["install", "--quiet", SCHEMATHESIS]).status()?;
-    if status.success() { Ok(program) } else { bail!("pip could not install {SCHEMATHESIS}") }
+    let status = Command::new(folder.join("bin/pip")).args(["install", "--quiet", requirement]).status()?;
+    if status.success() { Ok(program) } else { bail!("pip could not install {requirement}") }
+}
+
+/// Installs a program from crates.io into `target/`, unless that version is at hand, and returns it.
+pub(crate) fn cargo_tool(target: &Path, name: &str, version: &str, what_for: &str) -> Result<PathBuf> {
+    let folder = target.join("tools");
+    let installed = folder.join("bin").join(name);
+    for program in [installed.clone(), PathBuf::from(name)] {
+        let output = Command::new(&program).arg("--version").output();
+        if output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim().ends_with(version)) {
+            return Ok(program);
+        }
+    }
+    println!(
+        "{name} {version}, which {what_for}, is not installed. Building it into target/, which takes some minutes."
+    );
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["install", "--quiet", "--locked", "--version", version, name, "--root"])
+        .arg(&folder)
+        .env("CARGO_TARGET_DIR", folder.join("build"))
+        .status()?;
+    if status.success() { Ok(installed) } else { bail!("cargo could not install {name}") }
 }
 
 fn as_root(program: &str, arguments: &[&str]) -> Result<()> {

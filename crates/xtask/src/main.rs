@@ -1,6 +1,7 @@
 //! `cargo xtask`: the commands that a developer needs, and that CI runs.
 
 mod demo;
+mod deployment;
 mod fuzz_api;
 mod install;
 mod test;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use connlog_testkit::database::SERVER_VARIABLE;
 use connlog_testkit::postgres::{Options, PostgresServer};
 
-use crate::install;
+use crate::{deployment, install};
 
 /// Asks tests for everything that they can do, however long it takes.
 const FULL_VARIABLE: &str = "CONNLOG_TEST_FULL";
@@ -22,6 +22,8 @@ pub(crate) fn run(full: bool) -> Result<()> {
     // These pages are for those who work on connlog: they show private items, and may link to them.
     docs.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
     step("documentation", docs)?;
+    within("dependencies", deployment::dependencies)?;
+    within("deployment", deployment::manifests)?;
     step("build", cargo(&["build", "--workspace", "--bins", "--locked"]))?;
     // One server for all test programs, unless the caller names one.
     let server = match std::env::var(SERVER_VARIABLE) {
@@ -45,6 +47,15 @@ fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments);
     command
+}
+
+/// A check of this program's own.
+fn within(name: &str, check: impl Fn() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let began = Instant::now();
+    check().with_context(|| format!("{name} failed"))?;
+    println!("== {name}: {:.0} s", began.elapsed().as_secs_f64());
+    Ok(())
 }
 
 fn step(name: &str, mut command: Command) -> Result<()> {

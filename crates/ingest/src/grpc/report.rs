@@ -15,7 +15,8 @@ use uuid::Uuid;
 use crate::auth::Authenticator;
 use crate::commit::{Item, Message, Sender, letter};
 use crate::grpc::unary::{UnaryCalls, submission};
-use crate::grpc::{invalid, status};
+use crate::grpc::{invalid, status, too_much};
+use crate::pace::Pace;
 use crate::parse::{Invalid, Source, Span, connection, optional_id, required_id, shrink_reported, web};
 
 /// Commits batches of reporters.
@@ -27,6 +28,8 @@ pub struct Reports {
     pub calls: UnaryCalls,
     /// Most events of one request.
     pub max_events: usize,
+    /// How fast a reporter may go.
+    pub pace: Pace,
 }
 
 impl Reports {
@@ -39,6 +42,9 @@ impl Reports {
         if request.events.len() > self.max_events {
             let reason = format!("has {} entries, at most {} are accepted", request.events.len(), self.max_events);
             return Err(invalid(&Invalid::new("events", reason)));
+        }
+        if !self.pace.allows(token.id, request.events.len()) {
+            return Err(too_much("the reporter sends too many events"));
         }
         let now = self.calls.clock.now();
         let mut submission = submission(Sender::Reporter { token_id: token.id });

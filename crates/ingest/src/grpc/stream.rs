@@ -25,6 +25,7 @@ use crate::auth::Authenticator;
 use crate::commit::Committer;
 use crate::grpc::report::Reports;
 use crate::grpc::unary::UnaryCalls;
+use crate::pace::Pace;
 use crate::service_log::ServiceLog;
 
 /// Answers that wait for a stream's client to read them; a client that does not read is not read either.
@@ -60,6 +61,8 @@ pub struct Streams {
     pub service_log: Arc<ServiceLog>,
     /// Which stream owns which spool, in this process.
     pub registry: Registry,
+    /// How fast an agent may go.
+    pub pace: Pace,
     /// Their limits.
     pub limits: StreamLimits,
     /// Ends them.

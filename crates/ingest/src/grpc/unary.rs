@@ -12,7 +12,8 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::commit::{Committed, Committer, Item, Message, Outcome, Sender, Submission, letter};
-use crate::grpc::{invalid, overloaded, unavailable};
+use crate::grpc::{invalid, too_much, unavailable};
+use crate::pace::Pace;
 use crate::parse::{Invalid, Source, Span, connection, shrink_connection};
 
 /// Commits single calls.
@@ -26,6 +27,8 @@ pub struct UnaryCalls {
     pub max_event_age: TimeDelta,
     /// How long a call waits for its commit.
     pub commit_timeout: Duration,
+    /// How fast an agent may go.
+    pub pace: Pace,
 }
 
 impl UnaryCalls {
@@ -38,6 +41,9 @@ impl UnaryCalls {
         let Some(mut message) = message else {
             return Err(invalid(&Invalid::new("connection", "is missing")));
         };
+        if !self.pace.allows(agent.agent_id.unwrap_or(agent.workspace.workspace_id), 1) {
+            return Err(too_much("the agent sends too many events"));
+        }
         shrink_connection(&mut message);
         let sender = Sender::Agent { agent_id: agent.agent_id };
         let source = Source { agent: Arc::clone(&agent), boot_id: None, user_id: None };
@@ -67,7 +73,10 @@ impl UnaryCalls {
     /// Commits a submission, or says when to come back. One that was told to may be committed all the same: a replay
     /// changes nothing.
     pub(super) async fn commit(&self, key: Uuid, submission: Submission) -> Result<Committed, Status> {
-        let outcome = self.committer.try_submit(key, submission).map_err(|_| overloaded())?;
+        let outcome = self
+            .committer
+            .try_submit(key, submission)
+            .map_err(|_| too_much("too many events are waiting to be committed"))?;
         self.answer(outcome).await
     }
 

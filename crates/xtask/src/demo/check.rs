@@ -11,6 +11,7 @@ use connlog_model::method::Method;
 use super::api::Api;
 use super::directory::Directory;
 use super::ledger::{Expected, Ledger};
+use super::observed;
 use super::services::Services;
 
 /// Far enough ahead that a retention of 90 days takes everything.
@@ -34,7 +35,8 @@ pub(crate) async fn check(api: &Api, ledger: &Ledger, directory: &Directory, ser
     }
     println!("ok: {} queries count what was sent ({matching} of them match something)", filters.len());
     all_pages(api, &entries).await?;
-    purge(api, services, &entries).await
+    purge(api, services, &entries).await?;
+    observed::check(services).await
 }
 
 /// Every filter at least once, each with what it must match.

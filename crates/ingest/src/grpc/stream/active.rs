@@ -53,6 +53,8 @@ pub(super) struct Active {
     committed_seq: i64,
     /// What this stream brought and is committed.
     acked_seq: i64,
+    /// Reading goes on once this is over: the agent was faster than it may.
+    pause: Option<BoxFuture<'static, ()>>,
     /// Away while it is at work.
     reconciler: Option<Reconciler>,
     /// The newest list that was not yet taken as a sign of life.
@@ -118,6 +120,7 @@ impl Active {
             in_flight_events: 0,
             committed_seq: greeting.committed_seq.unwrap_or(0),
             acked_seq: 0,
+            pause: None,
             reconciler: Some(reconciler),
             heard: Some(greeted.listing.clone()),
             to_close: Some(greeted.listing.clone()),
@@ -136,13 +139,14 @@ impl Active {
             if !reading && self.in_flight.is_empty() {
                 return Ok(());
             }
-            let may_read = reading && self.in_flight_events < self.streams.limits.max_in_flight_events;
+            let has_room = self.in_flight_events < self.streams.limits.max_in_flight_events;
+            let may_read = reading && has_room && self.pause.is_none();
             tokio::select! {
                 biased;
                 () = shutdown.begun(), if reading => reading = false,
                 () = tokio::time::sleep_until(ends_at), if reading => reading = false,
                 Some(done) = self.in_flight.next() => self.acknowledge(done).await?,
-                Some((reconciler, outcome)) = maybe(&mut reconciling) => {
+                (reconciler, outcome) = maybe(&mut reconciling) => {
                     reconciling = None;
                     self.reconciler = Some(reconciler);
                     match outcome {
@@ -153,6 +157,7 @@ impl Active {
                         Err(error) => tracing::error!(error = &error as &dyn std::error::Error, agent_id = %self.agent_id, "reconciliation failed"),
                     }
                 }
+                () = maybe(&mut self.pause), if reading => self.pause = None,
                 message = inbound.message(), if may_read => match message? {
                     Some(request) => self.receive(request).await?,
                     None => reading = false,
@@ -195,6 +200,10 @@ impl Active {
         }
         let (submission, in_flight) = self.parse(batch)?;
         self.in_flight_events += in_flight.events;
+        let (pace, agent_id, events) = (self.streams.pace.clone(), self.agent_id, in_flight.events);
+        if !pace.allows(agent_id, events) {
+            self.pause = Some(Box::pin(async move { pace.wait(agent_id, events).await }));
+        }
         let committer = self.streams.committer.clone();
         let queued = tokio::select! {
             queued = committer.submit(self.agent_id, submission) => queued,
@@ -326,9 +335,9 @@ impl Active {
 }
 
 /// The value of a future that may not be there.
-async fn maybe(future: &mut Option<BoxFuture<'static, Reconciled>>) -> Option<Reconciled> {
+async fn maybe<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     match future {
-        Some(future) => Some(future.await),
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }

@@ -8,13 +8,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The owners of spools, by agent and spool.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Registry {
-    owners: Arc<Mutex<HashMap<Spool, Owner>>>,
+    owners: Arc<Mutex<HashMap<Uuid, HashMap<Uuid, Owner>>>>,
+    max_per_agent: usize,
 }
 
-/// An agent and its spool.
-type Spool = (Uuid, Uuid);
 /// A stream, and what tells it that it is displaced.
 type Owner = (Uuid, CancellationToken);
 
@@ -22,23 +21,34 @@ type Owner = (Uuid, CancellationToken);
 #[derive(Debug)]
 pub struct Ownership {
     registry: Registry,
-    spool: Spool,
+    agent_id: Uuid,
+    spool_id: Uuid,
     stream_id: Uuid,
     displaced: CancellationToken,
 }
 
 impl Registry {
-    /// Makes `stream_id` the owner of an agent's spool, and displaces the one before.
-    pub fn claim(&self, agent_id: Uuid, spool_id: Uuid, stream_id: Uuid) -> Ownership {
-        let spool = (agent_id, spool_id);
+    /// Nobody owns anything; an agent may own `max_per_agent` spools.
+    pub fn new(max_per_agent: usize) -> Self {
+        Self { owners: Arc::default(), max_per_agent }
+    }
+
+    /// Makes `stream_id` the owner of an agent's spool, and displaces the one before; nothing if the agent has too many
+    /// others.
+    pub fn claim(&self, agent_id: Uuid, spool_id: Uuid, stream_id: Uuid) -> Option<Ownership> {
         let displaced = CancellationToken::new();
         let mut owners = self.owners.lock().expect("no one panics while holding the registry");
-        if let Some((_, older)) = owners.insert(spool, (stream_id, displaced.clone())) {
-            older.cancel();
+        let of_agent = owners.entry(agent_id).or_default();
+        if of_agent.len() >= self.max_per_agent && !of_agent.contains_key(&spool_id) {
+            return None;
         }
-        metrics::gauge!("connlog_ingest_streams").set(u32::try_from(owners.len()).unwrap_or(u32::MAX));
+        if let Some((_, older)) = of_agent.insert(spool_id, (stream_id, displaced.clone())) {
+            older.cancel();
+        } else {
+            metrics::gauge!("connlog_ingest_streams").increment(1.0);
+        }
         drop(owners);
-        Ownership { registry: self.clone(), spool, stream_id, displaced }
+        Some(Ownership { registry: self.clone(), agent_id, spool_id, stream_id, displaced })
     }
 }
 
@@ -52,10 +62,14 @@ impl Ownership {
 impl Drop for Ownership {
     fn drop(&mut self) {
         let mut owners = self.registry.owners.lock().expect("no one panics while holding the registry");
-        if owners.get(&self.spool).is_some_and(|(owner, _)| *owner == self.stream_id) {
-            owners.remove(&self.spool);
+        let Some(of_agent) = owners.get_mut(&self.agent_id) else { return };
+        if of_agent.get(&self.spool_id).is_some_and(|(owner, _)| *owner == self.stream_id) {
+            of_agent.remove(&self.spool_id);
+            metrics::gauge!("connlog_ingest_streams").decrement(1.0);
         }
-        metrics::gauge!("connlog_ingest_streams").set(u32::try_from(owners.len()).unwrap_or(u32::MAX));
+        if of_agent.is_empty() {
+            owners.remove(&self.agent_id);
+        }
     }
 }
 
@@ -65,16 +79,28 @@ mod tests {
 
     #[test]
     fn a_newer_stream_displaces_the_older_and_keeps_its_claim() {
-        let registry = Registry::default();
+        let registry = Registry::new(2);
         let (agent, spool) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let older = registry.claim(agent, spool, Uuid::from_u128(3));
-        let other = registry.claim(agent, Uuid::from_u128(9), Uuid::from_u128(4));
-        let newer = registry.claim(agent, spool, Uuid::from_u128(5));
+        let claim = |spool, stream| registry.claim(agent, spool, Uuid::from_u128(stream));
+        let older = claim(spool, 3).expect("there is room");
+        let other = claim(Uuid::from_u128(9), 4).expect("there is room");
+        let newer = claim(spool, 5).expect("it replaces the older");
         assert!(older.displaced().is_cancelled());
         assert!(!other.displaced().is_cancelled());
         drop(older);
-        let newest = registry.claim(agent, spool, Uuid::from_u128(6));
+        let newest = claim(spool, 6).expect("it replaces the newer");
         assert!(newer.displaced().is_cancelled());
         assert!(!newest.displaced().is_cancelled());
+    }
+
+    #[test]
+    fn an_agent_has_so_many_spools_and_another_once_it_gives_one_up() {
+        let registry = Registry::new(2);
+        let claim = |agent, spool| registry.claim(Uuid::from_u128(agent), Uuid::from_u128(spool), Uuid::new_v4());
+        let (first, _second) = (claim(1, 1).expect("there is room"), claim(1, 2).expect("there is room"));
+        assert!(claim(1, 3).is_none());
+        assert!(claim(2, 3).is_some(), "others have their own");
+        drop(first);
+        assert!(claim(1, 3).is_some());
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::Streams;
 use super::active::Active;
 use super::reconcile::Listing;
-use crate::grpc::{invalid, status};
+use crate::grpc::{invalid, status, too_much};
 use crate::parse::{Invalid, required_id};
 
 /// How long a stream may take to say Hello.
@@ -69,7 +69,9 @@ impl Session {
     async fn serve(mut self) -> Result<(), Status> {
         let greeted = self.hello().await?;
         let stream_id = Uuid::now_v7();
-        let ownership = self.streams.registry.claim(self.agent_id, greeted.spool_id, stream_id);
+        let Some(ownership) = self.streams.registry.claim(self.agent_id, greeted.spool_id, stream_id) else {
+            return Err(too_much("the agent has too many streams"));
+        };
         let displaced = ownership.displaced();
         let greeting = tokio::select! {
             // Without this, an older stream that waited out an outage could take the spool back from a newer one.

@@ -1,0 +1,123 @@
+//! Each limit at its bound and past it.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use connlog_model::role::Role;
+use connlog_proto::v1;
+use connlog_proto::v1::connection_log_client::ConnectionLogClient;
+use connlog_testkit::fixtures;
+use support::{HelloOf, Service, Stream, authorized, client, connect, database_with, minutes_ago, now, number, web};
+use tonic::Code;
+use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
+use uuid::Uuid;
+
+fn one() -> v1::Connection {
+    connect(Uuid::new_v4(), minutes_ago(5))
+}
+
+#[tokio::test]
+async fn an_agent_that_calls_too_often_is_told_when_to_come_back() {
+    let (database, _store, sites) = database_with(2).await;
+    let flags = ["--agent-rate", "1", "--max-batch-events", "5"];
+    let service = Service::start(database.url(), &flags).await;
+    let mut calls = client(service.address).await;
+    let mut call = async |token: &str| {
+        let request = v1::ReportConnectionRequest { connection: Some(one()) };
+        calls.report_connection(authorized(request, token)).await
+    };
+    // Ten seconds' worth at once, and then one a second.
+    for _ in 0..10 {
+        call(&sites[0].token).await.unwrap();
+    }
+    let mut refused = None;
+    for _ in 0..5 {
+        refused = refused.or(call(&sites[0].token).await.err());
+    }
+    let refused = refused.unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.get_details_retry_info().is_some());
+    call(&sites[1].token).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    call(&sites[0].token).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_streams_too_fast_is_read_slowly_and_loses_nothing() {
+    let (database, _store, sites) = database_with(1).await;
+    let flags = ["--agent-rate", "10", "--max-batch-events", "50"];
+    let service = Service::start(database.url(), &flags).await;
+    let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+    let began = Instant::now();
+    let mut last = 0;
+    for _ in 0..6 {
+        last = stream.send((0..25).map(|_| one()).collect()).await;
+    }
+    stream.acked(last).await.unwrap();
+    // 150 events: 100 at once, the next 25 are in before it is known that they are too many, and the last wait for their turn.
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    let client = database.client().await.unwrap();
+    assert_eq!(number(&client, "SELECT count(*) FROM open_connections").await, 150);
+    assert_eq!(number(&client, "SELECT count(*) FROM lost_events").await, 0);
+}
+
+#[tokio::test]
+async fn a_reporter_has_a_rate_of_its_own() {
+    let (database, store, sites) = database_with(1).await;
+    let reporter = fixtures::api_token(&store, Role::Reporter, None, None, now()).await.unwrap();
+    let flags = ["--reporter-rate", "2", "--agent-rate", "1", "--max-batch-events", "20"];
+    let service = Service::start(database.url(), &flags).await;
+    let mut calls = client(service.address).await;
+    let mut call = async |events: usize| {
+        let event = || v1::ReportedEvent {
+            workspace_id: sites[0].agent.workspace.workspace_id.as_bytes().to_vec(),
+            agent_name: "main".to_owned(),
+            user_id: Vec::new(),
+            event: Some(v1::reported_event::Event::Web(web(Uuid::new_v4(), minutes_ago(5)))),
+        };
+        let request = v1::ReportEventsRequest { events: (0..events).map(|_| event()).collect() };
+        calls.report_events(authorized(request, &reporter)).await
+    };
+    assert_eq!(call(20).await.unwrap().into_inner().accepted, 20);
+    let refused = call(20).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let client = database.client().await.unwrap();
+    assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 20, "nothing of what was refused is in");
+}
+
+#[tokio::test]
+async fn an_agent_has_so_many_streams() {
+    let (database, _store, sites) = database_with(2).await;
+    let service = Service::start(database.url(), &["--max-streams-per-agent", "2"]).await;
+    let open = async |site: usize| Stream::open(service.address, &sites[site].token, &HelloOf::new()).await;
+    let (first, _second) = (open(0).await.unwrap(), open(0).await.unwrap());
+    let refused = open(0).await.err().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let _other = open(1).await.unwrap();
+    drop(first);
+    let began = Instant::now();
+    while open(0).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the place of the stream that ended is free");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_most_connections_the_next_one_waits() {
+    let (database, _store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &["--max-connections", "2"]).await;
+    let call = async |channel: &mut ConnectionLogClient<Channel>| {
+        let request = v1::ReportConnectionRequest { connection: Some(one()) };
+        channel.report_connection(authorized(request, &sites[0].token)).await.map(|_| ())
+    };
+    let (mut first, mut second) = (client(service.address).await, client(service.address).await);
+    call(&mut first).await.unwrap();
+    call(&mut second).await.unwrap();
+    let mut third = client(service.address).await;
+    let waits = tokio::time::timeout(Duration::from_millis(700), call(&mut third)).await;
+    assert!(waits.is_err(), "{waits:?}");
+    drop(first);
+    tokio::time::timeout(Duration::from_secs(30), call(&mut third)).await.unwrap().unwrap();
+}

@@ -1,0 +1,72 @@
+//! Serving HTTP with limits on what a peer may take: time to send a head, its size, silence.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tower::ServiceExt as _;
+
+use crate::listen::{Connections, PeerAddress};
+use crate::shutdown::Shutdown;
+
+/// What a peer of an HTTP listener may take.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpLimits {
+    /// How long the head of a request may take, from the moment that the connection is ready for one: an idle connection ends
+    /// after as long.
+    pub head_timeout: Duration,
+    /// Largest head of a request, in bytes; beyond it the answer is 431.
+    pub max_head_bytes: usize,
+    /// How long a shutdown waits for requests that run.
+    pub drain: Duration,
+}
+
+/// How often a peer that speaks HTTP/2 is asked whether it is there, and how long it may take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Answers on `connections` until `shutdown`, and then finishes what runs. Handlers find the peer in `ConnectInfo<PeerAddress>`.
+pub async fn serve(mut connections: Connections, router: Router, limits: HttpLimits, shutdown: Shutdown) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.max_head_bytes);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let (socket, peer) = tokio::select! {
+            Some(accepted) = connections.next() => accepted,
+            () = shutdown.begun() => break,
+        };
+        let service = router.clone().map_request(move |request: Request<hyper::body::Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(PeerAddress(peer)));
+            request
+        });
+        let connection = builder.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service)).into_owned();
+        let watched = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = watched.await {
+                tracing::debug!(%peer, error, "a connection ended");
+            }
+        });
+    }
+    drop(connections);
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        // A peer that never finishes its request does not hold up the end.
+        () = tokio::time::sleep(limits.drain) => {}
+    }
+}
