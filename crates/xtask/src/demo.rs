@@ -3,6 +3,7 @@
 mod agent;
 mod api;
 mod check;
+mod collected;
 mod directory;
 mod ledger;
 mod observed;

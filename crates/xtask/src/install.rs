@@ -48,6 +48,65 @@ fn has_server_programs() -> bool {
         || std::env::split_paths(&path).any(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
 }
 
+/// syslog-ng, and what it needs that not every Debian has.
+const COLLECTOR_PACKAGES: [&str; 6] = ["syslog-ng-core", "libivykis0", "libjson-c5", "libnet1", "libpcre3", "libwrap0"];
+
+/// syslog-ng, unpacked into `target/`: as a package of the system it would take the place of the system's own log daemon.
+pub(crate) struct Collector {
+    root: PathBuf,
+}
+
+impl Collector {
+    /// Where it is, or would be.
+    pub(crate) fn at(target: &Path) -> Self {
+        Self { root: target.join("syslog-ng") }
+    }
+
+    /// Downloads and unpacks it if it is missing.
+    pub(crate) fn install(&self) -> Result<()> {
+        if self.command()?.arg("--version").output().is_ok_and(|output| output.status.success()) {
+            return Ok(());
+        }
+        println!("The demo's check collects the service logs with syslog-ng. Unpacking Debian's package into target/.");
+        let packages = self.root.join("packages");
+        let _absent_in_the_first_run = fs::remove_dir_all(&self.root);
+        fs::create_dir_all(&packages)?;
+        as_root("apt-get", &["update", "-q"])?;
+        // Each package by itself: not every release has all of them.
+        for package in COLLECTOR_PACKAGES {
+            let mut download = Command::new("apt-get");
+            download.args(["download", "-q", package]).current_dir(&packages);
+            let _may_have_another_name = download.output().context("cannot run apt-get")?;
+        }
+        for package in fs::read_dir(&packages)? {
+            let status = Command::new("dpkg").arg("-x").arg(package?.path()).arg(&self.root).status()?;
+            if !status.success() {
+                bail!("a package of syslog-ng cannot be unpacked");
+            }
+        }
+        let works = self.command()?.arg("--version").output().is_ok_and(|output| output.status.success());
+        if works { Ok(()) } else { bail!("syslog-ng does not run from {}", self.root.display()) }
+    }
+
+    /// The program, which finds its parts where they are.
+    pub(crate) fn command(&self) -> Result<Command> {
+        let mut libraries = Vec::new();
+        for folder in ["usr/lib", "lib"] {
+            let folder = self.root.join(folder);
+            for entry in fs::read_dir(&folder).into_iter().flatten() {
+                libraries.push(entry?.path());
+            }
+            libraries.push(folder);
+        }
+        let mut command = Command::new(self.root.join("usr/sbin/syslog-ng"));
+        command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries)?);
+        let modules = fs::read_dir(self.root.join("usr/lib/syslog-ng")).into_iter().flatten();
+        let modules = modules.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        command.arg("--module-path").arg(std::env::join_paths(modules)?);
+        Ok(command)
+    }
+}
+
 /// Installs a program from `PyPI` into `target/`, and returns it. `what_for` goes on from its name.
 pub(crate) fn python_tool(target: &Path, name: &str, requirement: &str, what_for: &str) -> Result<PathBuf> {
     let folder = target.join(name);

@@ -9,6 +9,7 @@ use connlog_model::clock::rfc3339;
 use connlog_model::method::Method;
 
 use super::api::Api;
+use super::collected;
 use super::directory::Directory;
 use super::ledger::{Expected, Ledger};
 use super::observed;
@@ -36,7 +37,8 @@ pub(crate) async fn check(api: &Api, ledger: &Ledger, directory: &Directory, ser
     println!("ok: {} queries count what was sent ({matching} of them match something)", filters.len());
     all_pages(api, &entries).await?;
     purge(api, services, &entries).await?;
-    observed::check(services).await
+    observed::check(services).await?;
+    collected::check(services)
 }
 
 /// Every filter at least once, each with what it must match.
