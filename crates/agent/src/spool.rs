@@ -139,7 +139,9 @@ impl Spool {
             spool.next_seq = spool.next_seq.max(lost.last_seq + 1);
         }
         spool.next_seq = spool.next_seq.max(spool.acked_seq + 1);
-        if spool.segments.is_empty() {
+        // The newest segment may be damaged where events were that are known to be acknowledged or lost: their numbers are
+        // taken, and a segment goes on where it ended.
+        if spool.segments.back().is_none_or(|newest| newest.next_seq() != spool.next_seq) {
             spool.roll()?;
         }
         Ok((spool, damage))
