@@ -121,6 +121,11 @@ impl Committer {
         self.capacity - self.room.available_permits()
     }
 
+    /// Whether nine tenths of the room is taken: there is no place for a batch.
+    pub fn is_full(&self) -> bool {
+        self.queued_events() >= self.capacity - self.capacity / 10
+    }
+
     fn weight(&self, submission: &Submission) -> u32 {
         u32::try_from(submission.weight().min(self.capacity)).unwrap_or(u32::MAX)
     }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -46,6 +47,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// does not starve the others.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// A queue that is full at so many looks one after another stays full.
+const LOOKS_FULL: u32 = 3;
 /// How often health and queue are looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the database may take to answer before ingest counts as not serving.
@@ -82,11 +85,13 @@ pub async fn run(
         shutdown: shutdown.clone(),
     };
     shutdown.spawn("watch", watch.run());
-    tokio::spawn(admin::serve(admin_listener, readiness(store.clone()), metrics, shutdown.clone()));
+    let full = Arc::new(AtomicBool::new(false));
+    let readiness = readiness(store.clone(), Arc::clone(&full));
+    tokio::spawn(admin::serve(admin_listener, readiness, metrics, shutdown.clone()));
 
     let (reporter, health) = tonic_health::server::health_reporter();
     report_health(&reporter, ServingStatus::NotServing).await;
-    shutdown.spawn("health", watch_health(reporter, store.clone(), committer.clone(), shutdown.clone()));
+    shutdown.spawn("health", watch_health(reporter, store.clone(), committer.clone(), full, shutdown.clone()));
 
     let authenticator = Authenticator::new(store.clone(), config.clock.clone(), std_duration(config.token_cache));
     let (agents, reporters) = (pace(config.agent_rate, &config), pace(config.reporter_rate, &config));
@@ -188,13 +193,24 @@ fn pace(events_per_second: NonZeroU32, config: &Config) -> Pace {
     pace
 }
 
-/// Keeps gRPC health and the gauge of the queue current.
-async fn watch_health(reporter: HealthReporter, store: Store, committer: Committer, shutdown: Shutdown) {
+/// Keeps gRPC health and the gauge of the queue current, and notes in `full` whether the queue stays full: then new
+/// streams and calls do better elsewhere.
+async fn watch_health(
+    reporter: HealthReporter,
+    store: Store,
+    committer: Committer,
+    full: Arc<AtomicBool>,
+    shutdown: Shutdown,
+) {
+    let mut looks_full = 0;
     while !shutdown.has_begun() {
+        looks_full = if committer.is_full() { looks_full + 1 } else { 0 };
+        full.store(looks_full >= LOOKS_FULL, Ordering::Relaxed);
         let queued = u32::try_from(committer.queued_events()).unwrap_or(u32::MAX);
         metrics::gauge!("connlog_ingest_queued_events").set(queued);
         let answers = tokio::time::timeout(HEALTH_TIMEOUT, store.ping()).await.is_ok_and(|ping| ping.is_ok());
-        report_health(&reporter, if answers { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+        let serves = answers && looks_full < LOOKS_FULL;
+        report_health(&reporter, if serves { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
         tokio::select! {
             () = tokio::time::sleep(HEALTH_INTERVAL) => {}
             () = shutdown.begun() => {}
@@ -215,10 +231,13 @@ async fn drained(shutdown: &Shutdown, drain_time: Duration) {
     tokio::time::sleep(drain_time).await;
 }
 
-fn readiness(store: Store) -> Readiness {
+fn readiness(store: Store, full: Arc<AtomicBool>) -> Readiness {
     Arc::new(move || {
-        let store = store.clone();
-        Box::pin(async move { schema::check_running(&store).await.map_err(|error| error.to_string()) })
+        let (store, is_full) = (store.clone(), full.load(Ordering::Relaxed));
+        Box::pin(async move {
+            schema::check_running(&store).await.map_err(|error| error.to_string())?;
+            if is_full { Err("too many events wait for a commit".to_owned()) } else { Ok(()) }
+        })
     })
 }
 

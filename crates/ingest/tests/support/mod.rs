@@ -42,6 +42,7 @@ pub struct Service {
     pub address: SocketAddr,
     pub clock: Clock,
     pub shutdown: Shutdown,
+    admin_address: SocketAddr,
     running: JoinHandle<anyhow::Result<bool>>,
 }
 
@@ -55,10 +56,16 @@ impl Service {
         let clock = config.clock.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
         let shutdown = Shutdown::new();
         let running = tokio::spawn(connlog_ingest::run(config, listener, admin, shutdown.clone()));
-        Self { address, clock, shutdown, running }
+        Self { address, clock, shutdown, admin_address, running }
+    }
+
+    /// Status and text of an endpoint of the admin listener.
+    pub async fn admin(&self, path: &str) -> (u16, String) {
+        let response = reqwest::get(format!("http://{}{path}", self.admin_address)).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
     }
 
     /// Stops it, and returns whether it ended well.

@@ -2,6 +2,9 @@
 //!
 //! Reading stops while too much is unacknowledged; HTTP/2 flow control then holds the agent back. An outage of the
 //! database leaves the stream open and unacknowledged.
+//!
+//! Whatever waits is polled with everything else, and nothing is awaited on the side: reconciliation may be in the middle of
+//! a transaction, whose locks the writers need before there is room in the queue again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -29,7 +32,7 @@ use super::Streams;
 use super::reconcile::{Listing, Reconciler};
 use super::sequence::Sequence;
 use super::session::{Greeted, displaced_status, listed, response, seq};
-use crate::commit::{Committed, Item, Message, Sender, Submission, letter};
+use crate::commit::{Committed, Item, Message, Outcome, Sender, Submission, letter};
 use crate::grpc::invalid;
 use crate::parse::{Invalid, Source, Span, connection, shrink_sequenced};
 
@@ -50,6 +53,10 @@ pub(super) struct Active {
     outbound: mpsc::Sender<Result<v1::StreamEventsResponse, Status>>,
     in_flight: FuturesOrdered<BoxFuture<'static, Option<(InFlight, Committed)>>>,
     in_flight_events: usize,
+    /// A batch that waits for room in the queue.
+    submitting: Option<BoxFuture<'static, Option<(InFlight, Outcome)>>>,
+    /// An acknowledgement that waits for the client to read the ones before.
+    answering: Option<BoxFuture<'static, Result<(), SendTimeoutError<Answer>>>>,
     committed_seq: i64,
     /// What this stream brought and is committed.
     acked_seq: i64,
@@ -70,6 +77,9 @@ struct InFlight {
     events: usize,
     rejected: Vec<v1::Rejection>,
 }
+
+/// What is sent to the client.
+type Answer = Result<v1::StreamEventsResponse, Status>;
 
 type Reconciled = (Reconciler, Result<Piece, connlog_store::StoreError>);
 
@@ -118,6 +128,8 @@ impl Active {
             outbound,
             in_flight: FuturesOrdered::new(),
             in_flight_events: 0,
+            submitting: None,
+            answering: None,
             committed_seq: greeting.committed_seq.unwrap_or(0),
             acked_seq: 0,
             pause: None,
@@ -136,16 +148,36 @@ impl Active {
             if reconciling.is_none() {
                 reconciling = self.next_reconciliation();
             }
-            if !reading && self.in_flight.is_empty() {
+            if !reading && self.in_flight.is_empty() && self.submitting.is_none() && self.answering.is_none() {
                 return Ok(());
             }
             let has_room = self.in_flight_events < self.streams.limits.max_in_flight_events;
-            let may_read = reading && has_room && self.pause.is_none();
+            let may_read = reading && has_room && self.pause.is_none() && self.submitting.is_none();
             tokio::select! {
                 biased;
-                () = shutdown.begun(), if reading => reading = false,
+                sent = maybe(&mut self.answering) => {
+                    self.answering = None;
+                    // A client that is gone will say Hello again; reading from it notices.
+                    if let Err(SendTimeoutError::Timeout(_)) = sent {
+                        return Err(Status::deadline_exceeded("the acknowledgements are not read"));
+                    }
+                }
+                () = shutdown.begun(), if reading || self.submitting.is_some() || self.answering.is_some() => {
+                    if self.answering.is_some() {
+                        return Err(crate::grpc::unavailable("the service is stopping"));
+                    }
+                    // What is not in the queue is not acknowledged, and comes again.
+                    (reading, self.submitting) = (false, None);
+                }
                 () = tokio::time::sleep_until(ends_at), if reading => reading = false,
-                Some(done) = self.in_flight.next() => self.acknowledge(done).await?,
+                Some(done) = self.in_flight.next(), if self.answering.is_none() => self.acknowledge(done)?,
+                queued = maybe(&mut self.submitting) => {
+                    self.submitting = None;
+                    let Some((in_flight, outcome)) = queued else {
+                        return Err(crate::grpc::unavailable("the service is stopping"));
+                    };
+                    self.in_flight.push_back(outcome.map(|done| done.ok().map(|committed| (in_flight, committed))).boxed());
+                }
                 (reconciler, outcome) = maybe(&mut reconciling) => {
                     reconciling = None;
                     self.reconciler = Some(reconciler);
@@ -159,16 +191,16 @@ impl Active {
                 }
                 () = maybe(&mut self.pause), if reading => self.pause = None,
                 message = inbound.message(), if may_read => match message? {
-                    Some(request) => self.receive(request).await?,
+                    Some(request) => self.receive(request)?,
                     None => reading = false,
                 },
             }
         }
     }
 
-    async fn receive(&mut self, request: v1::StreamEventsRequest) -> Result<(), Status> {
+    fn receive(&mut self, request: v1::StreamEventsRequest) -> Result<(), Status> {
         match request.message {
-            Some(Inbound::Batch(batch)) => self.submit(batch).await,
+            Some(Inbound::Batch(batch)) => self.submit(batch),
             Some(Inbound::Heartbeat(heartbeat)) => {
                 let parse = || -> Result<Listing, Invalid> {
                     Ok(Listing {
@@ -192,7 +224,7 @@ impl Active {
         }
     }
 
-    async fn submit(&mut self, batch: v1::EventBatch) -> Result<(), Status> {
+    fn submit(&mut self, batch: v1::EventBatch) -> Result<(), Status> {
         let limit = self.streams.limits.max_batch_events;
         if batch.events.len() > limit {
             let reason = format!("has {} entries, at most {limit} are accepted", batch.events.len());
@@ -205,12 +237,10 @@ impl Active {
             self.pause = Some(Box::pin(async move { pace.wait(agent_id, events).await }));
         }
         let committer = self.streams.committer.clone();
-        let queued = tokio::select! {
-            queued = committer.submit(self.agent_id, submission) => queued,
-            () = self.streams.shutdown.begun() => None,
-        };
-        let Some(outcome) = queued else { return Err(crate::grpc::unavailable("the service is stopping")) };
-        self.in_flight.push_back(outcome.map(|done| done.ok().map(|committed| (in_flight, committed))).boxed());
+        self.submitting =
+            Some(Box::pin(
+                async move { committer.submit(agent_id, submission).await.map(|outcome| (in_flight, outcome)) },
+            ));
         Ok(())
     }
 
@@ -283,7 +313,7 @@ impl Active {
         }
     }
 
-    async fn acknowledge(&mut self, done: Option<(InFlight, Committed)>) -> Result<(), Status> {
+    fn acknowledge(&mut self, done: Option<(InFlight, Committed)>) -> Result<(), Status> {
         let Some((in_flight, committed)) = done else {
             return Err(crate::grpc::unavailable("the service is stopping; the rest is not acknowledged"));
         };
@@ -298,17 +328,12 @@ impl Active {
         rejected.extend(committed.refused.into_iter().map(|(seq, field, reason)| rejection(seq, field, reason)));
         rejected.sort_by_key(|rejection| rejection.seq);
         let ack = v1::Ack { committed_seq: event_seq(self.acked_seq), rejected };
-        let shutdown = self.streams.shutdown.clone();
-        let sent = self.outbound.send_timeout(Ok(response(Outbound::Ack(ack))), ANSWER_TIMEOUT);
-        tokio::select! {
-            biased;
-            // A client that is gone will say Hello again; the select of `run` notices.
-            sent = sent => match sent {
-                Err(SendTimeoutError::Timeout(_)) => Err(Status::deadline_exceeded("the acknowledgements are not read")),
-                _ => Ok(()),
-            },
-            () = shutdown.begun() => Err(crate::grpc::unavailable("the service is stopping")),
-        }
+        let outbound = self.outbound.clone();
+        self.answering =
+            Some(Box::pin(
+                async move { outbound.send_timeout(Ok(response(Outbound::Ack(ack))), ANSWER_TIMEOUT).await },
+            ));
+        Ok(())
     }
 
     /// The next piece of reconciliation, if there is one and the reconciler is here.
