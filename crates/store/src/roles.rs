@@ -40,6 +40,7 @@ DECLARE
     object text;
 BEGIN
     GRANT USAGE, CREATE ON SCHEMA public TO connlog_owner;
+    GRANT USAGE ON SCHEMA public TO connlog_ingest, connlog_query, connlog_purge;
     FOR object IN
         SELECT format('TABLE %s', oid::regclass) FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relowner <> 'connlog_owner'::regrole
@@ -70,7 +71,6 @@ BEGIN
     END LOOP;
 END
 $$;
-GRANT USAGE ON SCHEMA public TO connlog_ingest, connlog_query, connlog_purge;
 GRANT SELECT ON refinery_schema_history TO connlog_ingest, connlog_query, connlog_purge;
 GRANT EXECUTE ON FUNCTION day_table(date), days() TO connlog_ingest, connlog_query, connlog_purge;
 
