@@ -15,7 +15,7 @@ BEGIN
             EXECUTE format('CREATE UNIQUE INDEX %I ON %I (id) WHERE method >= 3', partition_name || '_event_id', partition_name);
         EXCEPTION WHEN unique_violation THEN
             -- A reporter used one event_id for several events of a day. All stay; the later ones get an id of their own.
-            EXECUTE format('UPDATE %1$I AS later SET id = gen_random_uuid() WHERE method >= 3 AND EXISTS (SELECT FROM %1$I AS earlier '
+            EXECUTE format('UPDATE %1$I AS later SET id = gen_random_uuid(), changed_xid = pg_current_xact_id() WHERE method >= 3 AND EXISTS (SELECT FROM %1$I AS earlier '
                 'WHERE earlier.id = later.id AND earlier.method >= 3 AND earlier.connect_time < later.connect_time)', partition_name);
             EXECUTE format('CREATE UNIQUE INDEX %I ON %I (id) WHERE method >= 3', partition_name || '_event_id', partition_name);
         END;

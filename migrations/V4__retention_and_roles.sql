@@ -2,17 +2,19 @@
 
 ALTER TABLE purge_runs ALTER COLUMN cutoff DROP NOT NULL;
 ALTER TABLE purge_runs
+    ADD COLUMN retention_seconds bigint,
     ADD COLUMN rejected_removed bigint NOT NULL DEFAULT 0,
     ADD COLUMN lost_removed bigint NOT NULL DEFAULT 0,
     ADD COLUMN audit_removed bigint NOT NULL DEFAULT 0;
 COMMENT ON COLUMN purge_runs.cutoff IS 'What of the log lay strictly before was due; NULL if the log is kept for ever.';
+COMMENT ON COLUMN purge_runs.retention_seconds IS 'How long the log was kept; NULL if for ever.';
 COMMENT ON COLUMN purge_runs.rejected_removed IS 'Dead letters removed.';
 COMMENT ON COLUMN purge_runs.lost_removed IS 'Records of losses removed.';
 COMMENT ON COLUMN purge_runs.audit_removed IS 'Records of uses of the API removed.';
 
 CREATE FUNCTION trim_day(day date, cutoff timestamptz, most bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = public, pg_catalog
+    SET search_path = public, pg_temp
     AS $$
     DECLARE
         rows_gone bigint;
@@ -41,7 +43,7 @@ COMMENT ON FUNCTION trim_day(date, timestamptz, bigint) IS 'Deletes rows of a UT
 
 CREATE FUNCTION due_open(cutoff timestamptz, live_since timestamptz) RETURNS SETOF uuid
     LANGUAGE sql STABLE
-    SET search_path = public, pg_catalog
+    SET search_path = public, pg_temp
     AS $$
         SELECT o.id FROM open_connections o
         WHERE o.connect_time < cutoff AND NOT (o.boot_id IS NOT NULL AND (
@@ -52,7 +54,7 @@ COMMENT ON FUNCTION due_open(timestamptz, timestamptz) IS 'Open connections from
 
 CREATE FUNCTION remove_open(cutoff timestamptz, live_since timestamptz, most bigint) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
-    SET search_path = public, pg_catalog
+    SET search_path = public, pg_temp
     AS $$
         WITH due AS (
             SELECT id FROM open_connections WHERE id IN (SELECT due_open(cutoff, live_since))
@@ -66,7 +68,7 @@ COMMENT ON FUNCTION remove_open(timestamptz, timestamptz, bigint) IS 'Deletes op
 
 CREATE FUNCTION remove_records(kind text, cutoff timestamptz, most bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = public, pg_catalog
+    SET search_path = public, pg_temp
     AS $$
     DECLARE
         time_column text := CASE kind WHEN 'rejected_events' THEN 'received_at' WHEN 'lost_events' THEN 'recorded_at'
@@ -87,7 +89,7 @@ COMMENT ON FUNCTION remove_records(text, timestamptz, bigint) IS 'Deletes dead l
 
 CREATE OR REPLACE FUNCTION attach_day(day date) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = public, pg_catalog
+    SET search_path = public, pg_temp
     AS $$
     DECLARE
         partition_name text := day_table(day);
@@ -110,7 +112,8 @@ CREATE OR REPLACE FUNCTION attach_day(day date) RETURNS boolean
         EXECUTE format('COMMENT ON INDEX %I IS %L', partition_name || '_event_id',
             'The idempotence of web events; one entry of the API.');
         -- Searches for somebody name the partitions; rights on the parent do not reach them then.
-        IF to_regrole('connlog_query') IS NOT NULL THEN
+        -- Roles are the server's: whether this database has them shows in who owns it.
+        IF (SELECT relowner FROM pg_class WHERE oid = 'connection_logs'::regclass) = to_regrole('connlog_owner')::oid THEN
             EXECUTE format('GRANT SELECT ON %I TO connlog_query', partition_name);
         END IF;
         EXECUTE format('ALTER TABLE connection_logs ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
@@ -119,6 +122,21 @@ CREATE OR REPLACE FUNCTION attach_day(day date) RETURNS boolean
     END
     $$;
 
+-- A function that acts with the rights of its owner must not find what its caller put into a schema of temporary objects.
+ALTER FUNCTION drop_day(date) SET search_path = public, pg_temp;
+ALTER FUNCTION take_inferred(uuid[], timestamptz, timestamptz) SET search_path = public, pg_temp;
+ALTER FUNCTION days() SET search_path = public, pg_temp;
+
+CREATE FUNCTION raise_floor(wanted timestamptz, retention_seconds double precision) RETURNS timestamptz
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path = public, pg_temp
+    AS $$
+        UPDATE retention_floor
+        SET cutoff = greatest(cutoff, least(wanted, clock_timestamp() - make_interval(secs => retention_seconds)))
+        RETURNING cutoff
+    $$;
+COMMENT ON FUNCTION raise_floor(timestamptz, double precision) IS 'Raises the retention floor, but not past the clock less the retention, and returns it. It never falls.';
+
 REVOKE EXECUTE ON FUNCTION attach_day(date), drop_day(date), take_inferred(uuid[], timestamptz, timestamptz),
-    trim_day(date, timestamptz, bigint), remove_open(timestamptz, timestamptz, bigint),
+    trim_day(date, timestamptz, bigint), raise_floor(timestamptz, double precision), remove_open(timestamptz, timestamptz, bigint),
     remove_records(text, timestamptz, bigint) FROM PUBLIC;

@@ -54,7 +54,9 @@ async fn main() -> ExitCode {
     if let Some(Err(invalid)) = arguments.database_url.as_deref().map(connlog_store::parse_url) {
         return program::usage_error(&format!("--database-url {invalid}"));
     }
-    telemetry::init();
+    if let Err(invalid) = telemetry::init() {
+        return program::usage_error(&invalid);
+    }
     let command = match arguments.command {
         Command::Logs(logs) => return remote::finish(logs.run()),
         Command::Tail(tail) => return remote::finish(tail.run()),

@@ -18,7 +18,9 @@ async fn main() -> ExitCode {
     if let Err(invalid) = connlog_store::parse_url(&config.database_url) {
         return program::usage_error(&format!("--database-url {invalid}"));
     }
-    telemetry::init();
+    if let Err(invalid) = telemetry::init() {
+        return program::usage_error(&invalid);
+    }
     match start(config).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

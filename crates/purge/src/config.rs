@@ -34,8 +34,8 @@ pub struct Config {
     /// Only shows what would go.
     #[arg(long)]
     pub dry_run: bool,
-    /// Goes on running, and purges so often, for those without a scheduler.
-    #[arg(long, env = "CONNLOG_PURGE_EVERY", value_name = "DURATION", value_parser = interval, conflicts_with_all = ["dry_run", "now"])]
+    /// Goes on running, and purges so often, for those without a scheduler; not with --dry-run or --now.
+    #[arg(long, env = "CONNLOG_PURGE_EVERY", value_name = "DURATION", value_parser = interval)]
     pub every: Option<TimeDelta>,
     /// Where /livez, /readyz and /metrics are served while it goes on running.
     #[arg(long, env = "CONNLOG_PURGE_ADMIN_LISTEN", value_name = "ADDRESS", requires = "every")]
@@ -94,8 +94,8 @@ struct File {
     retention: RetentionSection,
 }
 
+/// Other keys are those of others who read the same file.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RetentionSection {
     connection_logs: Option<String>,
     rejected_events: Option<String>,
@@ -105,7 +105,11 @@ struct RetentionSection {
 
 impl Settings {
     /// Resolves the retentions; the error is one line that names the value.
-    pub fn resolve(config: Config) -> Result<Self, String> {
+    pub fn resolve(mut config: Config) -> Result<Self, String> {
+        if config.dry_run || config.now.is_some() {
+            // It may come from the environment of a container that usually goes on running.
+            config.every = None;
+        }
         let file = config.config.as_deref().map_or_else(|| Ok(RetentionSection::default()), from_file)?;
         let resolve = |flag: &str, given: &Option<String>, key: &str, of_file: &Option<String>| match (given, of_file) {
             (Some(text), _) => text.parse().map(Some).map_err(|error| format!("--{flag}: {error}")),
@@ -147,6 +151,9 @@ fn from_file(path: &Path) -> Result<RetentionSection, String> {
         return Ok(RetentionSection::default());
     }
     let file: File = serde_norway::from_str(&text).map_err(|error| named(&error))?;
+    if file.retention.connection_logs.is_none() {
+        eprintln!("warning: --config {} has no retention.connection_logs", path.display());
+    }
     Ok(file.retention)
 }
 

@@ -18,7 +18,9 @@ async fn main() -> ExitCode {
     if let Err(invalid) = connlog_store::parse_url(&settings.config.database_url) {
         return program::usage_error(&format!("--database-url {invalid}"));
     }
-    telemetry::init();
+    if let Err(invalid) = telemetry::init() {
+        return program::usage_error(&invalid);
+    }
     let shutdown = match Shutdown::on_signals() {
         Ok(shutdown) => shutdown,
         Err(error) => return program::failure(&error.into()),

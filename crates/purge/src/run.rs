@@ -15,8 +15,8 @@ use crate::summary::{Outcome, Summary};
 
 /// Pause between two attempts to get a lock that readers hold.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
-/// The longest wait for the lock of the floor, and so of the batches behind it, once a run.
-const LONGEST_FLOOR_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest wait for the lock of the floor at a time, and so of the batches behind it.
+const LONGEST_FLOOR_TIMEOUT: Duration = Duration::from_secs(1);
 /// Rounds in which rows that others hold are tried again before they are left.
 const TRIM_ROUNDS: u32 = 20;
 /// Days whose partitions are made ahead.
@@ -49,6 +49,7 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
         started_at,
         finished_at: started_at,
         cutoff: purge.due.log.map(|log| log.cutoff),
+        retention: purge.due.log.map(|log| log.retention),
         removed: Removed::default(),
         rows_left: 0,
         outcome: String::new(),
@@ -61,11 +62,9 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
     }
     let Some(_lock) = store.try_lock_purge().await? else { return Err(Failure::Busy) };
     let worked = purge.work(&mut run.removed).await;
-    run.rows_left = match purge.left().await {
-        Ok(left) => left,
-        Err(error) if worked.is_ok() => return Err(error.into()),
-        Err(_) => 0,
-    };
+    let left = purge.left().await;
+    run.rows_left = *left.as_ref().unwrap_or(&0);
+    let worked = worked.and(left.map(|_| ()));
     let outcome = match &worked {
         Ok(()) if run.rows_left == 0 => Outcome::Complete,
         Ok(()) if shutdown.has_begun() => Outcome::Interrupted,
@@ -75,7 +74,9 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
     run.error = worked.as_ref().err().map(chain);
     run.finished_at = truncate_to_micros(Utc::now());
     store.record_purge_run(&run).await?;
-    worked?;
+    if let Some(error) = &run.error {
+        tracing::error!(error, "the purge is not complete");
+    }
     Ok(Summary::of(&run, outcome))
 }
 
@@ -150,9 +151,11 @@ struct Purge<'a> {
 impl Purge<'_> {
     async fn work(&self, removed: &mut Removed) -> Result<(), StoreError> {
         self.attach_ahead().await?;
-        if let Some(log) = self.due.log {
-            self.purge_log(log, removed).await?;
-        }
+        // What goes wrong with the log is no reason to keep the records.
+        let of_log = match self.due.log {
+            Some(log) => self.purge_log(log, removed).await,
+            None => Ok(()),
+        };
         for (kind, cutoff) in self.due.records() {
             while !self.shutdown.has_begun() {
                 let count = self.store.remove_records(kind, cutoff, self.settings.config.batch_rows).await?;
@@ -164,11 +167,15 @@ impl Purge<'_> {
                 }
             }
         }
-        Ok(())
+        of_log
     }
 
-    async fn purge_log(&self, log: DueLog, removed: &mut Removed) -> Result<(), StoreError> {
-        self.raise_floor(log).await?;
+    async fn purge_log(&self, mut log: DueLog, removed: &mut Removed) -> Result<(), StoreError> {
+        let floor = self.raise_floor(log).await?;
+        if self.settings.config.now.is_none() {
+            // If this machine's clock is ahead, that of the database holds.
+            log.cutoff = log.cutoff.min(floor);
+        }
         // Open rows before history: what is completed meanwhile lands in history and is found there.
         self.remove_open(log.cutoff, removed).await?;
         for day in self.store.days_before(log.cutoff).await? {
@@ -191,22 +198,26 @@ impl Purge<'_> {
 
     /// Batches are only ever waited for one transaction, but under load there is always one: each attempt waits longer
     /// than the one before, so that it comes to its turn.
-    async fn raise_floor(&self, log: DueLog) -> Result<(), StoreError> {
-        for attempt in 1.. {
+    async fn raise_floor(&self, log: DueLog) -> Result<Timestamp, StoreError> {
+        let mut attempt = 1;
+        loop {
             let timeout =
                 self.lock_timeout().saturating_mul(attempt).min(LONGEST_FLOOR_TIMEOUT.max(self.lock_timeout()));
             match self.store.raise_floor(log.cutoff, log.retention, timeout).await {
-                Err(StoreError::LockTimeout(_)) if attempt < self.settings.config.lock_attempts => {
-                    tokio::time::sleep(LOCK_PAUSE).await;
+                Err(StoreError::LockTimeout(_))
+                    if attempt < self.settings.config.lock_attempts && !self.shutdown.has_begun() =>
+                {
+                    // Batches waited behind it; for four times as long they do not.
+                    tokio::time::sleep(timeout * 4).await;
                 }
                 outcome => {
                     let floor = outcome?;
                     tracing::info!(cutoff = %log.cutoff, %floor, "retention floor");
-                    break;
+                    return Ok(floor);
                 }
             }
+            attempt += 1;
         }
-        Ok(())
     }
 
     async fn remove_open(&self, cutoff: Timestamp, removed: &mut Removed) -> Result<(), StoreError> {

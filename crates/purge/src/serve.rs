@@ -13,16 +13,22 @@ use tokio::net::TcpListener;
 use crate::config::Settings;
 use crate::report::report;
 use crate::run::{Failure, run};
-use crate::summary::Summary;
+use crate::summary::{Outcome, Summary};
 
 /// Database connections.
 const CONNECTIONS: usize = 4;
+/// How long a statement waits for a lock, unless it has a bound of its own; with it, and the next one, nobody holds a purge up
+/// for ever.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a statement runs.
+const STATEMENT_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Purges once and returns what was done; with `--every`, purges until `shutdown` and returns nothing.
 pub async fn serve(settings: &Settings, shutdown: &Shutdown) -> Result<Option<Summary>> {
     telemetry::metrics();
-    let store = Store::new(&StoreConfig::new(&settings.config.database_url, "connlog-purge", CONNECTIONS))?;
-    schema::check(&store).await?;
+    let mut config = StoreConfig::new(&settings.config.database_url, "connlog-purge", CONNECTIONS);
+    (config.lock_timeout, config.statement_timeout) = (Some(LOCK_TIMEOUT), Some(STATEMENT_TIMEOUT));
+    let store = Store::new(&config)?;
     let Some(every) = settings.config.every else {
         let outcome = measured(settings, &store, shutdown).await;
         if !settings.config.dry_run && !matches!(outcome, Err(Failure::Busy)) {
@@ -56,8 +62,12 @@ pub async fn serve(settings: &Settings, shutdown: &Shutdown) -> Result<Option<Su
 /// A run, and how long it took, by the name that dashboards of Coder know.
 async fn measured(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Result<Summary, Failure> {
     let began = Instant::now();
-    let outcome = run(settings, store, shutdown).await;
-    let success = if outcome.is_ok() { "true" } else { "false" };
+    let outcome = match schema::check(store).await {
+        Ok(()) => run(settings, store, shutdown).await,
+        Err(error) => Err(error.into()),
+    };
+    let done = outcome.as_ref().is_ok_and(|summary| summary.outcome != Outcome::Incomplete);
+    let success = if done { "true" } else { "false" };
     metrics::histogram!("coderd_dbpurge_iteration_duration_seconds", "success" => success)
         .record(began.elapsed().as_secs_f64());
     outcome

@@ -58,6 +58,8 @@ pub struct Summary {
     pub audit_removed: i64,
     /// Rows that were due and are left.
     pub rows_left: i64,
+    /// What went wrong, if anything did.
+    pub error: Option<String>,
     /// How long it took.
     pub duration_ms: i64,
 }
@@ -76,6 +78,7 @@ impl Summary {
             lost_removed: 0,
             audit_removed: 0,
             rows_left: 0,
+            error: None,
             duration_ms: 0,
         }
     }
@@ -93,6 +96,7 @@ impl Summary {
             lost_removed: run.removed.lost_removed,
             audit_removed: run.removed.audit_removed,
             rows_left: run.rows_left,
+            error: run.error.clone(),
             duration_ms: (run.finished_at - run.started_at).num_milliseconds(),
         }
     }
@@ -119,6 +123,10 @@ impl fmt::Display for Summary {
             self.audit_removed,
             self.rows_left,
             self.duration_ms
-        )
+        )?;
+        match &self.error {
+            Some(error) => write!(f, ": {error}"),
+            None => Ok(()),
+        }
     }
 }

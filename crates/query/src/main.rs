@@ -21,7 +21,9 @@ async fn main() -> ExitCode {
     if let Some(Err(invalid)) = config.database_read_url.as_deref().map(connlog_store::parse_url) {
         return program::usage_error(&format!("--database-read-url {invalid}"));
     }
-    telemetry::init();
+    if let Err(invalid) = telemetry::init() {
+        return program::usage_error(&invalid);
+    }
     match start(config).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -107,6 +107,7 @@ async fn retention_is_proven_by_its_runs_and_their_numbers_are_for_those_who_see
             started_at,
             finished_at: started_at + TimeDelta::seconds(2),
             cutoff: Some(started_at - retention),
+            retention: Some(retention),
             removed: Removed { days_dropped: 1, rows_dropped: 100, ..Removed::default() },
             rows_left: i64::from(outcome != "complete"),
             outcome: outcome.to_owned(),

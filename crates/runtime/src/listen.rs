@@ -25,7 +25,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 1024;
 /// Connections that are ready and not taken yet.
 const READY: usize = 64;
-/// How long a peer may take to say anything.
+/// What a peer that speaks HTTP/2 says first (RFC 9113, section 3.4). Until it is whole, or something else, nobody knows what is
+/// spoken, and no other clock runs.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a peer may take for that.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause when the system gives no further connection, for want of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -106,8 +109,10 @@ async fn accept_all(
 #[derive(Debug)]
 pub struct Counted<S> {
     stream: S,
-    /// When a peer that has said nothing so far is given up.
+    /// When a peer is given up of which nobody knows what it speaks.
     silent_until: Option<Pin<Box<Sleep>>>,
+    /// How much of the preface of HTTP/2 it has said.
+    said: usize,
     _place: OwnedSemaphorePermit,
     _open: Gauge,
 }
@@ -126,7 +131,7 @@ impl<S> Counted<S> {
     fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
         metrics::gauge!("connlog_connections").increment(1.0);
         let silent_until = Some(Box::pin(tokio::time::sleep(FIRST_BYTE_TIMEOUT)));
-        Self { stream, silent_until, _place: place, _open: Gauge }
+        Self { stream, silent_until, said: 0, _place: place, _open: Gauge }
     }
 
     /// The connection itself.
@@ -141,8 +146,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_ready() {
+        if self.silent_until.is_none() {
+            return read;
+        }
+        let new = buffer.filled().get(before..).unwrap_or_default();
+        let expected = PREFACE.get(self.said..).unwrap_or_default();
+        self.said += new.len();
+        if !expected.starts_with(new) || self.said >= PREFACE.len() || (read.is_ready() && new.is_empty()) {
             self.silent_until = None;
         } else if let Some(deadline) = &mut self.silent_until
             && deadline.as_mut().poll(context).is_ready()

@@ -10,9 +10,11 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-/// Starts writing diagnostics. Later calls change nothing.
-pub fn init() {
-    let filter = EnvFilter::try_from_env("CONNLOG_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+/// Starts writing diagnostics. Later calls change nothing. The error is one line about `CONNLOG_LOG`.
+pub fn init() -> Result<(), String> {
+    let wanted = initial_filter();
+    let filter =
+        EnvFilter::try_new(&wanted).map_err(|error| format!("CONNLOG_LOG: {wanted:?} is not a filter: {error}"))?;
     let json = std::env::var("CONNLOG_LOG_FORMAT").is_ok_and(|format| format == "json");
     let (filter, handle) = reload::Layer::new(filter);
     let written = fmt::layer().with_writer(std::io::stderr);
@@ -22,6 +24,13 @@ pub fn init() {
     if outcome.is_ok() {
         let _set_once = FILTER.set(handle);
     }
+    Ok(())
+}
+
+/// What is written unless something else is asked for while the program runs.
+fn initial_filter() -> String {
+    let given = std::env::var("CONNLOG_LOG").unwrap_or_default();
+    if given.trim().is_empty() { DEFAULT_FILTER.to_owned() } else { given }
 }
 
 /// What is written unless something else is asked for.
@@ -34,10 +43,10 @@ pub fn filter() -> Option<String> {
     FILTER.get()?.with_current(ToString::to_string).ok()
 }
 
-/// Puts another filter in force; an empty one is the default. The error is a text for whoever asked.
+/// Puts another filter in force; an empty one is that of the start. The error is a text for whoever asked.
 pub fn set_filter(text: &str) -> Result<(), String> {
-    let text = if text.trim().is_empty() { DEFAULT_FILTER } else { text.trim() };
-    let filter = EnvFilter::try_new(text).map_err(|error| format!("{text:?} is not a filter: {error}"))?;
+    let text = if text.trim().is_empty() { initial_filter() } else { text.trim().to_owned() };
+    let filter = EnvFilter::try_new(&text).map_err(|error| format!("{text:?} is not a filter: {error}"))?;
     let handle = FILTER.get().ok_or("diagnostics are not written by this program")?;
     handle.reload(filter).map_err(|error| error.to_string())
 }

@@ -21,9 +21,7 @@ const LOCK_FLOOR: &str = "-- lock_floor
 SELECT pg_advisory_xact_lock(x'636f6e6e'::int, 1)";
 
 const RAISE_FLOOR: &str = "-- raise_floor
-UPDATE retention_floor
-SET cutoff = greatest(cutoff, least($1::timestamptz, clock_timestamp() - make_interval(secs => $2)))
-RETURNING cutoff";
+SELECT raise_floor($1, $2)";
 
 const DROP_DAY: &str = "-- drop_day
 SELECT drop_day($1)";
@@ -100,6 +98,8 @@ pub struct PurgeRun {
     pub finished_at: Timestamp,
     /// What of the log lay strictly before was due; none if it is kept for ever.
     pub cutoff: Option<Timestamp>,
+    /// How long the log was kept; none if for ever.
+    pub retention: Option<TimeDelta>,
     /// What it removed.
     pub removed: Removed,
     /// What was due and is still there.
@@ -212,8 +212,8 @@ impl Store {
         let client = self.client().await?;
         let sql = "-- record_purge_run
 INSERT INTO purge_runs (id, started_at, finished_at, cutoff, days_dropped, rows_dropped, rows_trimmed, open_removed,
-    rejected_removed, lost_removed, audit_removed, rows_left, outcome, error)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    rejected_removed, lost_removed, audit_removed, rows_left, outcome, error, retention_seconds)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
         let removed = &run.removed;
         client
             .execute(
@@ -233,6 +233,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
                     &run.rows_left,
                     &run.outcome,
                     &run.error,
+                    &run.retention.map(|retention| retention.num_seconds()),
                 ],
             )
             .await?;
@@ -244,7 +245,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
         let client = self.client().await?;
         let sql = "-- purge_runs
 SELECT id, started_at, finished_at, cutoff, days_dropped, rows_dropped, rows_trimmed, open_removed, rejected_removed,
-    lost_removed, audit_removed, rows_left, outcome, error
+    lost_removed, audit_removed, rows_left, outcome, error, retention_seconds
 FROM purge_runs ORDER BY started_at DESC LIMIT $1";
         let rows = client.query(sql, &[&limit]).await?;
         rows.iter()
@@ -254,6 +255,7 @@ FROM purge_runs ORDER BY started_at DESC LIMIT $1";
                     started_at: row.try_get("started_at")?,
                     finished_at: row.try_get("finished_at")?,
                     cutoff: row.try_get("cutoff")?,
+                    retention: row.try_get::<_, Option<i64>>("retention_seconds")?.and_then(TimeDelta::try_seconds),
                     removed: Removed {
                         days_dropped: row.try_get("days_dropped")?,
                         rows_dropped: row.try_get("rows_dropped")?,

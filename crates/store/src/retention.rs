@@ -12,7 +12,7 @@ use crate::{Store, StoreError};
 pub struct RetentionState {
     /// What lies strictly before is refused; none before the first purge.
     pub floor: Option<Timestamp>,
-    /// How long the log is kept, as the last run had it; none if for ever, or if there was no run.
+    /// How long the log is kept, as the last run had it that purged it; none if there was none.
     pub retention: Option<TimeDelta>,
     /// The last runs, newest first.
     pub runs: Vec<PurgeRun>,
@@ -36,6 +36,9 @@ SELECT (SELECT greatest(cutoff, '0001-01-01 00:00:00+00') FROM retention_floor) 
     coalesce(sum(audit_removed), 0)::bigint AS audit
 FROM purge_runs";
 
+const RETENTION: &str = "-- retention_in_force
+SELECT retention_seconds FROM purge_runs WHERE retention_seconds IS NOT NULL ORDER BY started_at DESC LIMIT 1";
+
 const OUTCOMES: &str = "-- retention_outcomes
 SELECT outcome, count(*) FROM purge_runs GROUP BY outcome ORDER BY outcome";
 
@@ -51,7 +54,8 @@ impl Store {
         let transaction = begin_read(&mut client).await?;
         let totals = query(&transaction, TOTALS, &[]).await?;
         let totals = totals.first().ok_or_else(|| StoreError::Inconsistent("an aggregate has no row".to_owned()))?;
-        let retention = runs.first().and_then(|run| Some(run.started_at - run.cutoff?));
+        let rows = query(&transaction, RETENTION, &[]).await?;
+        let retention = rows.first().map(|row| row.try_get::<_, i64>(0)).transpose()?.and_then(TimeDelta::try_seconds);
         let (mut backlog_days, mut backlog_rows) = (0, 0);
         if let Some(cutoff) = retention.and_then(|retention| now.checked_sub_signed(retention)) {
             let rows = query(&transaction, BACKLOG, &[&cutoff]).await?;

@@ -27,7 +27,8 @@ BEGIN
             EXECUTE format('CREATE ROLE %I %s', role_name, CASE role_name WHEN 'connlog_owner' THEN 'NOLOGIN' ELSE 'LOGIN' END);
         END IF;
     END LOOP;
-    IF NOT pg_has_role('connlog_owner', 'MEMBER') THEN
+    -- Whoever made a role is not yet able to act as it, from PostgreSQL 16 on.
+    IF NOT pg_has_role('connlog_owner', 'USAGE') THEN
         GRANT connlog_owner TO CURRENT_USER;
     END IF;
 END
@@ -39,7 +40,19 @@ DO $$
 DECLARE
     object text;
 BEGIN
+    SELECT string_agg(relname, ', ') INTO object FROM pg_class c
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN (
+        'organizations', 'users', 'workspaces', 'workspace_agents', 'workspace_names', 'agent_tokens', 'api_tokens',
+        'open_connections', 'connection_logs', 'connection_log_counts', 'agent_presence', 'ingest_attendance',
+        'rejected_events', 'lost_events', 'retention_floor', 'purge_runs', 'api_audit', 'refinery_schema_history')
+        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
+    IF object IS NOT NULL THEN
+        RAISE EXCEPTION 'the database has tables that are not connlog''s: %', object
+            USING HINT = 'connlog needs a database of its own';
+    END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO connlog_owner;
+    -- Nobody puts temporary objects in the way of functions that act with the rights of the owner.
+    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     GRANT USAGE ON SCHEMA public TO connlog_ingest, connlog_query, connlog_purge;
     FOR object IN
         SELECT format('TABLE %s', oid::regclass) FROM pg_class
@@ -91,10 +104,10 @@ GRANT SELECT ON open_connections, connection_logs, connection_log_counts, agent_
 GRANT SELECT (received_at) ON rejected_events TO connlog_purge;
 GRANT SELECT (recorded_at) ON lost_events TO connlog_purge;
 GRANT SELECT (at) ON api_audit TO connlog_purge;
-GRANT SELECT, UPDATE ON retention_floor TO connlog_purge;
+GRANT SELECT ON retention_floor TO connlog_purge;
 GRANT SELECT, INSERT ON purge_runs TO connlog_purge;
 GRANT EXECUTE ON FUNCTION attach_day(date), drop_day(date), trim_day(date, timestamptz, bigint),
-    due_open(timestamptz, timestamptz), remove_open(timestamptz, timestamptz, bigint),
+    raise_floor(timestamptz, double precision), due_open(timestamptz, timestamptz), remove_open(timestamptz, timestamptz, bigint),
     remove_records(text, timestamptz, bigint) TO connlog_purge;
 
 DO $$

@@ -9,7 +9,7 @@ mod embedded {
 }
 
 /// Applies what is missing. Returns the versions applied, oldest first. Concurrent callers wait for each other. On a
-/// database with [roles](crate::roles), what is made belongs to the owner, and the services get their rights to it.
+/// database with [`roles`], what is made belongs to the owner, and the services get their rights to it.
 pub async fn migrate(store: &Store) -> Result<Vec<i32>, StoreError> {
     let mut client = store.client().await?;
     // Key 5 of connlog's advisory locks, see migrations/V1__initial.sql.

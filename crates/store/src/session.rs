@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime, Transaction};
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{IsolationLevel, Row};
 
@@ -41,6 +42,8 @@ pub struct StoreConfig {
     pub connect_timeout: Duration,
     /// How long a statement may run, so that nothing goes on for a caller who has left.
     pub statement_timeout: Option<Duration>,
+    /// How long a statement may wait for a lock.
+    pub lock_timeout: Option<Duration>,
     /// Whether the connections are for reading the log: pages of it are planned as if in memory.
     pub reads: bool,
 }
@@ -54,6 +57,7 @@ impl StoreConfig {
             application_name: application_name.into(),
             connect_timeout: Duration::from_secs(5),
             statement_timeout: None,
+            lock_timeout: None,
             reads: false,
         }
     }
@@ -83,6 +87,10 @@ impl Store {
             tokio_postgres::Config::from_str(&url).map_err(|error| StoreError::Url(error.to_string()))?;
         postgres.application_name(&config.application_name);
         postgres.connect_timeout(config.connect_timeout);
+        if postgres.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) {
+            // As in libpq: there is no TLS on a socket of the file system.
+            postgres.ssl_mode(SslMode::Disable);
+        }
         // Partitions are pruned while planning only if the bounds are known: a generic plan would lock every one of them.
         let mut options = postgres.get_options().unwrap_or_default().to_owned();
         options.push_str(" -c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC");
@@ -95,6 +103,9 @@ impl Store {
         }
         if let Some(timeout) = config.statement_timeout {
             options = format!("{options} -c statement_timeout={}", timeout.as_millis());
+        }
+        if let Some(timeout) = config.lock_timeout {
+            options = format!("{options} -c lock_timeout={}", timeout.as_millis());
         }
         // A server that vanished without a word, in a failover, say, is noticed within a minute.
         postgres.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(3);
@@ -180,11 +191,15 @@ pub(crate) async fn query_planned_once(
     let set = transaction.prepare_cached(SET_PLAN_CACHE_MODE).await?;
     let statement = transaction.prepare_cached(sql).await?;
     // In one go: none waits for the answer to the one before.
-    let (_, rows, _) = tokio::try_join!(
+    let (on, rows, off) = tokio::join!(
         transaction.execute(&set, &[&"force_generic_plan"]),
         transaction.query(&statement, parameters),
         transaction.execute(&set, &[&"force_custom_plan"]),
-    )?;
+    );
+    on?;
+    // What failed first says why: the last one only finds the transaction aborted.
+    let rows = rows?;
+    off?;
     Ok(rows)
 }
 

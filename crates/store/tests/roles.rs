@@ -113,3 +113,37 @@ async fn an_administrator_without_superpowers_migrates_and_sets_up() {
     let template = TestDatabase::create().await.unwrap().client().await.unwrap();
     assert_eq!(matrix(&superuser).await, matrix(&template).await);
 }
+
+/// A function with the rights of the owner does not find what its caller put in its way.
+#[tokio::test]
+async fn temporary_objects_of_a_caller_do_not_stand_in_for_those_of_the_owner() {
+    let database = TestDatabase::create().await.unwrap();
+    let client = connect(&database.url_as(roles::PURGE)).await.unwrap();
+    // The database of a test is a copy, which does not copy that temporary objects are forbidden in the template.
+    client
+        .batch_execute(
+            "CREATE TEMP TABLE lost_events (id uuid, recorded_at timestamptz);
+             INSERT INTO pg_temp.lost_events SELECT gen_random_uuid(), now() - interval '1 day';
+             GRANT ALL ON pg_temp.lost_events TO PUBLIC",
+        )
+        .await
+        .unwrap();
+    let gone: i64 = client.query_one("SELECT remove_records('lost_events', now(), 10)", &[]).await.unwrap().get(0);
+    let left: i64 = client.query_one("SELECT count(*) FROM pg_temp.lost_events", &[]).await.unwrap().get(0);
+    assert_eq!((gone, left), (0, 1));
+    let paths = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef
+        AND NOT coalesce('search_path=public, pg_temp' = ANY (proconfig), false)";
+    let wrong: i64 = database.client().await.unwrap().query_one(paths, &[]).await.unwrap().get(0);
+    assert_eq!(wrong, 0);
+}
+
+#[tokio::test]
+async fn a_database_with_tables_of_others_is_left_alone() {
+    let database = TestDatabase::create().await.unwrap();
+    let client = database.client().await.unwrap();
+    client.batch_execute("CREATE TABLE app_users ()").await.unwrap();
+    let refused = format!("{:#}", anyhow::Error::from(roles::set_up(&database.store().unwrap()).await.unwrap_err()));
+    assert!(refused.contains("not connlog's: app_users"), "{refused}");
+    let owner = "SELECT relowner = 'connlog_owner'::regrole FROM pg_class WHERE relname = 'app_users'";
+    assert!(!client.query_one(owner, &[]).await.unwrap().get::<_, bool>(0));
+}
