@@ -162,16 +162,21 @@ pub(crate) async fn query(
     Ok(transaction.query(&statement, parameters).await?)
 }
 
-/// Runs a statement that is put together from what a caller asks for, and returns its rows. There are thousands of
-/// combinations, and the server keeps each prepared one for each connection: past a bound they are all given up.
+/// There are thousands of combinations of what callers ask for, and the server keeps each prepared one for each connection:
+/// past a bound they are all given up.
+fn bound_prepared(transaction: &Transaction<'_>) {
+    if transaction.statement_cache.size() > MAX_PREPARED {
+        transaction.statement_cache.clear();
+    }
+}
+
+/// Runs a statement that is put together from what a caller asks for, and returns its rows.
 pub(crate) async fn query_composed(
     transaction: &Transaction<'_>,
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, StoreError> {
-    if transaction.statement_cache.size() > MAX_PREPARED {
-        transaction.statement_cache.clear();
-    }
+    bound_prepared(transaction);
     query(transaction, sql, parameters).await
 }
 
@@ -185,9 +190,7 @@ pub(crate) async fn query_planned_once(
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, StoreError> {
-    if transaction.statement_cache.size() > MAX_PREPARED {
-        transaction.statement_cache.clear();
-    }
+    bound_prepared(transaction);
     let set = transaction.prepare_cached(SET_PLAN_CACHE_MODE).await?;
     let statement = transaction.prepare_cached(sql).await?;
     // In one go: none waits for the answer to the one before.
