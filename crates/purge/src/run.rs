@@ -43,7 +43,7 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
         return Ok(Summary::kept_forever());
     };
     let live_since = started_at - settings.config.agent_lost_after;
-    let purge = Purge { settings, store, shutdown, due, live_since };
+    let mut purge = Purge { settings, store, shutdown, due, live_since };
     let mut run = PurgeRun {
         id: Uuid::now_v7(),
         started_at,
@@ -62,6 +62,7 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
     }
     let Some(_lock) = store.try_lock_purge().await? else { return Err(Failure::Busy) };
     let worked = purge.work(&mut run.removed).await;
+    run.cutoff = purge.due.log.map(|log| log.cutoff);
     let left = purge.left().await;
     run.rows_left = *left.as_ref().unwrap_or(&0);
     let worked = worked.and(left.map(|_| ()));
@@ -149,7 +150,7 @@ struct Purge<'a> {
 }
 
 impl Purge<'_> {
-    async fn work(&self, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn work(&mut self, removed: &mut Removed) -> Result<(), StoreError> {
         self.attach_ahead().await?;
         // What goes wrong with the log is no reason to keep the records.
         let of_log = match self.due.log {
@@ -170,11 +171,12 @@ impl Purge<'_> {
         of_log
     }
 
-    async fn purge_log(&self, mut log: DueLog, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn purge_log(&mut self, mut log: DueLog, removed: &mut Removed) -> Result<(), StoreError> {
         let floor = self.raise_floor(log).await?;
         if self.settings.config.now.is_none() {
             // If this machine's clock is ahead, that of the database holds.
             log.cutoff = log.cutoff.min(floor);
+            self.due.log = Some(log);
         }
         // Open rows before history: what is completed meanwhile lands in history and is found there.
         self.remove_open(log.cutoff, removed).await?;

@@ -489,3 +489,26 @@ async fn with_an_interval_it_purges_again_and_again_until_it_is_told_to_stop() {
     process.signal(connlog_testkit::process::Signal::SIGTERM).unwrap();
     assert!(process.wait(Duration::from_secs(20)).unwrap().success());
 }
+
+#[tokio::test]
+async fn a_machine_whose_clock_is_ahead_goes_by_the_clock_of_the_database() {
+    let database = TestDatabase::create().await.unwrap();
+    let client = database.client().await.unwrap();
+    // As if the database were an hour behind.
+    let behind = "CREATE OR REPLACE FUNCTION raise_floor(wanted timestamptz, retention_seconds double precision) RETURNS timestamptz
+        LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+            UPDATE retention_floor SET cutoff = greatest(cutoff,
+                least(wanted, clock_timestamp() - interval '1 hour' - make_interval(secs => retention_seconds)))
+            RETURNING cutoff $$";
+    client.batch_execute(behind).await.unwrap();
+    let agent = fixtures::site(1, 1).agent;
+    let due = now() - TimeDelta::days(30);
+    let between = fixtures::web(&agent, 1, due - TimeDelta::minutes(30), Method::Tunnel);
+    let before = fixtures::web(&agent, 2, due - TimeDelta::minutes(90), Method::Tunnel);
+    write(&database.store().unwrap(), vec![between, before]).await;
+    let summary = purge(&database, &["--connection-logs-retention", "30d"]).await.unwrap();
+    assert_eq!((summary.outcome, summary.rows_left), (Outcome::Complete, 0));
+    assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 1);
+    let floor: Timestamp = client.query_one("SELECT cutoff FROM retention_floor", &[]).await.unwrap().get(0);
+    assert_eq!(summary.cutoff, Some(rfc3339(floor)), "what is written down is what was in force");
+}
