@@ -25,9 +25,11 @@ BEGIN
 END
 $$;
 
+-- Functions that act with the rights of their owner must not find what their caller put into a schema of temporary objects:
+-- it is searched last.
 CREATE OR REPLACE FUNCTION attach_day(day date) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = public, pg_catalog
+    SET search_path = public, pg_temp
     AS $$
     DECLARE
         partition_name text := day_table(day);
@@ -49,6 +51,11 @@ CREATE OR REPLACE FUNCTION attach_day(day date) RETURNS boolean
         EXECUTE format('CREATE UNIQUE INDEX %I ON %I (id) WHERE method >= 3', partition_name || '_event_id', partition_name);
         EXECUTE format('COMMENT ON INDEX %I IS %L', partition_name || '_event_id',
             'The idempotence of web events; one entry of the API.');
+        -- Searches for somebody name the partitions; rights on the parent do not reach them then.
+        -- Roles are the server's: whether this database has them shows in who owns it.
+        IF (SELECT relowner FROM pg_class WHERE oid = 'connection_logs'::regclass) = to_regrole('connlog_owner')::oid THEN
+            EXECUTE format('GRANT SELECT ON %I TO connlog_query', partition_name);
+        END IF;
         EXECUTE format('ALTER TABLE connection_logs ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
             partition_name, utc_start, utc_end);
         RETURN true;
@@ -57,7 +64,7 @@ CREATE OR REPLACE FUNCTION attach_day(day date) RETURNS boolean
 
 CREATE OR REPLACE FUNCTION take_inferred(ids uuid[], earliest timestamptz, latest timestamptz) RETURNS SETOF connection_logs
     LANGUAGE sql SECURITY DEFINER
-    SET search_path = public, pg_catalog
+    SET search_path = public, pg_temp
     AS $$
         DELETE FROM connection_logs
         WHERE id = ANY (ids) AND method <= 2 AND connect_time >= earliest AND connect_time < latest AND disconnect_inferred

@@ -87,44 +87,8 @@ CREATE FUNCTION remove_records(kind text, cutoff timestamptz, most bigint) RETUR
     $$;
 COMMENT ON FUNCTION remove_records(text, timestamptz, bigint) IS 'Deletes dead letters, losses, uses of the API, or what is known of agents that fell silent, from strictly before the cutoff, so many at most, and says how many.';
 
-CREATE OR REPLACE FUNCTION attach_day(day date) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = public, pg_temp
-    AS $$
-    DECLARE
-        partition_name text := day_table(day);
-        utc_start timestamptz := day::timestamp AT TIME ZONE 'UTC';
-        utc_end timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
-    BEGIN
-        PERFORM pg_advisory_xact_lock(x'636f6e6e'::int, 2);
-        IF to_regclass(partition_name) IS NOT NULL THEN
-            RETURN false;
-        END IF;
-        IF utc_end <= (SELECT cutoff FROM retention_floor) THEN
-            RAISE EXCEPTION 'day % lies below the retention floor', day USING ERRCODE = 'CL001';
-        END IF;
-        IF utc_start > statement_timestamp() + interval '2 days' OR utc_start < statement_timestamp() - interval '3660 days' THEN
-            RAISE EXCEPTION 'day % is too far from the present', day USING ERRCODE = 'CL002';
-        END IF;
-        EXECUTE format('CREATE TABLE %I (LIKE connection_logs INCLUDING ALL)', partition_name);
-        EXECUTE format('ALTER TABLE %I SET (autovacuum_vacuum_insert_scale_factor = 0.5)', partition_name);
-        EXECUTE format('CREATE UNIQUE INDEX %I ON %I (id) WHERE method >= 3', partition_name || '_event_id', partition_name);
-        EXECUTE format('COMMENT ON INDEX %I IS %L', partition_name || '_event_id',
-            'The idempotence of web events; one entry of the API.');
-        -- Searches for somebody name the partitions; rights on the parent do not reach them then.
-        -- Roles are the server's: whether this database has them shows in who owns it.
-        IF (SELECT relowner FROM pg_class WHERE oid = 'connection_logs'::regclass) = to_regrole('connlog_owner')::oid THEN
-            EXECUTE format('GRANT SELECT ON %I TO connlog_query', partition_name);
-        END IF;
-        EXECUTE format('ALTER TABLE connection_logs ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
-            partition_name, utc_start, utc_end);
-        RETURN true;
-    END
-    $$;
-
 -- A function that acts with the rights of its owner must not find what its caller put into a schema of temporary objects.
 ALTER FUNCTION drop_day(date) SET search_path = public, pg_temp;
-ALTER FUNCTION take_inferred(uuid[], timestamptz, timestamptz) SET search_path = public, pg_temp;
 ALTER FUNCTION days() SET search_path = public, pg_temp;
 
 CREATE FUNCTION raise_floor(wanted timestamptz, retention_seconds double precision) RETURNS timestamptz

@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 use clap::Parser;
 use connlog_model::clock::Clock;
 use connlog_model::retention::parse_positive_duration;
+use connlog_runtime::program::positive;
 use connlog_runtime::tls::TlsOptions;
 
 /// Receives connection events over gRPC and commits them to PostgreSQL.
@@ -87,10 +88,6 @@ pub struct Config {
     /// Where the time comes from.
     #[arg(skip)]
     pub clock: Clock,
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "must be a positive number".to_owned())
 }
 
 /// A configured duration as the standard library has it.

@@ -4,38 +4,13 @@
 
 use connlog_model::cursor::{Cursor, Position};
 use connlog_model::retention::{Retention, parse_duration};
-use connlog_model::search::Search;
+use connlog_model::search::{KEYS, Search};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 /// Words that mean something to the search, among words that mean nothing.
 fn query() -> impl Strategy<Value = String> {
-    let key = prop::sample::select(vec![
-        "organization",
-        "workspace_owner",
-        "workspace_owner_email",
-        "type",
-        "username",
-        "user_email",
-        "connected_after",
-        "connected_before",
-        "workspace_id",
-        "connection_id",
-        "status",
-        "method",
-        "app",
-        "agent",
-        "workspace",
-        "ip",
-        "reason",
-        "code",
-        "longer_than",
-        "shorter_than",
-        "inferred",
-        "other_owner",
-        "organisation",
-        "",
-    ]);
+    let key = prop::sample::select(KEYS.into_iter().chain(["organisation", ""]).collect::<Vec<_>>());
     let value = prop_oneof![
         "\\PC{0,12}",
         Just("me".to_owned()),

@@ -38,6 +38,11 @@ fn unset_empty_variables(command: clap::Command) -> clap::Command {
     })
 }
 
+/// Parses a number above zero, for a setting; the error is a text for its user.
+pub fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "must be a positive number".to_owned())
+}
+
 /// Prints one line about a bad value and returns exit code 64.
 pub fn usage_error(message: &str) -> ExitCode {
     eprintln!("error: {message}");
