@@ -24,6 +24,7 @@ use crate::keeper::{Gone, Keeper};
 use crate::open::OpenConnections;
 use crate::reporter::Config;
 use crate::spool::Record;
+use crate::trace::SentBatches;
 
 /// The first pause is at most this long; the bound doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -237,7 +238,7 @@ impl Client {
         let batch_limit = welcome.max_batch_events.max(1) as usize;
         let in_flight_limit = u64::from(welcome.max_in_flight_events.max(1));
         let mut last_seq = self.keeper.last_seq();
-        let mut sent_seq = acked_seq;
+        let (mut sent_seq, mut sent) = (acked_seq, SentBatches::default());
         let mut heartbeat = interval(heartbeat_interval(welcome));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -251,6 +252,7 @@ impl Client {
                         let committed_seq = ack.committed_seq.min(sent_seq);
                         self.acknowledge(committed_seq, &ack.rejected)?;
                         acked_seq = acked_seq.max(committed_seq);
+                        sent.acknowledged(committed_seq);
                     }
                     Some(Inbound::Welcome(_)) => {}
                     None => return Err(Ended::Closed),
@@ -261,8 +263,12 @@ impl Client {
                     let limit = batch_limit.min(usize::try_from(room).unwrap_or(usize::MAX));
                     let records = self.keeper.read(sent_seq, limit, MAX_BATCH_BYTES).await??;
                     let Some(newest) = records.last().map(Record::seq) else { continue };
-                    let events = records.into_iter().map(sequenced).collect();
-                    permit.send(request(Outbound::Batch(v1::EventBatch { events })));
+                    let mut batch = v1::EventBatch {
+                        events: records.into_iter().map(sequenced).collect(),
+                        ..v1::EventBatch::default()
+                    };
+                    sent.begin(&mut batch, newest);
+                    permit.send(request(Outbound::Batch(batch)));
                     sent_seq = newest;
                 }
                 changed = last_seq.changed(), if !has_more => changed.map_err(|_| Gone)?,

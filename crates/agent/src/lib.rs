@@ -10,5 +10,6 @@ pub mod open;
 mod reporter;
 pub mod sidecar;
 pub mod spool;
+mod trace;
 
 pub use reporter::{Config, Connect, Disconnect, ReportError, Reporter, Status};

@@ -15,6 +15,7 @@ use connlog_agent::Config;
 use connlog_agent::client::{TlsFiles, TokenSource, check_address};
 use connlog_agent::sidecar::{self, Accepted, HandOverError};
 use connlog_proto::v1;
+use connlog_runtime::traces::Traces;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
@@ -152,7 +153,10 @@ fn run_sidecar(run: Run, spool: PathBuf) -> ExitCode {
                     _ = interrupt.recv() => {}
                 }
             };
-            sidecar::serve(config, stop).await.map_err(|error| error.to_string())
+            let traces = Traces::start("connlog-agent")?;
+            let outcome = sidecar::serve(config, stop).await.map_err(|error| error.to_string());
+            traces.finish().await;
+            outcome
         })
     });
     match outcome {

@@ -5,6 +5,7 @@
 //! writer.
 
 mod letters;
+mod trace;
 mod writer;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,6 +16,7 @@ use connlog_model::identity::AgentIdentity;
 use connlog_proto::v1;
 use connlog_store::write::Stamp;
 use connlog_store::{LostRecord, RejectedRecord};
+use opentelemetry::Context;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -60,6 +62,8 @@ pub struct Submission {
     pub lost: Vec<LostRecord>,
     /// How far this commits the sender's spool.
     pub stamp: Option<Stamp>,
+    /// The trace that it is part of.
+    pub trace: Context,
 }
 
 impl Submission {

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use connlog_ingest::Config;
+use connlog_runtime::program;
 use connlog_runtime::shutdown::Shutdown;
-use connlog_runtime::{program, telemetry};
 use tokio::net::TcpListener;
 
 #[tokio::main]
@@ -18,14 +18,7 @@ async fn main() -> ExitCode {
     if let Err(invalid) = connlog_store::parse_url(&config.database_url) {
         return program::usage_error(&format!("--database-url {invalid}"));
     }
-    if let Err(invalid) = telemetry::init() {
-        return program::usage_error(&invalid);
-    }
-    match start(config).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => program::failure(&error),
-    }
+    program::run("connlog-ingest", async { program::ended(&start(config).await) }).await
 }
 
 async fn start(config: Config) -> anyhow::Result<bool> {

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use connlog_purge::{Config, Failure, Outcome, Settings, Summary};
 use connlog_runtime::program::{self, EXIT_TEMPORARY};
 use connlog_runtime::shutdown::Shutdown;
-use connlog_runtime::telemetry;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -18,9 +17,10 @@ async fn main() -> ExitCode {
     if let Err(invalid) = connlog_store::parse_url(&settings.config.database_url) {
         return program::usage_error(&format!("--database-url {invalid}"));
     }
-    if let Err(invalid) = telemetry::init() {
-        return program::usage_error(&invalid);
-    }
+    program::run("connlog-purge", purge(settings)).await
+}
+
+async fn purge(settings: Settings) -> ExitCode {
     let shutdown = match Shutdown::on_signals() {
         Ok(shutdown) => shutdown,
         Err(error) => return program::failure(&error.into()),

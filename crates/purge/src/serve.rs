@@ -8,6 +8,8 @@ use connlog_runtime::admin::{self, Readiness};
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::telemetry;
 use connlog_store::{Store, StoreConfig, schema};
+use opentelemetry::trace::{Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::{Context as OpenTelemetry, global};
 use tokio::net::TcpListener;
 
 use crate::config::Settings;
@@ -62,11 +64,14 @@ pub async fn serve(settings: &Settings, shutdown: &Shutdown) -> Result<Option<Su
 /// A run, and how long it took, by the name that dashboards of Coder know.
 async fn measured(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Result<Summary, Failure> {
     let began = Instant::now();
+    let trace = OpenTelemetry::new().with_span(global::tracer("connlog").start("purge"));
     let outcome = match schema::check(store).await {
-        Ok(()) => run(settings, store, shutdown).await,
+        Ok(()) => opentelemetry::context::FutureExt::with_context(run(settings, store, shutdown), trace.clone()).await,
         Err(error) => Err(error.into()),
     };
     let done = outcome.as_ref().is_ok_and(|summary| summary.outcome != Outcome::Incomplete);
+    trace.span().set_status(if done { Status::Ok } else { Status::error("incomplete") });
+    trace.span().end();
     let success = if done { "true" } else { "false" };
     metrics::histogram!("coderd_dbpurge_iteration_duration_seconds", "success" => success)
         .record(began.elapsed().as_secs_f64());

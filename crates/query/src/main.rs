@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use connlog_query::Config;
+use connlog_runtime::program;
 use connlog_runtime::shutdown::Shutdown;
-use connlog_runtime::{program, telemetry};
 use tokio::net::TcpListener;
 
 #[tokio::main]
@@ -21,14 +21,7 @@ async fn main() -> ExitCode {
     if let Some(Err(invalid)) = config.database_read_url.as_deref().map(connlog_store::parse_url) {
         return program::usage_error(&format!("--database-read-url {invalid}"));
     }
-    if let Err(invalid) = telemetry::init() {
-        return program::usage_error(&invalid);
-    }
-    match start(config).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => program::failure(&error),
-    }
+    program::run("connlog-query", async { program::ended(&start(config).await) }).await
 }
 
 async fn start(config: Config) -> anyhow::Result<bool> {

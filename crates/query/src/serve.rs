@@ -14,9 +14,12 @@ use connlog_runtime::admin::{self, Readiness};
 use connlog_runtime::http::{self, HttpLimits};
 use connlog_runtime::listen::Connections;
 use connlog_runtime::shutdown::Shutdown;
-use connlog_runtime::telemetry;
 use connlog_runtime::tls::ServerTls;
+use connlog_runtime::{telemetry, traces};
 use connlog_store::{Store, StoreConfig, schema};
+use opentelemetry::KeyValue;
+use opentelemetry::context::FutureExt as _;
+use opentelemetry::trace::{Status, TraceContextExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -187,7 +190,14 @@ async fn measure(request: Request, next: Next) -> Response {
         request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
     let id = request.headers().get("x-request-id").map_or("", |id| id.to_str().unwrap_or_default());
     let span = tracing::info_span!("request", id, endpoint = path);
-    let response = next.run(request).instrument(span).await;
+    let trace = traces::serve(format!("{} {path}", request.method()), request.headers());
+    trace.span().set_attribute(KeyValue::new("http.route", path.clone()));
+    let response = next.run(request).with_context(trace.clone()).instrument(span).await;
+    trace.span().set_attribute(KeyValue::new("http.response.status_code", i64::from(response.status().as_u16())));
+    if response.status().is_server_error() {
+        trace.span().set_status(Status::error(""));
+    }
+    trace.span().end();
     let status = response.status().as_u16().to_string();
     metrics::histogram!("connlog_query_request_seconds", "endpoint" => path, "status" => status)
         .record(began.elapsed().as_secs_f64());

@@ -8,3 +8,4 @@ pub mod program;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;

@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use crate::telemetry;
+use crate::traces::Traces;
+
 /// A value on the command line or in the environment is wrong.
 pub const EXIT_USAGE: u8 = 64;
 /// Something else has to end first; trying again later may succeed.
@@ -47,6 +50,29 @@ pub fn positive(text: &str) -> Result<usize, String> {
 pub fn usage_error(message: &str) -> ExitCode {
     eprintln!("error: {message}");
     ExitCode::from(EXIT_USAGE)
+}
+
+/// Runs a program with diagnostics, and with traces as `name` if they are configured.
+pub async fn run(name: &'static str, program: impl Future<Output = ExitCode>) -> ExitCode {
+    if let Err(invalid) = telemetry::init() {
+        return usage_error(&invalid);
+    }
+    let traces = match Traces::start(name) {
+        Ok(traces) => traces,
+        Err(invalid) => return usage_error(&invalid),
+    };
+    let code = program.await;
+    traces.finish().await;
+    code
+}
+
+/// The exit code of a service: it ended well, or not well, or failed.
+pub fn ended(outcome: &anyhow::Result<bool>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => failure(error),
+    }
 }
 
 /// Prints why a program failed, with its causes, and returns exit code 1.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime, Transaction};
+use opentelemetry::trace::{SpanKind, Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::{Context, KeyValue, global};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{IsolationLevel, Row};
@@ -158,8 +160,33 @@ pub(crate) async fn query(
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, StoreError> {
-    let statement = transaction.prepare_cached(sql).await?;
-    Ok(transaction.query(&statement, parameters).await?)
+    let run = async { transaction.query(&transaction.prepare_cached(sql).await?, parameters).await };
+    Ok(traced(sql, run).await?)
+}
+
+/// Runs a statement as a span of the trace that it is part of, if it is part of one that is sent.
+async fn traced<T>(
+    sql: &str,
+    run: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, tokio_postgres::Error> {
+    let trace = Context::current();
+    if !trace.span().span_context().is_sampled() {
+        return run.await;
+    }
+    let name = sql.lines().next().unwrap_or_default().trim_start_matches("-- ").to_owned();
+    let tracer = global::tracer("connlog");
+    let span = tracer
+        .span_builder(name)
+        .with_kind(SpanKind::Client)
+        .with_attributes([KeyValue::new("db.system.name", "postgresql")])
+        .start_with_context(&tracer, &trace);
+    let trace = trace.with_span(span);
+    let outcome = run.await;
+    if let Err(error) = &outcome {
+        // Its code: the message may have a value of the log in it.
+        trace.span().set_status(Status::error(error.code().map_or("connection", |state| state.code()).to_owned()));
+    }
+    outcome
 }
 
 /// There are thousands of combinations of what callers ask for, and the server keeps each prepared one for each connection:
@@ -196,7 +223,7 @@ pub(crate) async fn query_planned_once(
     // In one go: none waits for the answer to the one before.
     let (on, rows, off) = tokio::join!(
         transaction.execute(&set, &[&"force_generic_plan"]),
-        transaction.query(&statement, parameters),
+        traced(sql, transaction.query(&statement, parameters)),
         transaction.execute(&set, &[&"force_custom_plan"]),
     );
     on?;
@@ -212,6 +239,6 @@ pub(crate) async fn execute(
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<u64, StoreError> {
-    let statement = transaction.prepare_cached(sql).await?;
-    Ok(transaction.execute(&statement, parameters).await?)
+    let run = async { transaction.execute(&transaction.prepare_cached(sql).await?, parameters).await };
+    Ok(traced(sql, run).await?)
 }

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use connlog_model::clock::Clock;
 use connlog_store::write::{Applied, Batch, Refusal};
 use connlog_store::{RejectedRecord, Store, StoreError};
+use opentelemetry::context::FutureExt as _;
 use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 use super::letters::letter;
+use super::trace::CommitSpan;
 use super::{Committed, Committer, Item, Queued, Submission};
 use crate::service_log::{ServiceLog, Subject};
 use connlog_runtime::shutdown::Shutdown;
@@ -105,7 +107,10 @@ impl Writer {
             return;
         }
         let began = Instant::now();
-        match self.apply(&gathered).await {
+        let span = CommitSpan::begin(&gathered, self.shard);
+        let outcome = self.apply(&gathered).with_context(span.context()).await;
+        span.end(outcome.as_ref().err().map(ToString::to_string).as_deref());
+        match outcome {
             Ok(Outcome::Done(done)) => self.finish(gathered, done, began).await,
             Ok(Outcome::Displaced(streams)) => Box::pin(self.commit(turn_away(gathered, &streams))).await,
             // Only a shutdown ends the waiting. Nothing was acknowledged; the senders will send it again.

@@ -1,9 +1,13 @@
-//! How long calls take, by method and outcome. A stream counts with the time until its answer begins.
+//! How long calls take, by method and outcome, as metrics and as traces. A stream counts with the time until its answer begins.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use connlog_runtime::traces;
+use opentelemetry::KeyValue;
+use opentelemetry::context::FutureExt as _;
+use opentelemetry::trace::{Status, TraceContextExt as _};
 use tonic::Code;
 use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
@@ -41,12 +45,21 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (began, method) = (Instant::now(), request.uri().path().trim_start_matches('/').to_owned());
-        let answered = self.inner.call(request);
+        let trace = traces::serve(method.clone(), request.headers());
+        let answered = {
+            let _for_what_begins_before_it_is_polled = trace.clone().attach();
+            self.inner.call(request)
+        };
         Box::pin(async move {
-            let response = answered.await?;
+            let response = answered.with_context(trace.clone()).await?;
             // An answer that ends well has its status in the trailers; one that fails at once has it here.
             let status =
                 response.headers().get("grpc-status").map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
+            let span = trace.span();
+            span.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(i32::from(status))));
+            if status != Code::Ok {
+                span.set_status(Status::error(format!("{status:?}")));
+            }
             // Whoever asks for what there is not does not fill the memory with names.
             let method = if status == Code::Unimplemented { "other".to_owned() } else { method };
             metrics::histogram!("connlog_ingest_call_seconds", "method" => method, "code" => format!("{status:?}"))

@@ -5,6 +5,7 @@ mod reconcile;
 mod registry;
 mod sequence;
 mod session;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,6 +8,7 @@ use connlog_model::clock::Clock;
 use connlog_model::event::Event;
 use connlog_model::identity::AgentIdentity;
 use connlog_proto::v1;
+use opentelemetry::Context;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -98,5 +99,6 @@ pub(super) fn submission(sender: Sender) -> Submission {
         rejected: Vec::new(),
         lost: Vec::new(),
         stamp: None,
+        trace: Context::current(),
     }
 }

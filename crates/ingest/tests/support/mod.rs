@@ -234,7 +234,8 @@ impl Stream {
     }
 
     pub async fn send_sequenced(&mut self, events: Vec<v1::SequencedEvent>) {
-        let _gone = self.sender.send(request(Outbound::Batch(v1::EventBatch { events }))).await;
+        let _gone =
+            self.sender.send(request(Outbound::Batch(v1::EventBatch { events, ..v1::EventBatch::default() }))).await;
     }
 
     pub async fn heartbeat(&mut self, listed: &[Uuid]) {

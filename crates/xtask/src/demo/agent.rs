@@ -203,7 +203,7 @@ impl Agent {
                     seq,
                     event: Some(v1::sequenced_event::Event::Connection(event)),
                 });
-                let batch = v1::EventBatch { events: sequenced.collect() };
+                let batch = v1::EventBatch { events: sequenced.collect(), ..v1::EventBatch::default() };
                 *next_seq += count;
                 sender.send(request(Outbound::Batch(batch))).await?;
                 while *acked + 1 < *next_seq {

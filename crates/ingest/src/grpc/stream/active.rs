@@ -22,16 +22,17 @@ use connlog_store::write::Stamp;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
+use opentelemetry::Context;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
-use super::Streams;
 use super::reconcile::{Listing, Reconciler};
 use super::sequence::Sequence;
 use super::session::{Greeted, displaced_status, listed, response, seq};
+use super::{Streams, trace};
 use crate::commit::{Committed, Item, Message, Outcome, Sender, Submission, letter};
 use crate::grpc::invalid;
 use crate::parse::{Invalid, Source, Span, connection, shrink_sequenced};
@@ -76,6 +77,8 @@ struct InFlight {
     last_seq: i64,
     events: usize,
     rejected: Vec<v1::Rejection>,
+    /// From the batch's arrival to its acknowledgement.
+    trace: Context,
 }
 
 /// What is sent to the client.
@@ -248,7 +251,9 @@ impl Active {
         let now = self.streams.clock.now();
         let span = Span::new(now, self.streams.limits.max_event_age);
         let sender = Sender::Stream { agent_id: self.agent_id, spool_id: self.spool_id };
-        let mut in_flight = InFlight { last_seq: 0, events: batch.events.len(), rejected: Vec::new() };
+        let trace = trace::of_batch(&batch);
+        let mut in_flight =
+            InFlight { last_seq: 0, events: batch.events.len(), rejected: Vec::new(), trace: trace.clone() };
         let mut submission = Submission {
             request_id: self.stream_id,
             sender,
@@ -256,6 +261,7 @@ impl Active {
             rejected: Vec::new(),
             lost: Vec::new(),
             stamp: None,
+            trace,
         };
         for mut event in batch.events {
             let number = seq("seq", event.seq).map_err(|error| invalid(&error))?;
@@ -327,6 +333,7 @@ impl Active {
         let mut rejected = in_flight.rejected;
         rejected.extend(committed.refused.into_iter().map(|(seq, field, reason)| rejection(seq, field, reason)));
         rejected.sort_by_key(|rejection| rejection.seq);
+        trace::end(&in_flight.trace, rejected.len());
         let ack = v1::Ack { committed_seq: event_seq(self.acked_seq), rejected };
         let outbound = self.outbound.clone();
         self.answering =
