@@ -17,6 +17,10 @@ const ROUND: Duration = Duration::from_secs(10);
 /// A longer pause of all ingests was an outage, and silence during it says nothing.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::seconds(60);
 
+/// An ingest whose clock is further from the database's judges nobody's silence: to one that is an hour ahead of the other
+/// replicas, every agent of theirs looks lost.
+const LARGEST_CLOCK_ERROR: TimeDelta = TimeDelta::seconds(30);
+
 /// Notes that this ingest is listening, and sweeps.
 pub(crate) struct Watch {
     pub store: Store,
@@ -45,6 +49,21 @@ impl Watch {
     }
 
     async fn round(&self) -> Result<(), StoreError> {
+        let lead = self.store.clock_lead().await?;
+        let seconds = lead.as_seconds_f64();
+        if lead.abs() <= LARGEST_CLOCK_ERROR {
+            self.sweep().await?;
+        } else {
+            tracing::error!(
+                lead_seconds = seconds,
+                "the clock is not the database's: this ingest takes no agent for lost until it is set right"
+            );
+        }
+        metrics::gauge!("connlog_ingest_clock_lead_seconds").set(seconds);
+        Ok(())
+    }
+
+    async fn sweep(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let heard_since = self.store.attend(now, LONGEST_PAUSE).await?;
         let silent = self.store.sweep_silent(now, heard_since, self.lost_after).await?;

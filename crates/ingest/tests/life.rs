@@ -416,3 +416,26 @@ async fn a_boot_that_came_and_went_before_anything_was_closed_does_not_move_the_
     let ended = "SELECT (extract(epoch FROM disconnect_time) * 1000000)::bigint FROM connection_logs";
     assert_eq!(number(&client, ended).await, died_at);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ingest_with_a_wrong_clock_takes_no_agent_of_the_others_for_lost() {
+    let (database, _, sites) = database_with(1).await;
+    let right = Service::start(database.url(), &[]).await;
+    let (mut stream, _, id) = opened(&right, &sites[0].token).await;
+    stream.heartbeat(&[id]).await;
+    let client = database.client().await.unwrap();
+    until("somebody attends", async || number(&client, "SELECT count(*) FROM ingest_attendance").await == 1).await;
+
+    let wrong = support::Binary::start_at("+3h", database.url());
+    until("its first round is over", async || {
+        let metrics =
+            reqwest::get(format!("http://{}/metrics", wrong.admin_address)).await.unwrap().text().await.unwrap();
+        let lead = metrics.lines().find_map(|line| line.strip_prefix("connlog_ingest_clock_lead_seconds "));
+        lead.is_some_and(|lead| (lead.parse::<f64>().unwrap() - 10_800.0).abs() < 60.0)
+    })
+    .await;
+    let attended = "SELECT count(*) FROM ingest_attendance WHERE attended_at > now() + interval '1 hour'";
+    assert_eq!(number(&client, attended).await, 0, "it attends to nobody");
+    assert_eq!((number(&client, ONGOING).await, number(&client, ENDED).await), (1, 0));
+    assert!(right.stop().await);
+}

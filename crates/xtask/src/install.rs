@@ -48,6 +48,21 @@ fn has_server_programs() -> bool {
         || std::env::split_paths(&path).any(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
 }
 
+/// Installs Debian's `packages` unless `program` is there. `what_for` goes on from its name.
+pub(crate) fn debian(program: &str, packages: &[&str], what_for: &str) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = || std::env::split_paths(&path).any(|folder| folder.join(program).exists());
+    if is_there() {
+        return Ok(());
+    }
+    println!("{program}, which {what_for}, is not installed. Installing it from Debian's packages.");
+    as_root("apt-get", &["update", "-q"])?;
+    let mut arguments = vec!["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qy", "--no-install-recommends"];
+    arguments.extend(packages);
+    as_root("env", &arguments)?;
+    if is_there() { Ok(()) } else { bail!("{program} is still missing after its installation") }
+}
+
 /// syslog-ng, and what it needs that not every Debian has.
 const COLLECTOR_PACKAGES: [&str; 6] = ["syslog-ng-core", "libivykis0", "libjson-c5", "libnet1", "libpcre3", "libwrap0"];
 

@@ -16,6 +16,7 @@ const FULL_VARIABLE: &str = "CONNLOG_TEST_FULL";
 pub(crate) fn run(full: bool) -> Result<()> {
     install::rust_components()?;
     install::postgresql()?;
+    install::debian("faketime", &["faketime"], "gives a service a wrong clock in a test")?;
     step("format", cargo(&["fmt", "--all", "--check"]))?;
     step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
     let mut docs = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);

@@ -78,6 +78,7 @@ impl Service {
 /// The binary.
 pub struct Binary {
     pub address: SocketAddr,
+    pub admin_address: SocketAddr,
     pub process: Process,
 }
 
@@ -92,17 +93,37 @@ impl Binary {
         log_json: Option<&Path>,
         flags: &[&str],
     ) -> Self {
-        let address = address.unwrap_or_else(|| free_address().unwrap());
+        Self::start_command(Command::new(env!("CARGO_BIN_EXE_connlog-ingest")), database_url, address, log_json, flags)
+    }
+
+    /// Starts it with a clock that is wrong by `offset`, as faketime(1) writes it.
+    pub fn start_at(offset: &str, database_url: &str) -> Self {
+        let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+        assert!(Path::new(&library).exists(), "{library} is missing: it is in Debian's package libfaketime");
         let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-ingest"));
+        // Not the program of that name: it is a parent that would outlive the test.
+        command.env("LD_PRELOAD", library).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        Self::start_command(command, database_url, None, None, &[])
+    }
+
+    fn start_command(
+        mut command: Command,
+        database_url: &str,
+        address: Option<SocketAddr>,
+        log_json: Option<&Path>,
+        flags: &[&str],
+    ) -> Self {
+        let address = address.unwrap_or_else(|| free_address().unwrap());
         command.args(["--database-url", &as_role(database_url, INGEST), "--listen", &address.to_string()]);
-        command.args(["--admin-listen", &free_address().unwrap().to_string()]).env("CONNLOG_LOG", "warn");
+        let admin_address = free_address().unwrap();
+        command.args(["--admin-listen", &admin_address.to_string()]).env("CONNLOG_LOG", "warn");
         if let Some(path) = log_json {
             command.arg("--log-json").arg(path);
         }
         command.args(flags);
         let mut process = Process::spawn("connlog-ingest", &command, "KILL").unwrap();
         process.wait_until_listening(address, PATIENCE).unwrap();
-        Self { address, process }
+        Self { address, admin_address, process }
     }
 }
 
