@@ -1,7 +1,12 @@
 //! What one would otherwise have: one table, its keys, and an index for each of the usual filters.
 
 use anyhow::Result;
-use tokio_postgres::Client;
+use connlog_model::clock::Timestamp;
+use connlog_model::identity::AgentIdentity;
+use tokio_postgres::{Client, Statement};
+use uuid::Uuid;
+
+use crate::ingest::Session;
 
 const MAKE: &str = "
 CREATE TABLE plain_logs AS
@@ -58,4 +63,69 @@ SELECT (SELECT sum(pg_total_relation_size(day_table(day)::regclass))::float8
     let row = client.query_one(sql, &[]).await?;
     let (ours, plain, rows): (f64, f64, f64) = (row.get(0), row.get(1), row.get(2));
     Ok((ours / rows, plain / rows))
+}
+
+/// Events of one agent into the one table: what the first one brings is filled in by the second.
+const UPSERT: &str = "
+INSERT INTO plain_logs AS p (id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes,
+    method, organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, app_name, ip)
+SELECT e.id, e.since, e.until, false, e.reason, e.code, e.rx, e.tx, 1, $7, $8, $9, $10, $11, e.id, 'vscode', '10.1.2.3'::inet
+FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::int[], $6::bigint[], $6::bigint[])
+    AS e (id, since, until, reason, code, rx, tx)
+ON CONFLICT (connection_id, workspace_id, agent_name) DO UPDATE SET
+    connect_time = least(p.connect_time, excluded.connect_time),
+    disconnect_time = coalesce(p.disconnect_time, excluded.disconnect_time),
+    disconnect_reason = coalesce(p.disconnect_reason, excluded.disconnect_reason),
+    code = coalesce(p.code, excluded.code),
+    rx_bytes = coalesce(p.rx_bytes, excluded.rx_bytes),
+    tx_bytes = coalesce(p.tx_bytes, excluded.tx_bytes)";
+
+/// The statement that writes events, prepared.
+pub(crate) struct Upsert(Statement);
+
+impl Upsert {
+    pub(crate) async fn prepare(client: &Client) -> Result<Self> {
+        Ok(Self(client.prepare(UPSERT).await?))
+    }
+
+    /// Writes a batch in a transaction of its own.
+    pub(crate) async fn run(
+        &self,
+        client: &Client,
+        agent: &AgentIdentity,
+        connects: &[Session],
+        disconnects: &[Session],
+    ) -> Result<()> {
+        let ended = |number: usize| number >= connects.len();
+        let sessions: Vec<&Session> = connects.iter().chain(disconnects).collect();
+        let ids: Vec<Uuid> = sessions.iter().map(|session| session.id).collect();
+        let since: Vec<Timestamp> = sessions.iter().map(|session| session.since).collect();
+        let only_ended = |number: usize| ended(number).then_some(());
+        let until: Vec<Option<Timestamp>> =
+            (0..sessions.len()).map(|number| only_ended(number).map(|()| sessions[number].until)).collect();
+        let reasons: Vec<Option<&str>> =
+            (0..sessions.len()).map(|number| only_ended(number).map(|()| "client closed the connection")).collect();
+        let codes: Vec<Option<i32>> = (0..sessions.len()).map(|number| only_ended(number).map(|()| 0)).collect();
+        let bytes: Vec<Option<i64>> = (0..sessions.len()).map(|number| only_ended(number).map(|()| 20_000)).collect();
+        let workspace = &agent.workspace;
+        client
+            .execute(
+                &self.0,
+                &[
+                    &ids,
+                    &since,
+                    &until,
+                    &reasons,
+                    &codes,
+                    &bytes,
+                    &workspace.organization_id,
+                    &workspace.owner_id,
+                    &workspace.workspace_id,
+                    &workspace.workspace_name,
+                    &agent.agent_name,
+                ],
+            )
+            .await?;
+        Ok(())
+    }
 }

@@ -8,26 +8,39 @@ pub fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {
-        let code = u32::from(c);
-        let written = match c {
-            '"' => write!(quoted, "\\\""),
-            '\\' => write!(quoted, "\\\\"),
-            '\u{7}' => write!(quoted, "\\a"),
-            '\u{8}' => write!(quoted, "\\b"),
-            '\u{b}' => write!(quoted, "\\v"),
-            '\u{c}' => write!(quoted, "\\f"),
-            '\n' => write!(quoted, "\\n"),
-            '\r' => write!(quoted, "\\r"),
-            '\t' => write!(quoted, "\\t"),
-            c if c.is_ascii_control() => write!(quoted, "\\x{code:02x}"),
-            c if is_printable(c) => write!(quoted, "{c}"),
-            _ if code <= 0xffff => write!(quoted, "\\u{code:04x}"),
-            _ => write!(quoted, "\\U{code:08x}"),
-        };
-        written.expect("writing to a string cannot fail");
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            c => push_visible(&mut quoted, c),
+        }
     }
     quoted.push('"');
     quoted
+}
+
+/// `text` for a person to look at: what could hide in it, or turn its order around, is escaped; the rest is as it is.
+pub fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    text.chars().for_each(|c| push_visible(&mut visible, c));
+    visible
+}
+
+fn push_visible(text: &mut String, c: char) {
+    let code = u32::from(c);
+    let written = match c {
+        '\u{7}' => write!(text, "\\a"),
+        '\u{8}' => write!(text, "\\b"),
+        '\u{b}' => write!(text, "\\v"),
+        '\u{c}' => write!(text, "\\f"),
+        '\n' => write!(text, "\\n"),
+        '\r' => write!(text, "\\r"),
+        '\t' => write!(text, "\\t"),
+        c if c.is_ascii_control() => write!(text, "\\x{code:02x}"),
+        c if is_printable(c) => write!(text, "{c}"),
+        _ if code <= 0xffff => write!(text, "\\u{code:04x}"),
+        _ => write!(text, "\\U{code:08x}"),
+    };
+    written.expect("writing to a string cannot fail");
 }
 
 /// Letters, marks, numbers, punctuation, symbols and the ASCII space. Control, format, private-use and the other spaces are

@@ -6,6 +6,7 @@
 mod conditions;
 mod terms;
 mod values;
+pub mod words;
 
 use std::fmt;
 

@@ -72,6 +72,8 @@ struct BucketBody {
     methods: BTreeMap<&'static str, i64>,
     /// By status: `ongoing`, `completed`, or `web` for what is neither.
     statuses: BTreeMap<&'static str, i64>,
+    /// By type.
+    types: BTreeMap<&'static str, i64>,
 }
 
 /// Somebody or something, and how many entries it has.
@@ -172,6 +174,7 @@ fn body(stats: Stats, request: StatsRequest) -> StatsBody {
             count: bucket.methods.values().sum(),
             methods: bucket.methods,
             statuses: bucket.statuses,
+            types: bucket.types,
         })
         .collect();
     StatsBody {

@@ -196,7 +196,12 @@ async fn users(
     Ok(match user {
         None => None,
         Some(UserRef::Me) => Some(reach.user_id.into_iter().collect()),
-        Some(UserRef::Name(name)) => Some(ids(transaction, USERS_BY_NAME, name, &[]).await?),
+        Some(UserRef::Name(name)) => {
+            let mut found = ids(transaction, USERS_BY_NAME, name, &[]).await?;
+            // Somebody whom the directory no longer has can still be asked for.
+            found.extend(Uuid::try_parse(name).ok().filter(|id| !found.contains(id)));
+            Some(found)
+        }
     })
 }
 

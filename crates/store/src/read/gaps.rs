@@ -68,7 +68,41 @@ FROM (SELECT count(*) AS n, coalesce(sum(events), 0)::bigint AS events FROM lost
       WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)) AS lost,
      (SELECT count(*) AS n FROM rejected_events WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)) AS rejected";
 
+/// The gaps of a span of time, at the time that they are about as far as that is known.
+const BETWEEN: &str = "-- gaps_between
+SELECT * FROM (
+    (SELECT id, recorded_at, organization_id, workspace_id, agent_id, spool_id, first_seq, last_seq, events,
+        since, until, cause, NULL::text AS field, NULL::text AS reason, NULL::text AS message_type
+     FROM lost_events
+     WHERE ($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::uuid IS NULL OR workspace_id = $2)
+        AND coalesce(until, recorded_at) >= $3 AND coalesce(until, recorded_at) < $4
+     ORDER BY recorded_at DESC LIMIT $5)
+    UNION ALL
+    (SELECT id, received_at, organization_id, workspace_id, agent_id, spool_id, seq, seq, 1,
+        NULL, NULL, NULL, field, reason, message_type
+     FROM rejected_events
+     WHERE ($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::uuid IS NULL OR workspace_id = $2)
+        AND received_at >= $3 AND received_at < $4
+     ORDER BY received_at DESC LIMIT $5)
+) AS gaps ORDER BY recorded_at DESC, id DESC LIMIT $5";
+
 impl Store {
+    /// The newest gaps in `reach`, of a workspace if one is named, at or after `from` and before `to`.
+    pub async fn gaps_between(
+        &self,
+        reach: &Reach,
+        workspace_id: Option<Uuid>,
+        from: Timestamp,
+        to: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<Gap>, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = begin_read(&mut client).await?;
+        let rows = query(&transaction, BETWEEN, &[&reach.organizations, &workspace_id, &from, &to, &limit]).await?;
+        transaction.commit().await?;
+        rows.iter().map(gap).collect()
+    }
+
     /// A page of the gaps in `reach`, and how many there are, of one snapshot.
     pub async fn gaps(&self, reach: &Reach, limit: i64, offset: i64) -> Result<Gaps, StoreError> {
         let mut client = self.client().await?;
@@ -84,6 +118,16 @@ impl Store {
         };
         transaction.commit().await?;
         Ok(gaps)
+    }
+}
+
+impl Gap {
+    /// When it was, as far as that is known.
+    pub fn time(&self) -> Timestamp {
+        match &self.kind {
+            GapKind::Lost { until: Some(until), .. } => *until,
+            _ => self.recorded_at,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
 use connlog_model::search::Search;
@@ -27,7 +28,7 @@ pub struct StatsRequest {
     pub to: Timestamp,
     /// How long a bucket is; buckets begin at multiples of it since the epoch.
     pub bucket: TimeDelta,
-    /// How many of the workspaces and users that have most.
+    /// How many of the workspaces and users that have most; for none, no row is looked at because of them.
     pub top: usize,
     /// How long looking at rows may take.
     pub budget: Duration,
@@ -42,6 +43,8 @@ pub struct Bucket {
     pub methods: BTreeMap<&'static str, i64>,
     /// By status: `ongoing`, `completed`, or `web` for what is neither.
     pub statuses: BTreeMap<&'static str, i64>,
+    /// By type.
+    pub types: BTreeMap<&'static str, i64>,
 }
 
 /// Somebody or something that has many entries.
@@ -129,7 +132,7 @@ impl Store {
         }
         let (mut workspaces, mut users) = (HashMap::new(), HashMap::new());
         let budget = Budget::new(request.budget / 2);
-        let mut scan = Scan::of(whole);
+        let mut scan = Scan::of(whole.filter(|_| request.top > 0));
         while let Some(window) = scan.window() {
             if budget.is_used_up() {
                 stats.ranked_from = Some(window.to);
@@ -158,6 +161,8 @@ impl Stats {
             (false, false) => "completed",
         };
         *bucket.methods.entry(group.method.as_str()).or_default() += group.entries;
+        let app = Some(group.app_name.as_str()).filter(|name| !name.is_empty());
+        *bucket.types.entry(ConnectionType::of(group.method, app).as_str()).or_default() += group.entries;
         *bucket.statuses.entry(status).or_default() += group.entries;
         *self.apps.entry(group.app_name).or_default() += group.entries;
     }
