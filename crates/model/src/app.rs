@@ -162,6 +162,11 @@ pub fn display_name(app_name: &str) -> &str {
     APPS.iter().find(|app| app.1 == app_name).map_or(app_name, |app| app.2)
 }
 
+/// The registered apps: normalized name and the one shown to people, in the order of the registry.
+pub fn known_apps() -> impl Iterator<Item = (&'static str, &'static str)> {
+    APPS.iter().map(|app| (app.1, app.2))
+}
+
 /// Normalizes the name of an app: control characters dropped, trimmed, cut to 64 characters, trimmed, empty becomes
 /// `unknown`, lowercase, `-` becomes `_`.
 pub fn normalize(name: &str) -> String {

@@ -1,8 +1,8 @@
 //! Errors of the API, and the one table from causes to HTTP statuses. Their shape is that of Coder's API.
 
 use axum::Json;
-use axum::http::StatusCode;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use connlog_model::quote::quote;
 use connlog_model::search::Invalid;
@@ -79,6 +79,11 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "Forbidden.", Some("This needs a token of role auditor or admin."))
     }
 
+    /// 403: a form that another site sent.
+    pub(crate) fn forbidden_origin() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden.", Some("This form was not sent by this site."))
+    }
+
     /// 404.
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "Not found.", None)
@@ -135,18 +140,40 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl ApiError {
+    /// What a browser goes by.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What went wrong, in one sentence.
+    pub(crate) fn message(&self) -> &str {
+        &self.body.message
+    }
+
+    /// What to do about it, and which fields are at fault, as one text.
+    pub(crate) fn explanation(&self) -> String {
+        let validations = self.body.validations.iter().map(|validation| validation.detail.as_str());
+        self.body.detail.as_deref().into_iter().chain(validations).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Headers of the answer.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+        let header = match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, "1")),
+            StatusCode::TOO_MANY_REQUESTS => Some((RETRY_AFTER, "60")),
+            StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
+            _ => None,
+        };
+        header.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value)))
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let headers = self.headers();
         let mut response = (self.status, Json(self.body)).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
-        }
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("60"));
-        }
-        if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
-        }
+        response.headers_mut().extend(headers);
         response
     }
 }

@@ -24,6 +24,11 @@ pub(crate) struct Freshness {
 }
 
 impl Freshness {
+    /// Up to when everything committed is in the answers, if that is known.
+    pub(crate) fn as_of(&self) -> Option<Timestamp> {
+        *self.as_of.borrow()
+    }
+
     /// Starts asking.
     pub(crate) fn start(store: Store, clock: Clock, shutdown: &Shutdown) -> Self {
         let (sender, as_of) = watch::channel(None);
@@ -35,7 +40,7 @@ impl Freshness {
 /// States it in each answer of the log.
 pub(crate) async fn stated(State(service): State<Service>, request: Request, next: Next) -> Response {
     // Before the answer is read: what is stated is at least true.
-    let as_of = *service.freshness.as_of.borrow();
+    let as_of = service.freshness.as_of();
     let mut response = next.run(request).await;
     if let Some(value) = as_of.and_then(|as_of| HeaderValue::from_str(&rfc3339(as_of)).ok()) {
         response.headers_mut().insert(HEADER, value);

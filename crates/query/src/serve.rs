@@ -30,6 +30,7 @@ use uuid::Uuid;
 use crate::audit::{Audit, audited};
 use crate::auth::Authenticator;
 use crate::config::Config;
+use crate::dashboard;
 use crate::error::ApiError;
 use crate::export::export;
 use crate::fresh::{Freshness, stated};
@@ -62,6 +63,8 @@ pub struct Service {
     pub(crate) exports: Arc<Semaphore>,
     pub(crate) tails: Arc<Semaphore>,
     pub(crate) shutdown: Shutdown,
+    /// Whether the listener speaks TLS.
+    pub(crate) is_secure: bool,
 }
 
 /// How much an answer may cost.
@@ -126,6 +129,7 @@ pub async fn run(
         exports: Arc::new(Semaphore::new(config.max_exports)),
         tails,
         shutdown: shutdown.clone(),
+        is_secure: tls.is_some(),
         limits: Limits {
             count_cap: config.count_cap,
             count_budget: config.count_budget.to_std()?,
@@ -146,6 +150,7 @@ pub async fn run(
         .route("/docs", get(openapi::docs))
         .route("/docs/docs.js", get(openapi::docs_script))
         .route("/docs/docs.css", get(openapi::docs_style))
+        .merge(dashboard::routes())
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(CatchPanicLayer::custom(|_| {

@@ -1,6 +1,7 @@
 //! `GET /api/v2/connectionlog/stats`: counts over time, and who had most, for charts.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -51,12 +52,14 @@ pub struct StatsBody {
     workspaces: Vec<Ranked>,
     /// The ten users who initiated the most, as far as that is known.
     users: Vec<Ranked>,
+    /// The ten addresses of clients with the most entries.
+    addresses: Vec<RankedAddress>,
     /// Whether everything between `from` and `to` was counted within the time that there was.
     complete: bool,
     /// From when on entries were counted; omitted if all were.
     #[serde(skip_serializing_if = "Option::is_none")]
     counted_from: Option<String>,
-    /// From when on entries were looked at for `workspaces` and `users`; omitted if all were.
+    /// From when on entries were looked at for `workspaces`, `users` and `addresses`; omitted if all were.
     #[serde(skip_serializing_if = "Option::is_none")]
     ranked_from: Option<String>,
 }
@@ -82,6 +85,14 @@ struct Ranked {
     id: Uuid,
     /// Its name; empty if the directory lacks it.
     name: String,
+    count: i64,
+}
+
+/// An address, and how many entries it has.
+#[derive(Debug, Serialize, ToSchema)]
+struct RankedAddress {
+    #[schema(value_type = String)]
+    address: IpAddr,
     count: i64,
 }
 
@@ -187,6 +198,7 @@ fn body(stats: Stats, request: StatsRequest) -> StatsBody {
         apps: stats.apps,
         workspaces: ranked(stats.workspaces),
         users: ranked(stats.users),
+        addresses: stats.addresses.into_iter().map(|(address, count)| RankedAddress { address, count }).collect(),
         complete: stats.counted_from.is_none() && stats.ranked_from.is_none(),
         counted_from: stats.counted_from.map(rfc3339),
         ranked_from: stats.ranked_from.map(rfc3339),

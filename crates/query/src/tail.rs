@@ -13,6 +13,7 @@ use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
+use connlog_model::clock::Timestamp;
 use connlog_model::cursor::Position;
 use connlog_model::search::Search;
 use connlog_store::AuditRecord;
@@ -24,6 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::audit::{RecordsItself, UseOf};
 use crate::auth::Auditor;
+use crate::dashboard::{Zone, live_row};
 use crate::dto::ConnectionLog;
 use crate::error::ApiError;
 use crate::give::give;
@@ -65,6 +67,27 @@ pub async fn tail(
     headers: HeaderMap,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Response, ApiError> {
+    follow(service, auditor, request_use, headers, parameters, As::Entries).await
+}
+
+/// What changes are given as.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum As {
+    /// Entries, as in the rest of the API.
+    Entries,
+    /// Rows of a page, in a time zone.
+    Rows(Zone),
+}
+
+/// Follows the log.
+pub(crate) async fn follow(
+    service: Service,
+    auditor: Auditor,
+    request_use: UseOf,
+    headers: HeaderMap,
+    parameters: Vec<(String, String)>,
+    form: As,
+) -> Result<Response, ApiError> {
     let search = parse_search(&service, &auditor, &parameters).await?;
     let since = match headers.get("last-event-id") {
         Some(id) => {
@@ -87,6 +110,7 @@ pub async fn tail(
     service.audit.record_now(&record).await?;
     let position = since.unwrap_or(end);
     let tail = Tail {
+        form,
         headers,
         search,
         reach,
@@ -108,6 +132,7 @@ pub async fn tail(
 
 struct Tail {
     service: Service,
+    form: As,
     headers: HeaderMap,
     search: Search,
     reach: Reach,
@@ -179,7 +204,7 @@ impl Tail {
                 let cluster = changes.position.cluster;
                 let told = i64::try_from(changes.entries.len()).unwrap_or(0);
                 self.record.rows = Some(self.record.rows.unwrap_or(0) + told);
-                self.waiting.extend(changes.entries.into_iter().map(|entry| change(cluster, entry)));
+                self.waiting.extend(changes.entries.into_iter().map(|entry| change(cluster, entry, self.form, now)));
                 if changes.at_end && self.waiting.is_empty() {
                     self.wait().await;
                 }
@@ -225,7 +250,7 @@ fn ready(position: Position) -> Event {
     Event::default().event("ready").id(position.encode()).data("{}")
 }
 
-fn change(cluster: u64, entry: Entry) -> Event {
+fn change(cluster: u64, entry: Entry, form: As, now: Timestamp) -> Event {
     let kind = match (entry.method.is_web(), entry.disconnect_time, entry.disconnect_inferred) {
         (true, _, _) => "web",
         (false, None, _) => "connect",
@@ -233,6 +258,9 @@ fn change(cluster: u64, entry: Entry) -> Event {
         (false, Some(_), false) => "disconnect",
     };
     let id = place(cluster, &entry).encode();
-    let data = serde_json::to_string(&ConnectionLog::from(entry)).expect("writing plain data cannot fail");
+    let data = match form {
+        As::Entries => serde_json::to_string(&ConnectionLog::from(entry)).expect("writing plain data cannot fail"),
+        As::Rows(zone) => live_row(&entry, zone, now).to_string(),
+    };
     Event::default().event(kind).id(id).data(data)
 }

@@ -17,6 +17,7 @@ mod one;
 mod page;
 mod rows;
 mod scanned;
+mod silent;
 mod stats;
 mod windows;
 
@@ -28,4 +29,5 @@ pub use gaps::{Gap, GapKind, Gaps};
 pub use names::{NameOf, Named};
 use page::Budget;
 pub use page::{Count, Page, PageRequest};
+pub use silent::SilentAgent;
 pub use stats::{Bucket, Stats, StatsRequest, Top};

@@ -8,7 +8,7 @@ mod directory;
 mod ledger;
 mod observed;
 mod proxy;
-mod services;
+pub(crate) mod services;
 mod sessions;
 mod traffic;
 
@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::api::Api;
-use self::directory::Directory;
-use self::ledger::Ledger;
-use self::services::Services;
-use self::traffic::Traffic;
+pub(crate) use self::agent::{authorized, timestamp};
+pub(crate) use self::api::Api;
+pub(crate) use self::directory::Directory;
+pub(crate) use self::ledger::Ledger;
+pub(crate) use self::services::Services;
+pub(crate) use self::traffic::Traffic;
 use crate::install;
 
 /// How often the live summary is renewed.

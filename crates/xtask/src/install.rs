@@ -63,6 +63,12 @@ pub(crate) fn debian(program: &str, packages: &[&str], what_for: &str) -> Result
     if is_there() { Ok(()) } else { bail!("{program} is still missing after its installation") }
 }
 
+/// Installs a browser and its driver.
+pub(crate) fn browser() -> Result<()> {
+    debian("chromium", &["chromium"], "shows the dashboard in its checks")?;
+    debian("chromedriver", &["chromium-driver"], "drives the browser in these checks")
+}
+
 /// syslog-ng, and what it needs that not every Debian has.
 const COLLECTOR_PACKAGES: [&str; 6] = ["syslog-ng-core", "libivykis0", "libjson-c5", "libnet1", "libpcre3", "libwrap0"];
 
@@ -143,6 +149,29 @@ pub(crate) fn python_tool(target: &Path, name: &str, requirement: &str, what_for
     }
     let status = Command::new(folder.join("bin/pip")).args(["install", "--quiet", requirement]).status()?;
     if status.success() { Ok(program) } else { bail!("pip could not install {requirement}") }
+}
+
+/// Installs a package from npm into `target/`, and returns where it is.
+pub(crate) fn npm_package(target: &Path, name: &str, version: &str) -> Result<PathBuf> {
+    let folder = target.join("npm");
+    let package = folder.join("node_modules").join(name);
+    let is_there = || {
+        let manifest = fs::read_to_string(package.join("package.json")).unwrap_or_default();
+        manifest.contains(&format!("\"version\": \"{version}\""))
+    };
+    if is_there() {
+        return Ok(package);
+    }
+    debian("npm", &["npm"], &format!("brings {name}"))?;
+    println!("Installing {name} {version} from npm into target/.");
+    fs::create_dir_all(&folder)?;
+    let wanted = format!("{name}@{version}");
+    let status = Command::new("npm")
+        .args(["install", "--silent", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
+        .arg(&folder)
+        .arg(wanted)
+        .status()?;
+    if status.success() && is_there() { Ok(package) } else { bail!("npm could not install {name}") }
 }
 
 /// Installs a program from crates.io into `target/`, unless that version is at hand, and returns it.

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the commands that a developer needs, and that CI runs.
 
+mod dashboard;
 mod demo;
 mod deployment;
 mod fuzz_api;
@@ -29,6 +30,10 @@ enum Command {
         #[arg(long, default_value_t = 20, value_name = "N")]
         seconds: u64,
     },
+    /// Uses the dashboard in a real browser, on the demo's services. Part of `test`.
+    Dashboard,
+    /// Makes the pictures of the README.
+    Screenshots,
     /// Asks the API for what its description allows. Part of `test`; needs built binaries.
     FuzzApi,
     /// Installs what the tests need and runs all checks: format, lints, docs, tests, the demo's check.
@@ -42,6 +47,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Demo { check, seconds } => demo::run(check, seconds),
+        Command::Dashboard => dashboard::check(),
+        Command::Screenshots => dashboard::screenshots(),
         Command::FuzzApi => fuzz_api::run(),
         Command::Test { full } => test::run(full),
     };

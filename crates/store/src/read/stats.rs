@@ -1,6 +1,8 @@
 //! Counts over time, and who had most: what charts show.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
@@ -9,6 +11,7 @@ use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
 use connlog_model::search::Search;
 use deadpool_postgres::Transaction;
+use tokio_postgres::types::FromSqlOwned;
 use uuid::Uuid;
 
 use super::Budget;
@@ -71,9 +74,11 @@ pub struct Stats {
     pub workspaces: Vec<Top>,
     /// Who initiated connections, the most first, as far as that is known.
     pub users: Vec<Top>,
+    /// Addresses of clients, the most first.
+    pub addresses: Vec<(IpAddr, i64)>,
     /// Before this time nothing was counted, because the budget was used up; none if everything was.
     pub counted_from: Option<Timestamp>,
-    /// The same for `workspaces` and `users`, which need a look at every row.
+    /// The same for `workspaces`, `users` and `addresses`, which need a look at every row.
     pub ranked_from: Option<Timestamp>,
 }
 
@@ -130,7 +135,7 @@ impl Store {
             *organizations.entry(group.organization_id).or_default() += group.entries;
             stats.add(group);
         }
-        let (mut workspaces, mut users) = (HashMap::new(), HashMap::new());
+        let (mut workspaces, mut users, mut addresses) = (HashMap::new(), HashMap::new(), HashMap::new());
         let budget = Budget::new(request.budget / 2);
         let mut scan = Scan::of(whole.filter(|_| request.top > 0));
         while let Some(window) = scan.window() {
@@ -141,12 +146,14 @@ impl Store {
             let began = Instant::now();
             rank(&transaction, &filter, window, "workspace_id", &mut workspaces).await?;
             rank(&transaction, &filter, window, "user_id", &mut users).await?;
+            rank(&transaction, &filter, window, "ip", &mut addresses).await?;
             scan.done(window.from, began.elapsed());
         }
         let all = organizations.len();
         stats.organizations = named(&transaction, "organizations", "name", organizations, all).await?;
         stats.workspaces = named(&transaction, "workspaces", "name", workspaces, request.top).await?;
         stats.users = named(&transaction, "users", "username", users, request.top).await?;
+        stats.addresses = most(addresses, request.top);
         transaction.commit().await?;
         Ok(Ok(stats))
     }
@@ -267,12 +274,12 @@ async fn read(transaction: &Transaction<'_>, sql: &str, conditions: &Conditions)
         .collect()
 }
 
-async fn rank(
+async fn rank<K: FromSqlOwned + Eq + Hash>(
     transaction: &Transaction<'_>,
     filter: &Filter,
     window: Window,
     column: &str,
-    totals: &mut HashMap<Uuid, i64>,
+    totals: &mut HashMap<K, i64>,
 ) -> Result<(), StoreError> {
     let mut conditions = Conditions::of(filter);
     conditions.add_span(window.from, window.to);
@@ -296,6 +303,14 @@ async fn rank(
     Ok(())
 }
 
+/// Those that have most.
+fn most<K: Ord + Copy>(totals: HashMap<K, i64>, top: usize) -> Vec<(K, i64)> {
+    let mut ranked: Vec<(K, i64)> = totals.into_iter().collect();
+    ranked.sort_by_key(|(key, entries)| (std::cmp::Reverse(*entries), *key));
+    ranked.truncate(top);
+    ranked
+}
+
 /// Those that have most, with their names.
 async fn named(
     transaction: &Transaction<'_>,
@@ -304,9 +319,7 @@ async fn named(
     totals: HashMap<Uuid, i64>,
     top: usize,
 ) -> Result<Vec<Top>, StoreError> {
-    let mut ranked: Vec<(Uuid, i64)> = totals.into_iter().collect();
-    ranked.sort_by_key(|(id, entries)| (std::cmp::Reverse(*entries), *id));
-    ranked.truncate(top);
+    let ranked = most(totals, top);
     let ids: Vec<Uuid> = ranked.iter().map(|(id, _)| *id).collect();
     let sql = format!("-- names\nSELECT id, {column} AS name FROM {table} WHERE id = ANY($1)");
     let mut names: HashMap<Uuid, String> = HashMap::new();

@@ -107,7 +107,15 @@ impl Services {
         self.start_service("connlog-ingest", command, self.ingest)
     }
 
-    fn start_query(&mut self) -> Result<()> {
+    /// Stops `connlog-query` alone.
+    pub(crate) fn stop_query(&mut self) -> Result<()> {
+        let place = self.processes.iter().position(|(name, _)| *name == "connlog-query").context("it runs")?;
+        let (_, mut process) = self.processes.remove(place);
+        process.signal(Signal::SIGTERM)?;
+        process.wait(PATIENCE).map(drop)
+    }
+
+    pub(crate) fn start_query(&mut self) -> Result<()> {
         let mut command = binary("connlog-query");
         command.args(["--database-url", &self.url_of("connlog_query")]);
         command.args(["--listen", &self.query.to_string(), "--admin-listen", &self.query_admin.to_string()]);

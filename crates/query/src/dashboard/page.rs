@@ -1,0 +1,145 @@
+//! What all pages have: who looks, how they like it, and how errors look.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::FromRequestParts;
+use axum::http::header::COOKIE;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use connlog_store::StoreError;
+use connlog_store::read::Reach;
+use connlog_store::tokens::ApiToken;
+
+use super::text::link;
+use super::zone::Zone;
+use crate::auth::Auditor;
+use crate::error::ApiError;
+use crate::serve::Service;
+
+/// The cookie of the time zone, and that of light or dark.
+pub(super) const ZONE_COOKIE: &str = "connlog_zone";
+pub(super) const THEME_COOKIE: &str = "connlog_theme";
+
+/// What the frame of a page shows.
+#[derive(Debug, Clone)]
+pub(crate) struct Frame {
+    /// `light`, `dark`, or empty for what the system prefers.
+    pub(crate) theme: &'static str,
+    pub(crate) zone: Zone,
+    /// This page, for whoever comes back to it.
+    pub(crate) here: String,
+    /// The role of whoever looks; nothing if they are not signed in.
+    pub(crate) role: Option<&'static str>,
+    /// Names the scripts and styles.
+    pub(crate) version: &'static str,
+}
+
+impl Frame {
+    pub(crate) fn of(headers: &HeaderMap, here: String, role: Option<&'static str>) -> Self {
+        let theme = match cookie(headers, THEME_COOKIE) {
+            Some("light") => "light",
+            Some("dark") => "dark",
+            _ => "",
+        };
+        Self { theme, zone: zone(headers), here, role, version: super::assets::VERSION.as_str() }
+    }
+}
+
+/// The zone that whoever looks has chosen.
+pub(super) fn zone(headers: &HeaderMap) -> Zone {
+    Zone::named(cookie(headers, ZONE_COOKIE).unwrap_or_default())
+}
+
+/// The value of a cookie.
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// Whoever looks at a page.
+pub(crate) struct Viewer {
+    pub(crate) frame: Frame,
+    token: Arc<ApiToken>,
+}
+
+impl Viewer {
+    /// What they may see.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach { organizations: self.token.organizations.clone(), user_id: self.token.user_id }
+    }
+
+    pub(crate) fn zone(&self) -> Zone {
+        self.frame.zone
+    }
+}
+
+impl FromRequestParts<Service> for Viewer {
+    type Rejection = PageError;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, PageError> {
+        let here = parts.uri.path_and_query().map_or("/", |here| here.as_str()).to_owned();
+        let Auditor(token) = Auditor::from_request_parts(parts, service).await.map_err(|error| {
+            if error.status() == StatusCode::UNAUTHORIZED { PageError::SignedOut(here.clone()) } else { error.into() }
+        })?;
+        Ok(Self { frame: Frame::of(&parts.headers, here, Some(token.role.as_str())), token })
+    }
+}
+
+/// Why there is no page.
+#[derive(Debug)]
+pub(crate) enum PageError {
+    /// Nobody is signed in; with what they wanted to see.
+    SignedOut(String),
+    /// What the API would say.
+    Api(ApiError),
+}
+
+impl From<ApiError> for PageError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl From<StoreError> for PageError {
+    fn from(error: StoreError) -> Self {
+        Self::Api(error.into())
+    }
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage {
+    frame: Frame,
+    title: String,
+    detail: String,
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let error = match self {
+            Self::SignedOut(next) => return Redirect::to(&link("/signin", &[("next", &next)])).into_response(),
+            Self::Api(error) => error,
+        };
+        let frame = Frame::of(&HeaderMap::new(), "/".to_owned(), None);
+        let page = ErrorPage { frame, title: error.message().to_owned(), detail: error.explanation() };
+        let mut response = (error.status(), html(&page)).into_response();
+        for (name, value) in error.headers() {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+/// A page as an answer.
+pub(crate) fn html(page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a page cannot be rendered");
+            ApiError::internal().into_response()
+        }
+    }
+}

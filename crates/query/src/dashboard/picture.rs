@@ -1,0 +1,145 @@
+//! `/picture`: what was asked for as pictures: counts over time, sessions as lanes and at once, and who has most.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use chrono::TimeDelta;
+use connlog_model::app::display_name;
+use connlog_model::clock::Timestamp;
+use connlog_model::search::{Search, words};
+use connlog_store::read::{Entry, PageRequest, Stats, Top};
+
+use super::chart::{self, Histogram};
+use super::filter::RANGES;
+use super::lanes::{LaneOf, Lanes};
+use super::log::Asked;
+use super::page::{Frame, PageError, Viewer, html};
+use super::text::{link, number, search_link, visible};
+use super::zone::Moment;
+use crate::audit::Given;
+use crate::error::ApiError;
+use crate::paging::value;
+use crate::serve::Service;
+
+/// Sessions that are drawn.
+pub(super) const SESSIONS: i64 = 500;
+/// Entries of a ranking.
+const TOP: usize = 10;
+/// How long counting may take.
+const BUDGET: Duration = Duration::from_secs(2);
+/// How long before the picture a session may have begun that is still in it.
+pub(super) const EARLIER: TimeDelta = TimeDelta::days(1);
+
+/// A line of a ranking.
+pub(super) struct Ranked {
+    pub(super) name: String,
+    pub(super) href: String,
+    pub(super) count: String,
+}
+
+#[derive(Template)]
+#[template(path = "picture.html")]
+struct PicturePage {
+    frame: Frame,
+    query: String,
+    range: String,
+    ranges: &'static [(&'static str, &'static str)],
+    log: String,
+    histogram: Histogram,
+    tops: Vec<(&'static str, Vec<Ranked>)>,
+    ranking_note: Option<Moment>,
+    lanes: Option<Lanes>,
+    /// Only the newest sessions are drawn, from this moment on.
+    lanes_from: Option<Moment>,
+}
+
+/// Shows the pictures.
+pub(super) async fn picture(
+    State(service): State<Service>,
+    viewer: Viewer,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, PageError> {
+    let now = service.clock.now();
+    let (asked, invalid) = Asked::read(&parameters, now);
+    if !invalid.is_empty() {
+        return Err(ApiError::invalid_search(invalid).into());
+    }
+    let (search, request) = chart::request(&asked.search, now, TOP, BUDGET);
+    let reach = viewer.reach();
+    let stats = service.reads.stats(&search, &reach, request).await?;
+    let stats = stats.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?;
+    let to = asked.search.connected_before.unwrap_or(now);
+    let from = asked.search.connected_after.unwrap_or(request.from);
+    let (entries, is_all) = sessions(&service, &viewer, &asked.search, (from, to), now).await?;
+    let drawn_from = entries.last().filter(|_| !is_all).map(|oldest| oldest.connect_time);
+    let lanes = Lanes::draw(&entries, LaneOf::Workspace, (drawn_from.unwrap_or(from), to), viewer.zone(), now);
+    let zone = viewer.zone();
+    let page = PicturePage {
+        histogram: Histogram::draw(&stats, request, &asked.query, zone),
+        tops: tops(&stats, &asked.query),
+        ranking_note: stats.ranked_from.map(|from| Moment::full(zone, from)),
+        lanes,
+        lanes_from: drawn_from.map(|from| Moment::full(zone, from)),
+        log: link("/", &[("q", &asked.query), ("range", value(&parameters, "range").unwrap_or_default())]),
+        frame: viewer.frame,
+        query: asked.query,
+        range: asked.range,
+        ranges: &RANGES,
+    };
+    Ok((Extension(Given(entries.len())), html(&page)).into_response())
+}
+
+/// The newest sessions of a span, and whether they are all.
+pub(super) async fn sessions(
+    service: &Service,
+    viewer: &Viewer,
+    search: &Search,
+    (from, to): (Timestamp, Timestamp),
+    now: Timestamp,
+) -> Result<(Vec<Entry>, bool), PageError> {
+    let search =
+        Search { connected_after: from.checked_sub_signed(EARLIER), connected_before: Some(to), ..search.clone() };
+    let request = PageRequest {
+        count_cap: 1,
+        count_budget: Duration::ZERO,
+        scan_budget: service.limits.scan_budget,
+        ..PageRequest::first(SESSIONS, now)
+    };
+    let page = service.reads.page(&search, &viewer.reach(), request).await?;
+    let page = page.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?;
+    Ok((page.entries, page.next.is_none() && !page.incomplete))
+}
+
+fn tops(stats: &Stats, query: &str) -> Vec<(&'static str, Vec<Ranked>)> {
+    let mut apps: Vec<(&String, &i64)> = stats.apps.iter().filter(|(name, _)| !name.is_empty()).collect();
+    apps.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), (*name).clone()));
+    let apps = apps.into_iter().take(TOP).map(|(name, count)| Ranked {
+        name: visible(display_name(name)),
+        href: search_link(&words::with(query, "app", Some(name))),
+        count: number(*count),
+    });
+    let addresses = stats.addresses.iter().map(|(address, count)| Ranked {
+        name: address.to_string(),
+        href: search_link(&words::with(query, "ip", Some(&address.to_string()))),
+        count: number(*count),
+    });
+    vec![
+        ("Workspaces", ranked(&stats.workspaces, "/workspaces")),
+        ("Users", ranked(&stats.users, "/users")),
+        ("Apps", apps.collect()),
+        ("Addresses", addresses.collect()),
+    ]
+}
+
+pub(super) fn ranked(tops: &[Top], path: &str) -> Vec<Ranked> {
+    tops.iter()
+        .map(|top| Ranked {
+            name: if top.name.is_empty() { top.id.to_string() } else { visible(&top.name) },
+            href: format!("{path}/{}", top.id),
+            count: number(top.entries),
+        })
+        .collect()
+}

@@ -1,0 +1,112 @@
+//! The dashboard in a real browser, on the demo's services and traffic: `cargo xtask dashboard` does what somebody does there and
+//! checks what they see; `cargo xtask screenshots` makes the pictures of the README.
+
+mod browser;
+mod scenarios;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use connlog_testkit::postgres::target_dir;
+
+use self::browser::Browser;
+use crate::demo::{Api, Directory, Ledger, Services, Traffic, services};
+use crate::install;
+
+/// How long traffic runs before anybody looks.
+const TRAFFIC: Duration = Duration::from_secs(4);
+
+/// What a look at the dashboard works with.
+struct Stage {
+    services: Services,
+    directory: Directory,
+    browser: Browser,
+}
+
+/// Does what somebody does at the dashboard, and checks what they see.
+pub(crate) fn check() -> Result<()> {
+    install::browser()?;
+    let axe = std::fs::read_to_string(install::npm_package(&target_dir(), "axe-core", "4.14.1")?.join("axe.min.js"))?;
+    staged(&async |stage: &mut Stage| {
+        let api = Api::new(stage.services.query, stage.services.auditor_token.clone());
+        let done = |what: &str| println!("ok: {what}");
+        scenarios::signs_in(stage).await.context("signing in")?;
+        done("signing in");
+        scenarios::filters(stage, &api).await.context("filters")?;
+        done("filters");
+        scenarios::completion(stage, &api).await.context("completion")?;
+        done("completion");
+        scenarios::bad_query(stage).await.context("a bad query")?;
+        done("a bad query");
+        scenarios::paging(stage, &api).await.context("paging")?;
+        done("paging");
+        scenarios::entry(stage).await.context("an entry")?;
+        done("an entry, a workspace, a user");
+        scenarios::brush(stage, &api).await.context("the brush")?;
+        done("the brush");
+        scenarios::export(stage, &api).await.context("exports")?;
+        done("exports");
+        scenarios::preferences(stage).await.context("colours and zone")?;
+        done("colours and zone");
+        scenarios::keyboard(stage).await.context("the keyboard")?;
+        done("the keyboard");
+        scenarios::weight(stage).await.context("the weight of the first page")?;
+        scenarios::every_page(stage, &axe).await.context("every page")?;
+        done("every page: axe, no complaint, nobody else asked, 360 px");
+        scenarios::live(stage).await.context("live")?;
+        done("live");
+        scenarios::signs_out(stage).await.context("signing out")?;
+        done("signing out");
+        Ok(())
+    })
+}
+
+/// Makes the pictures of the README.
+pub(crate) fn screenshots() -> Result<()> {
+    install::browser()?;
+    staged(&async |stage: &mut Stage| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../query/screenshots");
+        std::fs::create_dir_all(&folder)?;
+        let browser = &stage.browser;
+        browser.open("/signin").await?;
+        browser.fill("#token", &stage.services.auditor_token).await?;
+        browser.click("form.signin button").await?;
+        browser.find("[data-days]").await?;
+        let workspace = format!("/workspaces/{}", stage.directory.workspaces[0].id);
+        for (name, scheme, path) in [
+            ("log", "light", "/?range=24h"),
+            ("picture", "dark", "/picture?q=method%3Assh&range=24h"),
+            ("workspace", "light", workspace.as_str()),
+            ("record", "light", "/record"),
+        ] {
+            browser.prefer(scheme).await?;
+            browser.size(1200, 860).await?;
+            browser.open(path).await?;
+            browser.picture(&folder.join(format!("{name}.png"))).await?;
+        }
+        println!("the pictures are in {}", folder.display());
+        Ok(())
+    })
+}
+
+/// Starts everything, lets it work for a while, looks, and stops everything.
+fn staged(look: &impl AsyncFn(&mut Stage) -> Result<()>) -> Result<()> {
+    install::postgresql()?;
+    services::build()?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let directory = Directory::sample();
+        let services = Services::start(&directory)?;
+        let ledger = Ledger::default();
+        let traffic = Traffic::start(&directory, &services, &ledger);
+        tokio::time::sleep(TRAFFIC).await;
+        traffic.quiesce().await?;
+        let browser = Browser::start(&format!("http://{}", services.query)).await?;
+        let mut stage = Stage { services, directory, browser };
+        let outcome = look(&mut stage).await;
+        stage.browser.stop().await?;
+        traffic.stop().await;
+        stage.services.stop()?;
+        outcome
+    })
+}
