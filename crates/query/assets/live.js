@@ -88,8 +88,11 @@ export function live(button) {
     source.addEventListener("position", () => waiting.length === 0 && say("Live."));
     source.addEventListener("lag", (event) => say(`Behind by ${JSON.parse(event.data).behind_seconds} s.`, "broken"));
     source.addEventListener("end", (event) => {
+      const { reason, resume } = JSON.parse(event.data);
+      // The browser comes back by itself, with the id of the last event: another server may be there.
+      if (resume) return;
       stop();
-      say(`Not live any more: ${JSON.parse(event.data).reason}.`, "broken");
+      say(`Not live any more: ${reason}.`, "broken");
     });
     source.addEventListener("error", () => {
       if (source?.readyState === EventSource.CLOSED) {

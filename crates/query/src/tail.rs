@@ -176,9 +176,9 @@ impl Tail {
                 return None;
             }
             if self.service.shutdown.has_begun() {
-                self.over("the service is stopping; come back with the last id");
+                self.over("the service is stopping; come back with the last id", true);
             } else if self.token_seen.elapsed() > TOKEN_INTERVAL && !self.token_is_valid().await {
-                self.over("the token is no longer valid");
+                self.over("the token is no longer valid", false);
             } else {
                 self.look().await;
             }
@@ -209,12 +209,12 @@ impl Tail {
                     self.wait().await;
                 }
             }
-            Ok(Err(NoChanges::OtherCluster)) => self.over("the database was replaced by another; start anew"),
-            Ok(Err(NoChanges::Unreachable(_))) => self.over("the organization is gone"),
+            Ok(Err(NoChanges::OtherCluster)) => self.over("the database was replaced by another; start anew", false),
+            Ok(Err(NoChanges::Unreachable(_))) => self.over("the organization is gone", false),
             Err(error) if error.is_unavailable() || error.is_transient() => tokio::time::sleep(PAUSE).await,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a tail failed");
-                self.over("the log is not available");
+                self.over("the log is not available", false);
             }
         }
     }
@@ -239,9 +239,11 @@ impl Tail {
         }
     }
 
-    fn over(&mut self, reason: &str) {
+    /// Ends it. `resume` says whether the same client can go on with its last id.
+    fn over(&mut self, reason: &str, resume: bool) {
         self.is_over = true;
-        self.waiting.push_back(Event::default().event("end").data(json!({ "reason": reason }).to_string()));
+        let data = json!({ "reason": reason, "resume": resume });
+        self.waiting.push_back(Event::default().event("end").data(data.to_string()));
     }
 }
 

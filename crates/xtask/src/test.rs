@@ -41,7 +41,8 @@ pub(crate) fn run(full: bool) -> Result<()> {
     step("tests", tests)?;
     drop(server);
     step("API fuzz", cargo(&["xtask", "fuzz-api"]))?;
-    step("demo", cargo(&["xtask", "demo", "--check"]))
+    step("demo", cargo(&["xtask", "demo", "--check"]))?;
+    step("dashboard", cargo(&["xtask", "dashboard"]))
 }
 
 fn cargo(arguments: &[&str]) -> Command {

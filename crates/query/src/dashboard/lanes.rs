@@ -32,7 +32,9 @@ pub(crate) struct Lanes {
     pub(crate) rows: Vec<Lane>,
     pub(crate) ticks: Vec<Tick>,
     pub(crate) height: String,
-    /// What the picture is of.
+    /// What the picture is called, on a page that may have several.
+    pub(crate) name: &'static str,
+    /// From and to when it is.
     pub(crate) label: String,
     pub(crate) concurrency: Option<Concurrency>,
 }
@@ -74,6 +76,7 @@ pub(crate) struct Concurrency {
 impl Lanes {
     /// Draws what of `entries` lies between `from` and `to`; nothing if nothing does.
     pub(crate) fn draw(
+        name: &'static str,
         entries: &[Entry],
         of: LaneOf,
         (from, to): (Timestamp, Timestamp),
@@ -121,6 +124,7 @@ impl Lanes {
         Some(Self {
             rows: lanes,
             ticks: ticks(zone, from, to),
+            name,
             height: units(f64::from(count) * LANE),
             label: format!("{} to {}", zone.full(from), zone.full(to)),
             concurrency: Concurrency::draw(&inside, (from, to), zone, ended),

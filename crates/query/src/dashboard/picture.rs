@@ -75,7 +75,8 @@ pub(super) async fn picture(
     let from = asked.search.connected_after.unwrap_or(request.from);
     let (entries, is_all) = sessions(&service, &viewer, &asked.search, (from, to), now).await?;
     let drawn_from = entries.last().filter(|_| !is_all).map(|oldest| oldest.connect_time);
-    let lanes = Lanes::draw(&entries, LaneOf::Workspace, (drawn_from.unwrap_or(from), to), viewer.zone(), now);
+    let lanes =
+        Lanes::draw("Sessions", &entries, LaneOf::Workspace, (drawn_from.unwrap_or(from), to), viewer.zone(), now);
     let zone = viewer.zone();
     let page = PicturePage {
         histogram: Histogram::draw(&stats, request, &asked.query, zone),

@@ -160,7 +160,7 @@ async fn section(
         last_seen: page.entries.first().map(|entry| Moment::full(zone, entry.connect_time)),
         note: stats.counted_from.or(stats.ranked_from).map(|from| Moment::full(zone, from)),
         others,
-        lanes: Lanes::draw(&drawn, lanes, (from, now), zone, now),
+        lanes: Lanes::draw(title, &drawn, lanes, (from, now), zone, now),
         days: view::days(&page, &gaps, zone, now),
         log: search_link(query),
     };

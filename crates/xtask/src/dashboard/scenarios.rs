@@ -211,7 +211,7 @@ pub(super) async fn entry(stage: &Stage) -> Result<()> {
     let text = browser.text(".entry").await?;
     ensure!(text.contains(&id) && text.contains("cursor"), "{text}");
     browser.find(".copy").await?;
-    browser.click(".same[href*=workspace%5Fid]").await?;
+    browser.click(".same[href*='workspace%5Fid']").await?;
     browser.find("[data-days]").await?;
     ensure!(browser.here().await?.starts_with("/?q=workspace%5Fid"), "a field leads to what shares it");
     for (from, page) in [("a[href^='/workspaces/']", "Workspace"), ("a[href^='/users/']", "User")] {
@@ -242,7 +242,7 @@ pub(super) async fn brush(stage: &Stage, api: &Api) -> Result<()> {
     ensure!((9.0..12.0).contains(&hours), "four tenths of a day were drawn, {hours} h were taken: {query}");
     // A bar without a drag leads to its own span.
     browser.open("/?range=24h").await?;
-    browser.click("[data-brush] a").await?;
+    browser.click("[data-brush] a:nth-last-of-type(3)").await?;
     browser.until("the bar is in the address", "return location.search.includes('connected')").await?;
     counts_agree(browser, api).await.map(drop)
 }
@@ -275,11 +275,11 @@ async fn report(stage: &Stage, id: Uuid, action: v1::Action) -> Result<()> {
 /// Watches connections come and go, at the top of the page and in the middle of reading, and with the network gone.
 pub(super) async fn live(stage: &mut Stage) -> Result<()> {
     let browser = &stage.browser;
-    let state =
+    let says =
         |text: &str| format!("return document.querySelector('[data-live-state]').textContent.includes({text:?})");
     browser.open("/").await?;
     browser.click("[data-live]").await?;
-    browser.until("it is live", &state("Live.")).await?;
+    browser.until("it is live", &says("Live.")).await?;
     let first = Uuid::new_v4();
     report(stage, first, v1::Action::Connect).await?;
     browser
@@ -304,7 +304,7 @@ pub(super) async fn live(stage: &mut Stage) -> Result<()> {
     let place = "return document.querySelectorAll('.row')[12].getBoundingClientRect().top";
     let before = browser.run(place).await?;
     report(stage, Uuid::new_v4(), v1::Action::Connect).await?;
-    browser.until("it is offered", &state("Show 1 new entry")).await?;
+    browser.until("it is offered", &says("Show 1 new entry")).await?;
     ensure!(browser.run(place).await? == before, "what is being read stays where it is");
     browser.run("document.querySelector('[data-live-state] button').click()").await?;
     browser
@@ -315,9 +315,9 @@ pub(super) async fn live(stage: &mut Stage) -> Result<()> {
         .await?;
 
     stage.services.stop_query()?;
-    browser.until("it says that the line is broken", &state("Reconnecting")).await?;
+    browser.until("it says that the line is broken", &says("Reconnecting")).await?;
     stage.services.start_query()?;
-    browser.until("it is live again", &state("Live.")).await?;
+    browser.until("it is live again", &says("Live.")).await?;
     let second = Uuid::new_v4();
     report(stage, second, v1::Action::Connect).await?;
     browser
