@@ -26,15 +26,17 @@ mod zone;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
 
+use crate::error::ApiError;
 use crate::serve::Service;
 
 pub(crate) use self::live::render as live_row;
@@ -67,8 +69,21 @@ pub(crate) fn routes() -> Router<Service> {
         .layer(from_fn(guarded))
 }
 
+/// There is no such page: as a page for a browser, as the API says it for anybody else.
+pub(crate) async fn not_found(headers: HeaderMap) -> Response {
+    let accepts = headers.get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/html") {
+        guard(page::PageError::from(ApiError::not_found()).into_response())
+    } else {
+        ApiError::not_found().into_response()
+    }
+}
+
 async fn guarded(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+    guard(next.run(request).await)
+}
+
+fn guard(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, POLICY),

@@ -151,7 +151,7 @@ pub async fn run(
         .route("/docs/docs.js", get(openapi::docs_script))
         .route("/docs/docs.css", get(openapi::docs_style))
         .merge(dashboard::routes())
-        .fallback(async || ApiError::not_found())
+        .fallback(dashboard::not_found)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(CatchPanicLayer::custom(|_| {
             tracing::error!("a request panicked");

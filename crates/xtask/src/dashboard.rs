@@ -5,7 +5,7 @@ mod browser;
 mod scenarios;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use connlog_testkit::postgres::target_dir;
@@ -58,6 +58,40 @@ pub(crate) fn check() -> Result<()> {
         done("live");
         scenarios::signs_out(stage).await.context("signing out")?;
         done("signing out");
+        Ok(())
+    })
+}
+
+/// Rounds of a measurement.
+const ROUNDS: usize = 15;
+
+/// Opens the first page again and again, each time after the API call that it makes, and prints what both took.
+pub(crate) fn page_time(url: &str, token: &str) -> Result<()> {
+    install::browser()?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let browser = Browser::start(url).await?;
+        browser.open("/signin").await?;
+        browser.fill("#token", token).await?;
+        browser.click("form.signin button").await?;
+        browser.find("[data-days]").await?;
+        let http = reqwest::Client::new();
+        let (mut calls, mut pages) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let began = Instant::now();
+            let call = http.get(format!("{url}/api/v2/connectionlog?limit=25")).header("Coder-Session-Token", token);
+            call.send().await?.error_for_status()?.bytes().await?;
+            calls.push(began.elapsed().as_secs_f64() * 1000.0);
+            browser.open("/").await?;
+            let loaded = "const n = performance.getEntriesByType('navigation')[0]; return n.loadEventEnd > 0 ? n.loadEventEnd : null";
+            browser.until("the page is complete", "return performance.getEntriesByType('navigation')[0].loadEventEnd > 0").await?;
+            pages.push(browser.run(loaded).await?.as_f64().context("a time")?);
+        }
+        browser.stop().await?;
+        calls.sort_by(f64::total_cmp);
+        pages.sort_by(f64::total_cmp);
+        let (call, page) = (calls[ROUNDS / 2], pages[ROUNDS / 2]);
+        println!("median of {ROUNDS}: the call {call:.1} ms, the page complete in the browser {page:.1} ms; ratio {:.1}", page / call);
+        println!("slowest: the call {:.1} ms, the page {:.1} ms", calls[ROUNDS - 1], pages[ROUNDS - 1]);
         Ok(())
     })
 }

@@ -32,6 +32,15 @@ enum Command {
     },
     /// Uses the dashboard in a real browser, on the demo's services. Part of `test`.
     Dashboard,
+    /// Measures how long the dashboard's first page takes in a real browser, against the API call that it makes.
+    PageTime {
+        /// A running connlog-query, as http://host:port.
+        #[arg(long, value_name = "URL")]
+        url: String,
+        /// A token of role auditor.
+        #[arg(long, value_name = "TOKEN")]
+        token: String,
+    },
     /// Makes the pictures of the README.
     Screenshots,
     /// Asks the API for what its description allows. Part of `test`; needs built binaries.
@@ -48,6 +57,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Demo { check, seconds } => demo::run(check, seconds),
         Command::Dashboard => dashboard::check(),
+        Command::PageTime { url, token } => dashboard::page_time(&url, &token),
         Command::Screenshots => dashboard::screenshots(),
         Command::FuzzApi => fuzz_api::run(),
         Command::Test { full } => test::run(full),

@@ -102,12 +102,13 @@ impl Histogram {
         let (search, request) = request(&asked.search, now, 0, BUDGET);
         let stats = service.reads.stats(&search, &viewer.reach(), request).await?;
         let stats = stats.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?;
-        Ok(Self::draw(&stats, request, &asked.query, viewer.zone()))
+        Ok(Self::draw(&stats, request, asked, viewer.zone()))
     }
 
-    /// Draws counts. `query` is what a bar narrows down.
-    pub(super) fn draw(stats: &Stats, request: StatsRequest, query: &str, zone: Zone) -> Self {
+    /// Draws counts of what was asked for, which a bar narrows down.
+    pub(super) fn draw(stats: &Stats, request: StatsRequest, asked: &Asked, zone: Zone) -> Self {
         let span = request.to - request.from;
+        let (query, bounds) = (&asked.query, &asked.search);
         let x = |time: Timestamp| LEFT + share(time - request.from, span) * WIDTH;
         let totals: Vec<i64> = stats.buckets.values().map(|bucket| bucket.types.values().sum()).collect();
         let most = totals.iter().copied().max().unwrap_or(0);
@@ -120,7 +121,7 @@ impl Histogram {
         let mut bars = Vec::new();
         for ((time, bucket), total) in stats.buckets.iter().zip(&totals) {
             let end = *time + request.bucket;
-            let (left, right) = (x((*time).max(request.from)), x(end.min(request.to)));
+            let (left, right) = (x(*time), x(end));
             let mut bottom = TOP + HEIGHT;
             let mut segments = Vec::new();
             for family in &types {
@@ -131,8 +132,10 @@ impl Histogram {
                     segments.push(Segment { kind: family.as_str(), y: units(bottom), height: units(height) });
                 }
             }
-            let after = words::with(query, "connected_after", Some(&rfc3339((*time).max(request.from))));
-            let before = rfc3339(end.min(request.to) - TimeDelta::microseconds(1));
+            let after = bounds.connected_after.map_or(*time, |after| after.max(*time));
+            let last = end - TimeDelta::microseconds(1);
+            let before = rfc3339(bounds.connected_before.map_or(last, |before| before.min(last)));
+            let after = words::with(query, "connected_after", Some(&rfc3339(after)));
             let count = |family: &ConnectionType| bucket.types.get(family.as_str()).copied().unwrap_or(0);
             bars.push(Bar {
                 x: units(left),
@@ -179,16 +182,18 @@ pub(super) fn request(search: &Search, now: Timestamp, top: usize, budget: Durat
     let span = to - from;
     let bucket = BUCKETS.into_iter().find(|bucket| span.num_seconds() / bucket.num_seconds() <= MOST_BUCKETS);
     let bucket = bucket.unwrap_or(TimeDelta::days(365));
+    // Whole buckets: the last one is not thinner than the others because it is not over.
+    let step = bucket.min(TimeDelta::days(1));
+    (from, to) = (start_of(step, from), start_of(step, to - microsecond) + step);
     if bucket >= TimeDelta::days(1) {
-        (from, to) = (start_of_day(from), start_of_day(to - microsecond) + TimeDelta::days(1));
         (search.connected_after, search.connected_before) = (None, None);
     }
     (search, StatsRequest { from, to, bucket, top, budget, now })
 }
 
-fn start_of_day(time: Timestamp) -> Timestamp {
-    let day = TimeDelta::days(1).num_seconds();
-    DateTime::from_timestamp(time.timestamp().div_euclid(day) * day, 0).unwrap_or(time)
+fn start_of(step: TimeDelta, time: Timestamp) -> Timestamp {
+    let step = step.num_seconds();
+    DateTime::from_timestamp(time.timestamp().div_euclid(step) * step, 0).unwrap_or(time)
 }
 
 /// What a bucket is called: days are days of UTC, whatever the zone.
@@ -244,17 +249,17 @@ mod tests {
 
     #[test]
     fn long_spans_are_whole_days_and_short_ones_as_asked() {
-        let now = at("2026-11-24T10:30:00Z");
+        let now = at("2026-11-24T10:30:15Z");
         let budget = Duration::from_secs(1);
         let month = Search { connected_after: Some(at("2026-11-01T05:00:00Z")), ..Search::default() };
         let (search, counted) = request(&month, now, 0, budget);
         assert_eq!((counted.from, counted.to), (at("2026-11-01T00:00:00Z"), at("2026-11-25T00:00:00Z")));
         assert_eq!((search.connected_after, counted.bucket), (None, TimeDelta::days(1)));
-        let hour = Search { connected_after: Some(at("2026-11-24T09:30:00Z")), ..Search::default() };
+        let hour = Search { connected_after: Some(at("2026-11-24T09:30:20Z")), ..Search::default() };
         let (search, counted) = request(&hour, now, 0, budget);
         assert_eq!(
             (counted.from, counted.to, counted.bucket),
-            (at("2026-11-24T09:30:00Z"), now, TimeDelta::minutes(1))
+            (at("2026-11-24T09:30:00Z"), at("2026-11-24T10:31:00Z"), TimeDelta::minutes(1))
         );
         assert_eq!(search, hour);
         let backwards = Search {
@@ -275,7 +280,8 @@ mod tests {
             buckets: [(from, bucket(3, 1)), (from + TimeDelta::hours(5), bucket(1, 1))].into(),
             ..Stats::default()
         };
-        let drawn = Histogram::draw(&stats, request, "app:cursor", Zone::UTC);
+        let (asked, _) = Asked::read(&[("q".to_owned(), "app:cursor".to_owned())], to);
+        let drawn = Histogram::draw(&stats, request, &asked, Zone::UTC);
         let heights: Vec<Vec<&str>> =
             drawn.bars.iter().map(|bar| bar.segments.iter().map(|segment| segment.height.as_str()).collect()).collect();
         assert_eq!(heights, [["90.0", "30.0"], ["30.0", "30.0"]]);

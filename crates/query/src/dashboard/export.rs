@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::log::Asked;
 use super::page::{Frame, PageError, Viewer, html};
-use super::text::{counted, link, number};
+use super::text::{counted, link, number, visible};
 use crate::error::ApiError;
 use crate::serve::Service;
 
@@ -27,6 +27,7 @@ struct Choice {
 #[template(path = "export.html")]
 struct ExportPage {
     frame: Frame,
+    /// The search, for people.
     query: String,
     log: String,
     count: String,
@@ -83,7 +84,7 @@ pub(super) async fn export(
         } else {
             format!("more than {} entries", number(count.entries))
         },
-        query,
+        query: visible(&query),
         entries: count.entries,
         exact: count.exact,
         choices: choices.into(),

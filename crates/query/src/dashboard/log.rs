@@ -78,6 +78,7 @@ struct JudgedWord {
 #[template(path = "log.html")]
 struct LogPage {
     frame: Frame,
+    title: String,
     query: String,
     range: String,
     judged: Vec<JudgedWord>,
@@ -119,6 +120,7 @@ pub(super) async fn log(
         judged: judged(&asked.query, &invalid),
         menus: Menus::of(&service, &viewer, &asked).await?,
         frame: viewer.frame,
+        title: if asked.query.is_empty() { "Connection Log".to_owned() } else { super::text::visible(&asked.query) },
         query: asked.query,
         range: asked.range,
         presets: &PRESETS,

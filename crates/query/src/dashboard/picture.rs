@@ -79,7 +79,7 @@ pub(super) async fn picture(
         Lanes::draw("Sessions", &entries, LaneOf::Workspace, (drawn_from.unwrap_or(from), to), viewer.zone(), now);
     let zone = viewer.zone();
     let page = PicturePage {
-        histogram: Histogram::draw(&stats, request, &asked.query, zone),
+        histogram: Histogram::draw(&stats, request, &asked, zone),
         tops: tops(&stats, &asked.query),
         ranking_note: stats.ranked_from.map(|from| Moment::full(zone, from)),
         lanes,
