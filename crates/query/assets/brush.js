@@ -25,7 +25,6 @@ export function brush(chart) {
     const now = place(event);
     if (Math.abs(now - began) < SHORTEST && !dragged) return;
     dragged = true;
-    shade.hidden = false;
     shade.removeAttribute("hidden");
     shade.setAttribute("x", Math.min(began, now));
     shade.setAttribute("width", Math.abs(now - began));
@@ -43,6 +42,14 @@ export function brush(chart) {
     ["range", "after", "trail"].forEach((name) => here.searchParams.delete(name));
     location.assign(here);
   });
+  // A touch that became a scroll is no drag, and Escape gives one up.
+  const giveUp = () => {
+    began = null;
+    dragged = false;
+    shade.setAttribute("width", 0);
+  };
+  document.addEventListener("pointercancel", giveUp);
+  document.addEventListener("keydown", (event) => event.key === "Escape" && giveUp());
   chart.addEventListener(
     "click",
     (event) => {

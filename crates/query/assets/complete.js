@@ -60,7 +60,7 @@ export function complete(box) {
     let text = list.children[index]?.dataset.text;
     if (text === undefined) return;
     const [start, end] = word();
-    if (key) text = text.slice(key.length + 1).replace(/^"(.*)"$/, "$1");
+    if (key) text = text.slice(text.indexOf(":") + 1).replace(/^"(.*)"$/, "$1");
     const whole = !key && !text.endsWith(":");
     input.value = input.value.slice(0, start) + text + (whole ? " " : "") + input.value.slice(end).replace(/^ /, "");
     const cursor = start + text.length + (whole ? 1 : 0);
@@ -78,7 +78,7 @@ export function complete(box) {
         item.dataset.text = suggestion.text;
         item.setAttribute("aria-selected", "false");
         const text = document.createElement("bdi");
-        text.textContent = suggestion.text;
+        text.textContent = suggestion.shown;
         item.append(text);
         if (suggestion.detail) {
           const detail = document.createElement("span");
@@ -106,7 +106,7 @@ export function complete(box) {
       const response = await fetch(`/complete?word=${encodeURIComponent(key ? `${key}:${text}` : text)}`).catch(() => null);
       // An older answer does not take the place of a newer one.
       if (number !== asked || !response?.ok || document.activeElement !== input) return;
-      const suggestions = await response.json();
+      const suggestions = await response.json().catch(() => []);
       show(suggestions.filter((suggestion) => suggestion.text !== (key ? `${key}:${text}` : text)));
     }, PAUSE);
   };

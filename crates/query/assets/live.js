@@ -1,11 +1,17 @@
 // The tail: rows arrive above what is there, and what is being read stays where it is.
 const MOST_WAITING = 500;
+// How long to wait before coming back to a server that refused.
+const PAUSE = 5_000;
 
 export function live(button) {
   const days = document.querySelector("[data-days]");
   const state = document.querySelector("[data-live-state]");
+  const offer = document.querySelector("[data-live-offer]");
   let source = null;
+  let timer = 0;
+  let since = null;
   let waiting = [];
+  let older = 0;
   button.hidden = false;
 
   const say = (text, kind = "") => {
@@ -13,12 +19,17 @@ export function live(button) {
     if (state.textContent !== text) state.textContent = text;
   };
 
+  const well = () => say(older ? `Live. ${older} of the entries on older pages changed.` : "Live.");
+
   const row = (event) => {
     const { id, date, label, html } = JSON.parse(event.data);
     const template = document.createElement("template");
     template.innerHTML = html;
     return { id, date, label, element: template.content.firstElementChild };
   };
+
+  const find = (id) => days.querySelector(`[data-id="${CSS.escape(id)}"]`);
+  const time = (item) => item.querySelector("time").dateTime;
 
   const section = (date, label) => {
     const known = days.querySelector(`[data-date="${CSS.escape(date)}"]`);
@@ -36,39 +47,41 @@ export function live(button) {
 
   const put = ({ id, date, label, element }) => {
     element.classList.add("new");
-    const known = days.querySelector(`[data-id="${CSS.escape(id)}"]`);
+    const known = find(id);
     if (known) {
       const focused = known.contains(document.activeElement);
       known.replaceWith(element);
       if (focused) element.querySelector("a")?.focus({ preventScroll: true });
       return;
     }
-    const time = (item) => item.querySelector("time").dateTime;
     const rows = section(date, label).querySelector("ol");
-    const older = [...rows.children].find((other) => time(other) < time(element));
-    rows.insertBefore(element, older ?? null);
+    const below = [...rows.children].find((other) => time(other) < time(element));
+    rows.insertBefore(element, below ?? null);
   };
 
-  const counted = () => `${waiting.length} new ${waiting.length === 1 ? "entry" : "entries"}`;
-
-  const offer = () => {
-    say("");
-    const shown = document.createElement("button");
-    shown.textContent = `Show ${counted()}`;
-    shown.addEventListener("click", () => {
-      waiting.splice(0).forEach(put);
-      say("Live.");
-      scrollTo({ top: 0 });
-    });
-    state.replaceChildren(shown);
+  const show = () => {
+    waiting.splice(0).forEach(put);
+    offer.hidden = true;
   };
+
+  offer.addEventListener("click", () => {
+    show();
+    scrollTo({ top: 0 });
+  });
 
   const arrived = (event) => {
+    since = event.lastEventId;
     const made = row(event);
     if (!made.element) return;
-    const isKnown = days.querySelector(`[data-id="${CSS.escape(made.id)}"]`);
-    const isReading = scrollY > 200 || days.contains(document.activeElement);
-    if (isKnown || !isReading) {
+    const rows = days.querySelectorAll("[data-id]");
+    if (!find(made.id) && rows.length > 0 && time(made.element) < time(rows[rows.length - 1])) {
+      // Between it and what is shown there may be others: it belongs to a page further down.
+      older += 1;
+      well();
+      return;
+    }
+    const isReading = scrollY > 0 || days.matches(":hover, :focus-within");
+    if (find(made.id) || !isReading) {
       put(made);
       return;
     }
@@ -76,16 +89,25 @@ export function live(button) {
     waiting.push(made);
     // Nobody reads so many; the log has them.
     if (waiting.length > MOST_WAITING) waiting.shift();
-    offer();
+    offer.textContent = `Show ${waiting.length} new ${waiting.length === 1 ? "entry" : "entries"}`;
+    offer.hidden = false;
   };
 
   const start = () => {
     button.setAttribute("aria-pressed", "true");
     say("Connecting…");
-    source = new EventSource(button.dataset.live);
-    source.addEventListener("ready", () => say("Live."));
+    const url = new URL(button.dataset.live, location.href);
+    if (since) url.searchParams.set("since", since);
+    source = new EventSource(url);
+    source.addEventListener("ready", (event) => {
+      since = event.lastEventId;
+      well();
+    });
     for (const kind of ["connect", "disconnect", "inferred", "web"]) source.addEventListener(kind, arrived);
-    source.addEventListener("position", () => waiting.length === 0 && say("Live."));
+    source.addEventListener("position", (event) => {
+      since = event.lastEventId;
+      well();
+    });
     source.addEventListener("lag", (event) => say(`Behind by ${JSON.parse(event.data).behind_seconds} s.`, "broken"));
     source.addEventListener("end", (event) => {
       const { reason, resume } = JSON.parse(event.data);
@@ -94,23 +116,32 @@ export function live(button) {
       stop();
       say(`Not live any more: ${reason}.`, "broken");
     });
-    source.addEventListener("error", () => {
-      if (source?.readyState === EventSource.CLOSED) {
+    source.addEventListener("error", async () => {
+      const refused = source?.readyState === EventSource.CLOSED;
+      if (!source) return;
+      say("The connection broke. Reconnecting…", "broken");
+      if (!refused) return;
+      source = null;
+      const answer = await fetch("/complete").catch(() => null);
+      if (answer?.status === 401) {
         stop();
-        say("Not live: the server refused. Reload the page to see why.", "broken");
-      } else if (source) {
-        say("The connection broke. Reconnecting…", "broken");
+        say("Not live any more: the session has ended. Sign in again.", "broken");
+      } else if (button.getAttribute("aria-pressed") === "true") {
+        if (answer?.ok) say("The server has no room for another one that looks live. It is tried again.", "broken");
+        timer = setTimeout(start, PAUSE);
       }
     });
   };
 
   const stop = () => {
+    clearTimeout(timer);
     source?.close();
     source = null;
+    show();
     button.setAttribute("aria-pressed", "false");
     say("");
   };
 
-  button.addEventListener("click", () => (source ? stop() : start()));
+  button.addEventListener("click", () => (button.getAttribute("aria-pressed") === "true" ? stop() : start()));
   addEventListener("pagehide", () => source?.close());
 }

@@ -10,6 +10,7 @@ use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use connlog_model::clock::Clock;
+use connlog_model::role::Role;
 use connlog_runtime::listen::PeerAddress;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_store::tokens::ApiToken;
@@ -39,6 +40,11 @@ impl Caller {
     pub fn is(&self, token: Arc<ApiToken>) {
         // A request has one caller, however often it is asked.
         let _known = self.0.set(token);
+    }
+
+    /// What they may do, if it is known who it is.
+    pub(crate) fn role(&self) -> Option<Role> {
+        self.0.get().map(|token| token.role)
     }
 }
 

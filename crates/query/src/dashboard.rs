@@ -26,16 +26,18 @@ mod zone;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::HeaderMap;
+use axum::http::Method;
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use connlog_model::role::Role;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
 
+use crate::audit::Caller;
 use crate::error::ApiError;
 use crate::serve::Service;
 
@@ -70,17 +72,28 @@ pub(crate) fn routes() -> Router<Service> {
 }
 
 /// There is no such page: as a page for a browser, as the API says it for anybody else.
-pub(crate) async fn not_found(headers: HeaderMap) -> Response {
-    let accepts = headers.get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
+pub(crate) async fn not_found(request: Request) -> Response {
+    let accepts = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
     if accepts.contains("text/html") {
-        guard(page::PageError::from(ApiError::not_found()).into_response())
+        let frame = frame_of(&request);
+        guard(page::show_error(page::PageError::from(ApiError::not_found()).into_response(), frame(None)))
     } else {
         ApiError::not_found().into_response()
     }
 }
 
 async fn guarded(request: Request, next: Next) -> Response {
-    guard(next.run(request).await)
+    let (frame, caller) = (frame_of(&request), request.extensions().get::<Caller>().cloned());
+    let response = next.run(request).await;
+    let role = caller.and_then(|caller| caller.role()).map(Role::as_str);
+    guard(page::show_error(response, frame(role)))
+}
+
+/// The frame of a page about `request`, once it is known whose it is.
+fn frame_of(request: &Request) -> impl FnOnce(Option<&'static str>) -> page::Frame + use<> {
+    let (headers, is_get) = (request.headers().clone(), request.method() == Method::GET);
+    let here = request.uri().path_and_query().filter(|_| is_get).map_or("/", |here| here.as_str()).to_owned();
+    move |role| page::Frame::of(&headers, here, role)
 }
 
 fn guard(mut response: Response) -> Response {

@@ -162,9 +162,13 @@ impl Histogram {
             from: request.from.timestamp(),
             to: request.to.timestamp(),
             label: format!("{} to {}", zone.full(request.from), zone.full(request.to)),
-            note: stats
-                .counted_from
-                .map(|from| format!("Counted from {} on: there was no time for what is older.", zone.full(from))),
+            note: match stats.counted_from {
+                Some(from) => {
+                    Some(format!("Counted from {} on: there was no time for what is older.", zone.full(from)))
+                }
+                None if request.bucket >= TimeDelta::days(1) => Some("Whole days, of UTC.".to_owned()),
+                None => None,
+            },
         }
     }
 }

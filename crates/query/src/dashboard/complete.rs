@@ -8,8 +8,8 @@ use connlog_model::search::{KEYS, words};
 use connlog_store::read::NameOf;
 use serde::Serialize;
 
-use super::page::Viewer;
 use super::text::visible;
+use crate::auth::Auditor;
 use crate::error::ApiError;
 use crate::paging::value;
 use crate::serve::Service;
@@ -22,14 +22,23 @@ const MOST: i64 = 10;
 pub(super) struct Suggestion {
     /// The word.
     text: String,
+    /// The word for people to look at.
+    shown: String,
     /// What it means; may be empty.
     detail: String,
+}
+
+impl Suggestion {
+    /// Of words that no user chose.
+    fn plain(text: String, detail: &str) -> Self {
+        Self { shown: text.clone(), text, detail: detail.to_owned() }
+    }
 }
 
 /// Suggests. Only what lies in the reach of whoever asks is suggested.
 pub(super) async fn complete(
     State(service): State<Service>,
-    viewer: Viewer,
+    auditor: Auditor,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<Vec<Suggestion>>, ApiError> {
     let word = value(&parameters, "word").unwrap_or_default();
@@ -43,13 +52,22 @@ pub(super) async fn complete(
         "workspace" => NameOf::Workspace,
         _ => return Ok(Json(values(&key, prefix))),
     };
-    let named = service.reads.names(of, prefix, &viewer.reach(), MOST).await?;
+    let named = service.reads.names(of, prefix, &auditor.reach(), MOST).await?;
     let mut suggestions: Vec<Suggestion> = named
         .into_iter()
-        .map(|named| Suggestion { text: words::term(&key, &named.name), detail: visible(&named.detail) })
+        .map(|named| {
+            // A query cannot have a double quote in a value; whoever has one in their name is found by their id.
+            let by_id = named.name.contains('"').then(|| match of {
+                NameOf::Workspace => words::term("workspace_id", &named.id.to_string()),
+                NameOf::Organization | NameOf::User => words::term(&key, &named.id.to_string()),
+            });
+            let shown = visible(&words::term(&key, &named.name));
+            let text = by_id.unwrap_or_else(|| words::term(&key, &named.name));
+            Suggestion { text, shown, detail: visible(&named.detail) }
+        })
         .collect();
-    if of == NameOf::User && viewer.reach().user_id.is_some() && "me".starts_with(&prefix.to_lowercase()) {
-        suggestions.insert(0, Suggestion { text: format!("{key}:me"), detail: "whoever this token is of".to_owned() });
+    if of == NameOf::User && auditor.reach().user_id.is_some() && "me".starts_with(&prefix.to_lowercase()) {
+        suggestions.insert(0, Suggestion::plain(format!("{key}:me"), "whoever this token is of"));
     }
     // Workspaces of several owners share a name.
     suggestions.dedup_by(|a, b| a.text == b.text);
@@ -59,7 +77,7 @@ pub(super) async fn complete(
 fn keys(prefix: &str) -> Vec<Suggestion> {
     let prefix = prefix.to_lowercase();
     let keys = KEYS.iter().filter(|key| key.starts_with(&prefix));
-    keys.map(|key| Suggestion { text: format!("{key}:"), detail: hint(key).to_owned() }).collect()
+    keys.map(|key| Suggestion::plain(format!("{key}:"), hint(key))).collect()
 }
 
 /// The values of a key that has a list of them.
@@ -79,7 +97,7 @@ fn values(key: &str, prefix: &str) -> Vec<Suggestion> {
     let matching = all.into_iter().filter(|(value, label)| {
         value.starts_with(&prefix) || (!prefix.is_empty() && label.to_lowercase().starts_with(&prefix))
     });
-    matching.map(|(value, label)| Suggestion { text: words::term(key, value), detail: label.to_owned() }).collect()
+    matching.map(|(value, label)| Suggestion::plain(words::term(key, value), label)).collect()
 }
 
 fn hint(key: &str) -> &'static str {

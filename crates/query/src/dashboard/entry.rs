@@ -76,7 +76,8 @@ fn fields(entry: &Entry, zone: Zone, now: Timestamp) -> Vec<Field> {
     let mut fields = Vec::new();
     let mut put = |name, value: Option<String>, copy, key: Option<&str>| {
         let Some(value) = value.filter(|value| !value.is_empty()) else { return };
-        let same = key.map(|key| search_link(&words::term(key, &value)));
+        // A query cannot have a double quote in a value; the ids lead on.
+        let same = key.filter(|_| !value.contains('"')).map(|key| search_link(&words::term(key, &value)));
         fields.push(Field { name, value: visible(&value), time: None, copy, same });
     };
     let text = |text: &str| Some(text.to_owned());

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::{Query, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use connlog_store::read::PageRequest;
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use crate::serve::Service;
 
 /// How long counting may take: an export is no hurry.
 const COUNT_BUDGET: Duration = Duration::from_secs(5);
+
+/// Nobody has so many entries: only time ends the counting.
+const COUNT_CAP: i64 = 1_000_000_000_000;
 
 /// A way to export.
 struct Choice {
@@ -46,13 +49,13 @@ pub(super) async fn export(
     let now = service.clock.now();
     let (asked, invalid) = Asked::read(&parameters, now);
     if !invalid.is_empty() {
-        return Err(ApiError::invalid_search(invalid).into());
+        return Ok(back_to_search(&asked));
     }
     let query = asked.fixed();
     let request = PageRequest {
-        count_cap: i64::MAX,
+        count_cap: COUNT_CAP,
         count_budget: COUNT_BUDGET,
-        scan_budget: Duration::from_millis(1),
+        scan_budget: Duration::ZERO,
         ..PageRequest::first(1, now)
     };
     let page = service.reads.page(&asked.search, &viewer.reach(), request).await?;
@@ -90,4 +93,9 @@ pub(super) async fn export(
         choices: choices.into(),
     };
     Ok(html(&page))
+}
+
+/// The page that says what is wrong with a search, under the word.
+pub(super) fn back_to_search(asked: &Asked) -> Response {
+    Redirect::to(&link("/", &[("q", &asked.query), ("range", &asked.range)])).into_response()
 }

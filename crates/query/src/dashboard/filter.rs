@@ -20,7 +20,7 @@ const MAX_ORGANIZATIONS: i64 = 200;
 const KEYS: [&str; 7] = ["organization", "workspace_owner", "workspace", "type", "method", "app", "status"];
 
 /// Ranges of time up to now.
-pub(super) const RANGES: [(&str, &str); 6] = [
+const RANGES: [(&str, &str); 6] = [
     ("", "Any time"),
     ("1h", "Last hour"),
     ("24h", "Last 24 hours"),
@@ -28,6 +28,16 @@ pub(super) const RANGES: [(&str, &str); 6] = [
     ("30d", "Last 30 days"),
     ("90d", "Last 90 days"),
 ];
+
+/// The ranges, and that one if it is another.
+pub(super) fn ranges(chosen: &str) -> Vec<(String, String)> {
+    let mut ranges: Vec<(String, String)> =
+        RANGES.iter().map(|(value, label)| ((*value).to_owned(), (*label).to_owned())).collect();
+    if !RANGES.iter().any(|(value, _)| *value == chosen) {
+        ranges.push((chosen.to_owned(), format!("Last {}", visible(chosen))));
+    }
+    ranges
+}
 
 /// A search that is often wanted.
 pub(super) struct Preset {

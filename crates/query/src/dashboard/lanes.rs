@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
-use connlog_store::read::Entry;
+use connlog_store::read::{Entry, Sessions};
 
 use super::chart::{Tick, place, ratio, ticks, units};
 use super::row;
@@ -37,6 +37,8 @@ pub(crate) struct Lanes {
     /// From and to when it is.
     pub(crate) label: String,
     pub(crate) concurrency: Option<Concurrency>,
+    /// How many are drawn, if they are not all.
+    pub(crate) cut: Option<String>,
 }
 
 /// The sessions of somebody, or to something.
@@ -74,10 +76,10 @@ pub(crate) struct Concurrency {
 }
 
 impl Lanes {
-    /// Draws what of `entries` lies between `from` and `to`; nothing if nothing does.
+    /// Draws what of `sessions` lies between `from` and `to`; nothing if nothing does.
     pub(crate) fn draw(
         name: &'static str,
-        entries: &[Entry],
+        sessions: &Sessions,
         of: LaneOf,
         (from, to): (Timestamp, Timestamp),
         zone: Zone,
@@ -90,7 +92,7 @@ impl Lanes {
             None => now,
         };
         let mut inside: Vec<&Entry> =
-            entries.iter().filter(|entry| entry.connect_time < to && ended(entry) >= from).collect();
+            sessions.entries.iter().filter(|entry| entry.connect_time < to && ended(entry) >= from).collect();
         inside.sort_by_key(|entry| (entry.connect_time, entry.id));
         let mut groups: BTreeMap<(String, Option<String>), Vec<&Entry>> = BTreeMap::new();
         for entry in &inside {
@@ -127,9 +129,15 @@ impl Lanes {
             name,
             height: units(f64::from(count) * LANE),
             label: format!("{} to {}", zone.full(from), zone.full(to)),
-            concurrency: Concurrency::draw(&inside, (from, to), zone, ended),
+            // Of a part of them it would be too few.
+            concurrency: if sessions.complete { Concurrency::draw(&inside, (from, to), zone, ended) } else { None },
+            cut: (!sessions.complete).then(|| number(count_of(inside.len()))),
         })
     }
+}
+
+fn count_of(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn lane_of(entry: &Entry, of: LaneOf) -> (String, Option<String>) {

@@ -13,9 +13,9 @@ use connlog_model::search::{Invalid, Search, words};
 use connlog_store::read::{Count, PageRequest};
 
 use super::chart::Histogram;
-use super::filter::{Menus, PRESETS, Preset, RANGES};
+use super::filter::{Menus, PRESETS, Preset, ranges};
 use super::page::{Frame, PageError, Viewer, html};
-use super::text::{counted, link, number};
+use super::text::{counted, link};
 use super::view::{self, Day, Item};
 use crate::audit::Given;
 use crate::error::{ApiError, out_of_reach};
@@ -44,11 +44,20 @@ impl Asked {
     pub(crate) fn read(parameters: &[(String, String)], now: Timestamp) -> (Self, Vec<Invalid>) {
         let query = paging::value(parameters, "q").unwrap_or_default().to_owned();
         let range = paging::value(parameters, "range").unwrap_or_default().to_owned();
+        let mut query = query;
+        if !range.is_empty() {
+            // A range is chosen instead of bounds.
+            for key in ["connected_after", "connected_before"] {
+                if words::value(&query, key).is_some() {
+                    query = words::with(&query, key, None);
+                }
+            }
+        }
         let (mut search, mut invalid) = match Search::read(&query) {
             Ok(read) => read,
             Err(invalid) => (Search::default(), vec![invalid]),
         };
-        if !range.is_empty() && search.connected_after.is_none() {
+        if !range.is_empty() {
             match parse_positive_duration(&range) {
                 Ok(length) => search.connected_after = now.checked_sub_signed(length),
                 Err(error) => {
@@ -84,7 +93,7 @@ struct LogPage {
     judged: Vec<JudgedWord>,
     menus: Menus,
     presets: &'static [Preset],
-    ranges: &'static [(&'static str, &'static str)],
+    ranges: Vec<(String, String)>,
     found: Option<Found>,
 }
 
@@ -93,7 +102,9 @@ struct Found {
     count: String,
     incomplete: bool,
     days: Vec<Day>,
-    newer: Option<String>,
+    /// What is to be said of gaps.
+    gaps: Option<String>,
+    newer: Option<(String, &'static str)>,
     older: Option<String>,
     histogram: Option<Histogram>,
     /// Where the tail of the same search is; nothing beyond the first page.
@@ -122,9 +133,9 @@ pub(super) async fn log(
         frame: viewer.frame,
         title: if asked.query.is_empty() { "Connection Log".to_owned() } else { super::text::visible(&asked.query) },
         query: asked.query,
+        ranges: ranges(&asked.range),
         range: asked.range,
         presets: &PRESETS,
-        ranges: &RANGES,
         found: found.map(|(found, _)| found),
     };
     let status = if invalid.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
@@ -151,11 +162,13 @@ async fn found(
     };
     let is_first = cursor.is_none();
     let reach = viewer.reach();
+    // Before the page is read: what is committed while it is looked at comes live.
+    let position = service.reads.feed_end().await?.encode();
     let (page, histogram) = tokio::join!(service.reads.page(search, &reach, request), async {
         if is_first { Histogram::read(service, viewer, asked, now).await.map(Some) } else { Ok(None) }
     });
     let page = page?.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?;
-    let gaps = view::gaps(service, viewer, search, &page, is_first).await?;
+    let gaps = view::gaps(service, viewer, search, &page, cursor.map(|cursor| cursor.time)).await?;
     // What comes next is asked for as of now: a range that moves would be another search.
     let fixed = asked.fixed();
     let fixed_search = Search::parse(&fixed).unwrap_or_else(|_| search.clone());
@@ -165,11 +178,13 @@ async fn found(
     let found = Found {
         count: count_text(page.count),
         incomplete: page.incomplete,
-        days: view::days(&page, &gaps, viewer.zone(), now),
-        newer: (!is_first).then(|| newer(&fixed, trail)),
+        days: view::days(&page, &gaps.gaps, viewer.zone(), now),
+        gaps: gaps.note,
+        newer: (!is_first).then(|| (newer(&fixed, trail), if trail.is_empty() { "← Newest" } else { "← Newer" })),
         older: next.map(|next| link("/", &[("q", &fixed), ("after", &next), ("trail", &longer(trail, here))])),
         histogram: histogram?,
-        live: (is_first && search.connected_before.is_none()).then(|| link("/live", &[("q", &asked.query)])),
+        live: (is_first && search.connected_before.is_none())
+            .then(|| link("/live", &[("q", &fixed), ("since", &position)])),
         export: link("/export", &[("q", &fixed)]),
         picture: link("/picture", &[("q", &asked.query), ("range", &asked.range)]),
     };
@@ -194,8 +209,10 @@ fn newer(query: &str, trail: &str) -> String {
 fn count_text(count: Count) -> String {
     if count.exact {
         counted(count.entries, "entry", "entries")
+    } else if count.entries > 0 {
+        format!("more than {}", counted(count.entries, "entry", "entries"))
     } else {
-        format!("more than {} entries", number(count.entries.max(1)))
+        "not counted: there was no time".to_owned()
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::FromRequestParts;
-use axum::http::header::COOKIE;
+use axum::http::header::{CONTENT_LENGTH, COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -117,20 +118,38 @@ struct ErrorPage {
     detail: String,
 }
 
+/// An error that waits to be shown in the frame of whoever looks.
+#[derive(Debug, Clone)]
+struct Unshown {
+    title: String,
+    detail: String,
+}
+
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let error = match self {
             Self::SignedOut(next) => return Redirect::to(&link("/signin", &[("next", &next)])).into_response(),
             Self::Api(error) => error,
         };
-        let frame = Frame::of(&HeaderMap::new(), "/".to_owned(), None);
-        let page = ErrorPage { frame, title: error.message().to_owned(), detail: error.explanation() };
-        let mut response = (error.status(), html(&page)).into_response();
-        for (name, value) in error.headers() {
-            response.headers_mut().insert(name, value);
-        }
+        let unshown = Unshown { title: error.message().to_owned(), detail: error.explanation() };
+        let mut response = (error.status(), Extension(unshown)).into_response();
+        response.headers_mut().extend(error.headers());
         response
     }
+}
+
+/// Puts an error that is in `response` into a page; any other answer is left as it is.
+pub(super) fn show_error(mut response: Response, frame: Frame) -> Response {
+    let Some(Unshown { title, detail }) = response.extensions_mut().remove() else { return response };
+    let page = html(&ErrorPage { frame, title, detail });
+    let (mut parts, body) = page.into_parts();
+    parts.status = response.status();
+    for (name, value) in response.headers() {
+        if !parts.headers.contains_key(name) && name != CONTENT_LENGTH {
+            parts.headers.insert(name, value.clone());
+        }
+    }
+    Response::from_parts(parts, body)
 }
 
 /// A page as an answer.

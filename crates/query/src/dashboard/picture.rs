@@ -6,14 +6,14 @@ use askama::Template;
 use axum::Extension;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
-use chrono::TimeDelta;
 use connlog_model::app::display_name;
 use connlog_model::clock::Timestamp;
 use connlog_model::search::{Search, words};
-use connlog_store::read::{Entry, PageRequest, Stats, Top};
+use connlog_store::read::{Sessions, SessionsRequest, Stats, Top};
 
 use super::chart::{self, Histogram};
-use super::filter::RANGES;
+use super::export::back_to_search;
+use super::filter::ranges;
 use super::lanes::{LaneOf, Lanes};
 use super::log::Asked;
 use super::page::{Frame, PageError, Viewer, html};
@@ -25,13 +25,13 @@ use crate::paging::value;
 use crate::serve::Service;
 
 /// Sessions that are drawn.
-pub(super) const SESSIONS: i64 = 500;
+const SESSIONS: i64 = 500;
 /// Entries of a ranking.
 const TOP: usize = 10;
 /// How long counting may take.
 const BUDGET: Duration = Duration::from_secs(2);
-/// How long before the picture a session may have begun that is still in it.
-pub(super) const EARLIER: TimeDelta = TimeDelta::days(1);
+/// How long looking for sessions may take.
+const SESSIONS_BUDGET: Duration = Duration::from_millis(700);
 
 /// A line of a ranking.
 pub(super) struct Ranked {
@@ -46,14 +46,12 @@ struct PicturePage {
     frame: Frame,
     query: String,
     range: String,
-    ranges: &'static [(&'static str, &'static str)],
+    ranges: Vec<(String, String)>,
     log: String,
     histogram: Histogram,
     tops: Vec<(&'static str, Vec<Ranked>)>,
     ranking_note: Option<Moment>,
     lanes: Option<Lanes>,
-    /// Only the newest sessions are drawn, from this moment on.
-    lanes_from: Option<Moment>,
 }
 
 /// Shows the pictures.
@@ -65,7 +63,7 @@ pub(super) async fn picture(
     let now = service.clock.now();
     let (asked, invalid) = Asked::read(&parameters, now);
     if !invalid.is_empty() {
-        return Err(ApiError::invalid_search(invalid).into());
+        return Ok(back_to_search(&asked));
     }
     let (search, request) = chart::request(&asked.search, now, TOP, BUDGET);
     let reach = viewer.reach();
@@ -73,24 +71,21 @@ pub(super) async fn picture(
     let stats = stats.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?;
     let to = asked.search.connected_before.unwrap_or(now);
     let from = asked.search.connected_after.unwrap_or(request.from);
-    let (entries, is_all) = sessions(&service, &viewer, &asked.search, (from, to), now).await?;
-    let drawn_from = entries.last().filter(|_| !is_all).map(|oldest| oldest.connect_time);
-    let lanes =
-        Lanes::draw("Sessions", &entries, LaneOf::Workspace, (drawn_from.unwrap_or(from), to), viewer.zone(), now);
+    let found = sessions(&service, &viewer, &asked.search, (from, to), now).await?;
+    let lanes = Lanes::draw("Sessions", &found, LaneOf::Workspace, (from, to), viewer.zone(), now);
     let zone = viewer.zone();
     let page = PicturePage {
         histogram: Histogram::draw(&stats, request, &asked, zone),
         tops: tops(&stats, &asked.query),
         ranking_note: stats.ranked_from.map(|from| Moment::full(zone, from)),
         lanes,
-        lanes_from: drawn_from.map(|from| Moment::full(zone, from)),
         log: link("/", &[("q", &asked.query), ("range", value(&parameters, "range").unwrap_or_default())]),
         frame: viewer.frame,
         query: asked.query,
+        ranges: ranges(&asked.range),
         range: asked.range,
-        ranges: &RANGES,
     };
-    Ok((Extension(Given(entries.len())), html(&page)).into_response())
+    Ok((Extension(Given(found.entries.len())), html(&page)).into_response())
 }
 
 /// The newest sessions of a span, and whether they are all.
@@ -100,18 +95,10 @@ pub(super) async fn sessions(
     search: &Search,
     (from, to): (Timestamp, Timestamp),
     now: Timestamp,
-) -> Result<(Vec<Entry>, bool), PageError> {
-    let search =
-        Search { connected_after: from.checked_sub_signed(EARLIER), connected_before: Some(to), ..search.clone() };
-    let request = PageRequest {
-        count_cap: 1,
-        count_budget: Duration::ZERO,
-        scan_budget: service.limits.scan_budget,
-        ..PageRequest::first(SESSIONS, now)
-    };
-    let page = service.reads.page(&search, &viewer.reach(), request).await?;
-    let page = page.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?;
-    Ok((page.entries, page.next.is_none() && !page.incomplete))
+) -> Result<Sessions, PageError> {
+    let request = SessionsRequest { from, to, limit: SESSIONS, budget: SESSIONS_BUDGET, now };
+    let found = service.reads.sessions(search, &viewer.reach(), request).await?;
+    Ok(found.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?)
 }
 
 fn tops(stats: &Stats, query: &str) -> Vec<(&'static str, Vec<Ranked>)> {

@@ -1,16 +1,17 @@
 //! `/record`: whether the record can be trusted: retention and its runs, gaps, dead letters, silent agents, freshness.
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::response::Response;
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
 use connlog_store::read::{Gap, SilentAgent};
 
 use super::page::{Frame, PageError, Viewer, html};
-use super::text::{counted, duration, number, visible};
+use super::text::{counted, duration, link, number, visible};
 use super::view::GapRow;
 use super::zone::Moment;
+use crate::paging::value;
 use crate::serve::Service;
 
 /// Rows of each table.
@@ -52,23 +53,31 @@ struct RecordPage {
     events_rejected: String,
     has_gaps: bool,
     gaps: Vec<GapRow>,
-    more_gaps: Option<String>,
+    /// Where older ones are, and how many.
+    more_gaps: Option<(String, String)>,
     silent: Vec<Silent>,
+    has_more_silent: bool,
     fresh: Option<(Moment, String)>,
     heard: Option<(Moment, String)>,
 }
 
 /// Shows the health of the record.
-pub(super) async fn record(State(service): State<Service>, viewer: Viewer) -> Result<Response, PageError> {
+pub(super) async fn record(
+    State(service): State<Service>,
+    viewer: Viewer,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, PageError> {
+    let offset = value(&parameters, "gaps").and_then(|offset| offset.parse::<u32>().ok()).map_or(0, i64::from);
     let (now, reach, zone) = (service.clock.now(), viewer.reach(), viewer.zone());
     let sees_all = reach.organizations.is_none();
     let (state, gaps, silent, attended) = tokio::join!(
         service.reads.retention_state(ROWS, now),
-        service.reads.gaps(&reach, ROWS, 0),
-        service.reads.silent_agents(&reach, now - SILENT, ROWS),
+        service.reads.gaps(&reach, ROWS, offset),
+        service.reads.silent_agents(&reach, now - SILENT, ROWS + 1),
         service.reads.attended_at(),
     );
-    let (state, gaps) = (state?, gaps?);
+    let (state, gaps, silent) = (state?, gaps?, silent?);
+    let most = usize::try_from(ROWS).unwrap_or(usize::MAX);
     let ago = |time: Timestamp| (Moment::full(zone, time), duration(now - time));
     let runs = state.runs.into_iter().map(|run| Run {
         began: Moment::full(zone, run.started_at),
@@ -96,9 +105,13 @@ pub(super) async fn record(State(service): State<Service>, viewer: Viewer) -> Re
         events_lost: number(gaps.events_lost),
         events_rejected: number(gaps.events_rejected),
         has_gaps: gaps.count > 0,
-        more_gaps: (gaps.count > ROWS).then(|| number(gaps.count - ROWS)),
+        more_gaps: (gaps.count > offset + ROWS).then(|| {
+            let left = counted(gaps.count - offset - ROWS, "older gap", "older gaps");
+            (link("/record", &[("gaps", &(offset + ROWS).to_string())]), left)
+        }),
         gaps: gaps.gaps.iter().map(|gap: &Gap| GapRow::of(gap, Moment::full(zone, gap.time()))).collect(),
-        silent: silent?.iter().map(|agent| silent_agent(agent, zone, now)).collect(),
+        silent: silent.iter().take(most).map(|agent| silent_agent(agent, zone, now)).collect(),
+        has_more_silent: silent.len() > most,
         fresh: service.freshness.as_of().map(ago),
         heard: attended?.map(ago),
         frame: viewer.frame,

@@ -114,8 +114,9 @@ fn is_cookie_value(text: &str) -> bool {
 
 /// Where to go next: a page of this site, and nowhere else.
 pub(super) fn local(next: Option<&str>) -> &str {
-    let is_local =
-        |next: &&str| next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n', '\t']);
+    let is_local = |next: &&str| {
+        next.starts_with('/') && !next.starts_with("//") && !next.contains(|c: char| c == '\\' || c.is_control())
+    };
     next.filter(is_local).unwrap_or("/")
 }
 
@@ -126,9 +127,16 @@ mod tests {
     #[test]
     fn only_pages_of_this_site_come_next() {
         assert_eq!(local(Some("/picture?q=x")), "/picture?q=x");
-        for elsewhere in
-            ["//evil.example", "https://evil.example", "/\\evil.example", "/\t/evil.example", "", "javascript:x"]
-        {
+        for elsewhere in [
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil.example",
+            "/\t/evil.example",
+            "/\0",
+            "/\u{85}",
+            "",
+            "javascript:x",
+        ] {
             assert_eq!(local(Some(elsewhere)), "/", "{elsewhere}");
         }
         assert_eq!(local(None), "/");

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use chrono::TimeDelta;
 use connlog_model::search::{Search, words};
-use connlog_store::read::{NameOf, PageRequest, StatsRequest};
+use connlog_store::read::{Entry, NameOf, Named, PageRequest, StatsRequest};
 use uuid::Uuid;
 
 use super::lanes::{LaneOf, Lanes};
@@ -87,12 +87,15 @@ pub(super) async fn user(
 
 fn show(
     what: &'static str,
-    named: Option<connlog_store::read::Named>,
+    named: Option<Named>,
     id: Uuid,
     viewer: Viewer,
-    sections: Vec<(Section, usize)>,
+    sections: Vec<(Section, Vec<Entry>)>,
 ) -> Result<Response, PageError> {
-    let given = sections.iter().map(|(_, given)| given).sum();
+    let given = sections.iter().map(|(_, entries)| entries.len()).sum();
+    // Whom the directory does not tell of, the entries may.
+    let entries = || sections.iter().flat_map(|(_, entries)| entries);
+    let named = named.or_else(|| entries().find_map(|entry| named_in(entry, id)));
     // What neither the directory nor the log has is not there.
     if named.is_none() && given == 0 {
         return Err(ApiError::not_found().into());
@@ -104,13 +107,24 @@ fn show(
     Ok((Extension(Given(given)), html(&page)).into_response())
 }
 
+/// What an entry calls the workspace or user of that id.
+fn named_in(entry: &Entry, id: Uuid) -> Option<Named> {
+    let named = |name: &str| Some(Named { id, name: name.to_owned(), detail: String::new() });
+    match &entry.user {
+        Some(user) if user.id == id => named(&user.username),
+        _ if entry.workspace_owner_id == id => named(&entry.workspace_owner_username),
+        _ if entry.workspace_id == id => named(&entry.workspace_name),
+        _ => None,
+    }
+}
+
 async fn section(
     service: &Service,
     viewer: &Viewer,
     title: &'static str,
     query: &str,
     lanes: LaneOf,
-) -> Result<(Section, usize), PageError> {
+) -> Result<(Section, Vec<Entry>), PageError> {
     let now = service.clock.now();
     let reach = viewer.reach();
     let search = Search::parse(query).map_err(ApiError::invalid_search)?;
@@ -135,9 +149,8 @@ async fn section(
     );
     let page = page?.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?;
     let stats = stats?.map_err(|unreachable| ApiError::out_of_reach(&unreachable))?;
-    let (drawn, is_all) = drawn?;
-    let from = drawn.last().filter(|_| !is_all).map_or(now - DRAWN, |oldest| oldest.connect_time.max(now - DRAWN));
-    let gaps = view::gaps(service, viewer, &search, &page, true).await?;
+    let drawn = drawn?;
+    let gaps = view::gaps(service, viewer, &search, &page, None).await?;
     let total = |status: &str| -> i64 { stats.buckets.values().filter_map(|bucket| bucket.statuses.get(status)).sum() };
     let all: i64 = stats.buckets.values().flat_map(|bucket| bucket.statuses.values()).sum();
     let others = match lanes {
@@ -160,9 +173,9 @@ async fn section(
         last_seen: page.entries.first().map(|entry| Moment::full(zone, entry.connect_time)),
         note: stats.counted_from.or(stats.ranked_from).map(|from| Moment::full(zone, from)),
         others,
-        lanes: Lanes::draw(title, &drawn, lanes, (from, now), zone, now),
-        days: view::days(&page, &gaps, zone, now),
+        lanes: Lanes::draw(title, &drawn, lanes, (now - DRAWN, now), zone, now),
+        days: view::days(&page, &gaps.gaps, zone, now),
         log: search_link(query),
     };
-    Ok((section, page.entries.len()))
+    Ok((section, page.entries))
 }

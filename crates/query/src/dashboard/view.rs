@@ -1,7 +1,5 @@
 //! A list of entries by day, with the gaps of the record where they happened.
 
-use std::sync::Arc;
-
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
 use connlog_model::search::Search;
@@ -78,35 +76,46 @@ pub(crate) fn days(page: &Page, gaps: &[Gap], zone: Zone, now: Timestamp) -> Vec
     days
 }
 
-/// The gaps among the entries of a page, if its search is one that gaps belong to: of everything, an organization or a
-/// workspace.
+/// The gaps that belong to a page, and what to say of those that are not shown.
+#[derive(Debug, Default)]
+pub(crate) struct PageGaps {
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) note: Option<String>,
+}
+
+/// The gaps between the first entry of a page, or the last one of the page before, and its last.
 pub(crate) async fn gaps(
     service: &Service,
     viewer: &Viewer,
     search: &Search,
     page: &Page,
-    is_first: bool,
-) -> Result<Arc<[Gap]>, StoreError> {
-    let only_where = Search {
-        organization: None,
-        workspace_id: None,
-        connected_after: None,
-        connected_before: None,
-        ..search.clone()
-    };
-    // The gaps of one organization are told apart by the reach only.
-    if only_where != Search::default() || search.organization.is_some() {
-        return Ok(Arc::default());
-    }
-    let a_day = TimeDelta::days(1);
-    let to = match page.entries.first() {
-        Some(newest) if !is_first => newest.connect_time,
-        _ => search.connected_before.unwrap_or(service.clock.now() + a_day),
-    };
+    after: Option<Timestamp>,
+) -> Result<PageGaps, StoreError> {
+    let newest = service.clock.now() + TimeDelta::days(1);
+    let to = after.or(search.connected_before).unwrap_or(newest);
     let from = match (page.next, page.entries.last()) {
-        (Some(_), Some(oldest)) => oldest.connect_time,
+        (Some((time, _)), _) => time,
         _ => search.connected_after.unwrap_or(Timestamp::UNIX_EPOCH),
     };
-    let found = service.reads.gaps_between(&viewer.reach(), search.workspace_id, from, to, MAX_GAPS).await?;
-    Ok(found.into())
+    let mut found = service.reads.gaps_between(search, &viewer.reach(), (from, to), MAX_GAPS + 1).await?;
+    let most = usize::try_from(MAX_GAPS).unwrap_or(usize::MAX);
+    let has_more = found.gaps.len() > most;
+    found.gaps.truncate(most);
+    let count = if has_more {
+        format!("More than {MAX_GAPS} gaps")
+    } else {
+        counted(found.gaps.len().try_into().unwrap_or(0), "gap", "gaps")
+    };
+    Ok(match (found.apply, found.gaps.is_empty(), has_more) {
+        (_, true, _) => PageGaps::default(),
+        (true, false, false) => PageGaps { gaps: found.gaps, note: None },
+        (true, false, true) => PageGaps {
+            gaps: found.gaps,
+            note: Some(format!("{count} of the record lie between these entries; the newest are shown.")),
+        },
+        (false, false, _) => PageGaps {
+            gaps: Vec::new(),
+            note: Some(format!("{count} of the record in this span, of which nobody knows whether they would match.")),
+        },
+    })
 }

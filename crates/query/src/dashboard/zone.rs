@@ -4,6 +4,9 @@ use chrono::{DateTime, Datelike as _, LocalResult, NaiveDate, NaiveDateTime, Tim
 use chrono_tz::Tz;
 use connlog_model::clock::{Timestamp, rfc3339};
 
+/// Years that a time can be written in.
+const YEARS: std::ops::RangeInclusive<i32> = 2..=9998;
+
 /// A time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Zone(Tz);
@@ -54,7 +57,7 @@ impl Zone {
     pub(crate) fn parse_field(self, text: &str) -> Option<Timestamp> {
         let formats = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M"];
         let naive = formats.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())?;
-        Some(self.at(naive).to_utc())
+        YEARS.contains(&naive.date().year()).then(|| self.at(naive).to_utc())
     }
 
     fn at(self, naive: NaiveDateTime) -> DateTime<Tz> {
@@ -102,6 +105,7 @@ mod tests {
         assert_eq!(at("2026-10-25T02:30").as_deref(), Some("2026-10-25T00:30:00Z"), "the first of two");
         assert!(at("2026-03-29T02:30").is_some(), "a time that there is not");
         assert_eq!(at("yesterday"), None);
+        assert_eq!(at("-262143-01-01T00:00"), None);
         assert_eq!(Zone::named("Mars/Olympus"), Zone::UTC);
     }
 

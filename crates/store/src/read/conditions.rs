@@ -182,6 +182,11 @@ impl Conditions {
             Some(false) => self.history_only.push("NOT disconnect_inferred".to_owned()),
             None => {}
         }
+        if let Some(time) = filter.open_at {
+            let time = self.bind(time);
+            // A web event never ended, and is no session.
+            self.history_only.push(format!("disconnect_time >= {time}"));
+        }
         if filter.other_owner {
             let web = self.bind(web_methods());
             self.history_only.push(format!("method = ANY({web}) AND user_id <> workspace_owner_id"));

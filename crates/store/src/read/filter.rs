@@ -53,6 +53,8 @@ pub struct Filter {
     pub(super) shorter_than: Option<TimeDelta>,
     pub(super) inferred: Option<bool>,
     pub(super) other_owner: bool,
+    /// Only sessions that were not over then. No search asks for this by itself.
+    pub(super) open_at: Option<Timestamp>,
     /// What "now" is to the duration of an open connection.
     pub(super) now: Timestamp,
 }
@@ -133,6 +135,7 @@ impl Filter {
             shorter_than: search.shorter_than,
             inferred: search.inferred,
             other_owner: search.other_owner,
+            open_at: None,
             now,
         }))
     }
@@ -155,7 +158,8 @@ impl Filter {
             || self.longer_than.is_some()
             || self.shorter_than.is_some()
             || self.inferred.is_some()
-            || self.other_owner;
+            || self.other_owner
+            || self.open_at.is_some();
         let indexed =
             self.owners.is_some() || self.users.is_some() || self.workspaces.is_some() || self.connection_id.is_some();
         match (scanned, indexed) {

@@ -1,10 +1,12 @@
 //! Gaps of the record: events that were lost, and dead letters.
 
 use connlog_model::clock::Timestamp;
+use connlog_model::search::Search;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::filter::Reach;
+use super::filter::{Filter, Reach};
 use crate::session::{begin_read, query};
 use crate::{Store, StoreError};
 
@@ -72,35 +74,56 @@ FROM (SELECT count(*) AS n, coalesce(sum(events), 0)::bigint AS events FROM lost
 const BETWEEN: &str = "-- gaps_between
 SELECT * FROM (
     (SELECT id, recorded_at, organization_id, workspace_id, agent_id, spool_id, first_seq, last_seq, events,
-        since, until, cause, NULL::text AS field, NULL::text AS reason, NULL::text AS message_type
+        since, until, cause, NULL::text AS field, NULL::text AS reason, NULL::text AS message_type,
+        coalesce(until, recorded_at) AS at
      FROM lost_events
-     WHERE ($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::uuid IS NULL OR workspace_id = $2)
+     WHERE ($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::uuid[] IS NULL OR workspace_id = ANY($2))
         AND coalesce(until, recorded_at) >= $3 AND coalesce(until, recorded_at) < $4
-     ORDER BY recorded_at DESC LIMIT $5)
+     ORDER BY at DESC, id DESC LIMIT $5)
     UNION ALL
     (SELECT id, received_at, organization_id, workspace_id, agent_id, spool_id, seq, seq, 1,
-        NULL, NULL, NULL, field, reason, message_type
+        NULL, NULL, NULL, field, reason, message_type, received_at
      FROM rejected_events
-     WHERE ($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::uuid IS NULL OR workspace_id = $2)
+     WHERE ($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::uuid[] IS NULL OR workspace_id = ANY($2))
         AND received_at >= $3 AND received_at < $4
-     ORDER BY received_at DESC LIMIT $5)
-) AS gaps ORDER BY recorded_at DESC, id DESC LIMIT $5";
+     ORDER BY received_at DESC, id DESC LIMIT $5)
+) AS gaps ORDER BY at DESC, id DESC LIMIT $5";
+
+/// Gaps of a span of time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GapsBetween {
+    /// The newest of them.
+    pub gaps: Vec<Gap>,
+    /// Whether the search that they were looked up for tells gaps apart: by organization, workspace and time. If it asks for
+    /// anything else, the gaps are those of the same organizations and workspaces.
+    pub apply: bool,
+}
 
 impl Store {
-    /// The newest gaps in `reach`, of a workspace if one is named, at or after `from` and before `to`.
+    /// The newest gaps that belong to `search`, whatever times it asks for, and lie in `reach`, at or after `from` and before `to`.
     pub async fn gaps_between(
         &self,
+        search: &Search,
         reach: &Reach,
-        workspace_id: Option<Uuid>,
-        from: Timestamp,
-        to: Timestamp,
+        (from, to): (Timestamp, Timestamp),
         limit: i64,
-    ) -> Result<Vec<Gap>, StoreError> {
+    ) -> Result<GapsBetween, StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_read(&mut client).await?;
-        let rows = query(&transaction, BETWEEN, &[&reach.organizations, &workspace_id, &from, &to, &limit]).await?;
+        let place = Search {
+            organization: search.organization.clone(),
+            workspace_id: search.workspace_id,
+            workspace: search.workspace.clone(),
+            ..Search::default()
+        };
+        let Ok(filter) = Filter::resolve(&transaction, &place, reach, to).await? else {
+            return Ok(GapsBetween::default());
+        };
+        let parameters: &[&(dyn ToSql + Sync)] = &[&filter.organizations, &filter.workspaces, &from, &to, &limit];
+        let rows = query(&transaction, BETWEEN, parameters).await?;
         transaction.commit().await?;
-        rows.iter().map(gap).collect()
+        let timeless = Search { connected_after: None, connected_before: None, ..search.clone() };
+        Ok(GapsBetween { gaps: rows.iter().map(gap).collect::<Result<_, _>>()?, apply: place == timeless })
     }
 
     /// A page of the gaps in `reach`, and how many there are, of one snapshot.
