@@ -69,6 +69,16 @@ pub async fn generate(url: &str, rows: i64, days: u32, last: NaiveDate) -> Resul
     Ok(())
 }
 
+/// Adds a day of `rows` rows that no other day has.
+pub(crate) async fn add_day(url: &str, day: NaiveDate, rows: i64) -> Result<()> {
+    let store = Store::new(&StoreConfig::new(url, "connlog-bench", 2))?;
+    store.attach_days([day]).await?;
+    write_day(&connect(url).await?, day, rows, FIRST_OF_ADDED, 0).await
+}
+
+/// Numbers from here on are of no generated day.
+const FIRST_OF_ADDED: i64 = 1 << 40;
+
 async fn write_day(client: &Client, day: NaiveDate, rows: i64, first: i64, writer: i16) -> Result<()> {
     client.execute(include_str!("history.sql"), &[&day, &rows, &first]).await?;
     client.execute(COUNT_DAY, &[&day, &writer]).await?;

@@ -12,6 +12,7 @@ use connlog_proto::v1::stream_events_response::Message as Inbound;
 use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::connect;
 use connlog_testkit::fixtures::{self, Site};
+use futures::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
@@ -21,14 +22,14 @@ use tonic::{Request, Streaming};
 use uuid::Uuid;
 
 use crate::cpu::{self, Cpu};
-use crate::median;
-use crate::plain::{self, Upsert};
+use crate::plain::Upsert;
+use crate::report::Report;
 use crate::service::Ingest;
 
 /// Connections that begin, and that end, in one message of an agent.
 const HALF_BATCH: usize = 500;
 /// Writers of both sides, each with a connection to the database.
-const WRITERS: usize = 2;
+pub(crate) const WRITERS: usize = 2;
 /// The organization of the agents that write; history has others.
 const ORGANIZATION: u128 = 900;
 
@@ -58,47 +59,86 @@ struct Round {
     database: Cpu,
 }
 
-/// Measures on a database that [`generate`](crate::history::generate) filled, and prints what it found.
-pub async fn measure(database_url: &str, size: Size) -> Result<()> {
-    let client = connect(database_url).await?;
-    plain::make(&client).await?;
-    let sites: Vec<Site> = (1..=size.agents).map(|number| fixtures::site(number.into(), ORGANIZATION)).collect();
+/// The agents that write.
+pub(crate) async fn sites(database_url: &str, agents: u32) -> Result<Vec<Site>> {
+    let sites: Vec<Site> = (1..=agents).map(|number| fixtures::site(number.into(), ORGANIZATION)).collect();
     let store = Store::new(&StoreConfig::new(database_url, "connlog-bench", 1))?;
     let directory: Vec<_> = sites.iter().flat_map(|site| site.directory.clone()).collect();
     fixtures::import(&store, &directory, Utc::now()).await?;
-    let ingest = Ingest::start(database_url, WRITERS)?;
+    Ok(sites)
+}
+
+/// Measures on a database that [`generate`](crate::history::generate) filled.
+pub(crate) async fn measure(
+    database_url: &str,
+    ingest: &Ingest,
+    sites: &[Site],
+    size: Size,
+    report: &mut Report,
+) -> Result<()> {
+    let client = connect(database_url).await?;
     let postmaster = cpu::postmaster(&client).await?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut rates, mut floors, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
     // The first round of each warms up.
     for round in 0..=size.rounds {
-        let our = stream_round(&ingest, &sites, size, postmaster).await?;
-        let their = upsert_round(database_url, &sites, size).await?;
-        println!(
-            "{}{:.0} events/s over gRPC, {:.0} events/s by upserts; per event {:.1} µs of connlog-ingest, {:.1} µs of PostgreSQL",
-            if round == 0 { "(warming up) " } else { "" },
-            rate(size.events, our.elapsed),
-            rate(size.events, their),
-            our.service.micros() / f64::from(size.events),
-            our.database.micros() / f64::from(size.events)
-        );
+        let our = stream_round(ingest, sites, size, postmaster).await?;
+        let ours = rate(size.events, our.elapsed);
+        let theirs = rate(size.events, upsert_round(database_url, sites, size).await?);
+        let copied = rate(size.events, copy_round(&client, size).await?);
+        let events = f64::from(size.events);
+        let (service, database) = (our.service.micros() / events, our.database.micros() / events);
+        let warming = if round == 0 { " (warming up)" } else { "" };
+        println!("{ours:.0} events/s over gRPC, {theirs:.0} by upserts, {copied:.0} by COPY{warming}");
         if round > 0 {
-            ours.push(our);
-            theirs.push(rate(size.events, their));
+            rates.push((ours, theirs));
+            floors.push((ours, copied));
+            cpu.push((service, database));
         }
     }
-    let events = f64::from(size.events);
-    let our_rate = median(ours.iter().map(|round| rate(size.events, round.elapsed)).collect());
-    let their_rate = median(theirs);
-    let service = median(ours.iter().map(|round| round.service.micros() / events).collect());
-    let database = median(ours.iter().map(|round| round.database.micros() / events).collect());
-    println!("\nend to end: {our_rate:.0} events/s, one table {their_rate:.0}; ratio {:.2}", our_rate / their_rate);
-    println!(
-        "CPU per event: connlog-ingest {service:.1} µs, PostgreSQL {database:.1} µs; ratio {:.2}",
-        service / database
-    );
+    report.add_rounds("ingest.end_to_end", &rates, "events/s");
+    report.add_rounds("ingest.floor", &floors, "events/s");
+    report.add_rounds("ingest.cpu_per_event", &cpu, "us");
     println!("connlog-ingest had {:.0} MiB at most", ingest.peak_memory_mib()?);
     Ok(())
 }
+
+/// The final rows of a round, copied into an empty table like a day of history, with all its indexes: two events for each.
+async fn copy_round(client: &Client, size: Size) -> Result<Duration> {
+    client.batch_execute(COPY_SETUP).await?;
+    let rows = i64::from(size.events / 2);
+    client.execute(COPY_SOURCE, &[&rows]).await?;
+    let mut bytes = Vec::new();
+    let out = client.copy_out("COPY copy_source TO STDOUT (FORMAT binary)").await?;
+    futures::pin_mut!(out);
+    while let Some(part) = out.next().await {
+        bytes.push(part?);
+    }
+    let began = Instant::now();
+    let sink = client.copy_in("COPY copy_target FROM STDIN (FORMAT binary)").await?;
+    futures::pin_mut!(sink);
+    for part in bytes {
+        sink.send(part).await?;
+    }
+    sink.finish().await?;
+    let elapsed = began.elapsed();
+    client.batch_execute("DROP TABLE copy_source; DROP TABLE copy_target").await?;
+    Ok(elapsed)
+}
+
+/// A table like a day of history, with the indexes that a day has.
+const COPY_SETUP: &str = "
+CREATE TABLE copy_source (LIKE connection_logs);
+DO $$
+DECLARE day text := (SELECT max(day_table(day)) FROM days() AS day);
+BEGIN
+    EXECUTE format('CREATE TABLE copy_target (LIKE %I INCLUDING ALL)', day);
+END
+$$";
+
+/// Rows with ids of their own.
+const COPY_SOURCE: &str = "
+INSERT INTO copy_source SELECT (jsonb_populate_record(l, jsonb_build_object('id', gen_random_uuid(), 'connection_id', gen_random_uuid()))).*
+FROM (SELECT l FROM connection_logs AS l WHERE method <= 2 ORDER BY connect_time DESC LIMIT $1) AS rows";
 
 fn rate(events: u32, elapsed: Duration) -> f64 {
     f64::from(events) / elapsed.as_secs_f64()
@@ -202,7 +242,7 @@ fn messages(sessions: &[Session]) -> Vec<v1::EventBatch> {
     batches.collect()
 }
 
-fn connect_event(session: &Session) -> v1::Connection {
+pub(crate) fn connect_event(session: &Session) -> v1::Connection {
     v1::Connection {
         id: session.id.as_bytes().to_vec(),
         action: v1::Action::Connect.into(),

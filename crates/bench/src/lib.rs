@@ -4,8 +4,12 @@ mod cpu;
 pub mod history;
 pub mod ingest;
 pub mod plain;
+mod purge;
 pub mod reads;
+mod report;
+pub mod run;
 pub mod service;
+mod unary;
 
 /// The one in the middle.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {

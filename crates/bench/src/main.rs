@@ -1,10 +1,12 @@
 //! `connlog-bench`: makes history, and measures on it.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use chrono::Utc;
 use clap::{Parser, Subcommand};
-use connlog_bench::ingest::{self, Size};
-use connlog_bench::{history, reads};
+use connlog_bench::history;
+use connlog_bench::run::{Scope, run};
 
 /// Measures connlog.
 #[derive(Debug, Parser)]
@@ -28,26 +30,17 @@ enum Command {
         #[arg(long, default_value_t = 90, value_name = "N")]
         days: u32,
     },
-    /// Measures writing, on a database that was filled so.
-    Ingest {
-        /// PostgreSQL, as postgresql://… or key=value, on this machine.
+    /// Fills an empty database and measures everything on it. `cargo xtask bench` does this on a server of its own.
+    Run {
+        /// PostgreSQL on this machine, as postgresql://… or key=value.
         #[arg(long, value_name = "URL")]
         database_url: String,
-        /// Events of a round.
-        #[arg(long, default_value_t = 200_000, value_name = "N")]
-        events: u32,
-        /// Agents, each with a stream.
-        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
-        agents: u32,
-        /// Rounds.
-        #[arg(long, default_value_t = 5, value_name = "N")]
-        rounds: u32,
-    },
-    /// Measures pages, counts, exports and storage on a database that was filled so.
-    Reads {
-        /// PostgreSQL, as postgresql://… or key=value.
-        #[arg(long, value_name = "URL")]
-        database_url: String,
+        /// In a few minutes, on a tenth of the history.
+        #[arg(long)]
+        quick: bool,
+        /// Where the figures are written, as JSON.
+        #[arg(long, value_name = "FILE")]
+        report: PathBuf,
     },
 }
 
@@ -57,9 +50,9 @@ async fn main() -> Result<()> {
         Command::Generate { database_url, rows, days } => {
             history::generate(&database_url, rows, days, Utc::now().date_naive()).await
         }
-        Command::Ingest { database_url, events, agents, rounds } => {
-            ingest::measure(&database_url, Size { events, agents, rounds }).await
+        Command::Run { database_url, quick, report } => {
+            let scope = if quick { Scope::quick() } else { Scope::full() };
+            run(&database_url, scope, &report).await
         }
-        Command::Reads { database_url } => reads::measure(&database_url).await,
     }
 }

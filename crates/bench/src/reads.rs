@@ -8,10 +8,12 @@ use futures::StreamExt as _;
 use tokio_postgres::Client;
 
 use crate::plain;
+use crate::report::Report;
 use crate::service::Service;
 
 /// Requests of a search.
 const REQUESTS: usize = 40;
+const REQUESTS_U32: u32 = 40;
 /// Pages of a walk by cursors.
 const PAGES: usize = 20;
 /// Runs of the straightforward SQL, which is slow.
@@ -70,21 +72,39 @@ const CASES: [Case; 20] = [
     },
 ];
 
-/// Measures on a database that [`generate`](crate::history::generate) filled, and prints what it found.
-pub async fn measure(database_url: &str) -> Result<()> {
+/// Measures on a database that [`generate`](crate::history::generate) filled.
+pub(crate) async fn measure(database_url: &str, report: &mut Report) -> Result<()> {
     let client = connect(database_url).await?;
     client.batch_execute("SET jit = off").await?;
-    plain::make(&client).await?;
     let (ours, one_table) = plain::bytes_per_row(&client).await?;
-    println!("\nstorage: {ours:.0} bytes a row, one table {one_table:.0}; ratio {:.2}", ours / one_table);
     let service = Service::start(database_url).await?;
-    pages(&client, &service).await?;
-    exports(&client, &service).await?;
-    println!("peak memory of connlog-query: {:.0} MiB", service.peak_memory_mib()?);
+    pages(&client, &service, report).await?;
+    counts(&client, &service, report).await?;
+    exports(&client, &service, report).await?;
+    report.add("storage.bytes_per_row", ours, one_table, "bytes", 1);
+    println!("connlog-query had {:.0} MiB at most", service.peak_memory_mib()?);
     Ok(())
 }
 
-async fn pages(client: &Client, service: &Service) -> Result<()> {
+/// Exact counts of much.
+async fn counts(client: &Client, service: &Service, report: &mut Report) -> Result<()> {
+    for (key, case) in [("query.count_all", &CASES[0]), ("query.count_org", &CASES[1])] {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..REQUESTS {
+            ours.push(service.page(case.query, None).await?.0);
+        }
+        for _ in 0..PLAIN_RUNS {
+            let began = Instant::now();
+            client.query(&format!("SELECT count(*) FROM plain_logs l WHERE {}", case.sql), &[]).await?;
+            theirs.push(began.elapsed());
+        }
+        report.add(key, millis(quantile(&mut ours, 95)), millis(quantile(&mut theirs, 50)), "ms", REQUESTS_U32);
+    }
+    Ok(())
+}
+
+async fn pages(client: &Client, service: &Service, report: &mut Report) -> Result<()> {
+    let mut worst = (0.0, 0.0);
     println!("\nms of a page of 25 with its count (targets: p95 of a page 20, median of a first page 5)");
     println!("{:>7} {:>7} {:>9} {:>10} {:>8}  search", "median", "p95", "deep p95", "plain SQL", "ratio");
     for case in &CASES {
@@ -104,27 +124,40 @@ async fn pages(client: &Client, service: &Service) -> Result<()> {
             deep.push(elapsed);
             cursor = page["next_cursor"].as_str().map(str::to_owned);
         }
-        let plain = straightforward(client, case.sql).await?;
+        let plain = straightforward(client, case.sql, 0).await?;
         let median = quantile(&mut first, 50);
+        let (first_p95, deep_p95) = (millis(quantile(&mut first, 95)), millis(quantile(&mut deep, 95)));
+        if first_p95 > worst.0 {
+            worst = (first_p95, millis(plain));
+        }
+        if case.query.is_empty() {
+            let offset = straightforward(client, case.sql, PAGES * 25).await?;
+            report.add("query.first_page", first_p95, millis(plain), "ms", REQUESTS_U32);
+            report.add("query.deep_cursor", deep_p95, millis(offset), "ms", REQUESTS_U32 / 2);
+        }
+        if case.query.starts_with("connection_id") {
+            report.add("query.no_match", first_p95, millis(plain), "ms", REQUESTS_U32);
+        }
         println!(
             "{:>7.1} {:>7.1} {:>9.1} {:>10.1} {:>8.4}  {}",
             millis(median),
-            millis(quantile(&mut first, 95)),
-            millis(quantile(&mut deep, 95)),
+            first_p95,
+            deep_p95,
             millis(plain),
             median.as_secs_f64() / plain.as_secs_f64(),
             if case.query.is_empty() { "(everything)" } else { case.query }
         );
     }
+    report.add("query.worst_filter", worst.0, worst.1, "ms", REQUESTS_U32);
     Ok(())
 }
 
 /// The page and its exact count, on one table.
-async fn straightforward(client: &Client, condition: &str) -> Result<Duration> {
+async fn straightforward(client: &Client, condition: &str, offset: usize) -> Result<Duration> {
     let page = format!(
         "SELECT l.*, o.name, w.username, u.username FROM plain_logs l LEFT JOIN organizations o ON o.id = l.organization_id
          LEFT JOIN users w ON w.id = l.workspace_owner_id LEFT JOIN users u ON u.id = l.user_id
-         WHERE {condition} ORDER BY l.connect_time DESC, l.id DESC LIMIT 25"
+         WHERE {condition} ORDER BY l.connect_time DESC, l.id DESC LIMIT 25 OFFSET {offset}"
     );
     let count = format!("SELECT count(*) FROM plain_logs l WHERE {condition}");
     let mut times = Vec::new();
@@ -139,7 +172,7 @@ async fn straightforward(client: &Client, condition: &str) -> Result<Duration> {
 
 const EXPORTED: &str = "connected_after:\"{}\"";
 
-async fn exports(client: &Client, service: &Service) -> Result<()> {
+async fn exports(client: &Client, service: &Service, report: &mut Report) -> Result<()> {
     // Some days are enough, and keep a round short.
     let since: chrono::DateTime<chrono::Utc> =
         client.query_one("SELECT max(connect_time) - interval '7 days' FROM connection_logs", &[]).await?.get(0);
@@ -151,7 +184,7 @@ async fn exports(client: &Client, service: &Service) -> Result<()> {
          WHERE l.connect_time >= '{}') TO STDOUT",
         since.to_rfc3339()
     );
-    let mut ratios = Vec::new();
+    let mut pairs = Vec::new();
     for _ in 0..EXPORT_ROUNDS {
         let (took, rows, bytes) = service.export(&query).await?;
         let began = Instant::now();
@@ -166,15 +199,9 @@ async fn exports(client: &Client, service: &Service) -> Result<()> {
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
         let (ours, theirs) = (speed(rows as f64, took), speed(copied as f64, copy_took));
         println!("export: {rows} rows, {} MB: {ours:.0} rows/s; COPY {theirs:.0} rows/s", bytes / 1_000_000);
-        ratios.push(ours / theirs);
+        pairs.push((ours, theirs));
     }
-    ratios.sort_by(f64::total_cmp);
-    println!(
-        "export to COPY: median ratio {:.2}, from {:.2} to {:.2}",
-        ratios[ratios.len() / 2],
-        ratios[0],
-        ratios[ratios.len() - 1]
-    );
+    report.add_rounds("export.ndjson", &pairs, "rows/s");
     Ok(())
 }
 

@@ -603,5 +603,8 @@ async fn an_error_is_a_page_like_the_others() {
     }
     // A range is chosen instead of bounds that are written.
     let page = stage.page("/?range=2h&q=connected_after%3A%222020-01-01T00%3A00%3A00Z%22").await;
-    assert!(page.contains("<option value=\"2h\" selected>Last 2h</option>") && page.contains("name=\"q\" value=\"\""), "{page}");
+    assert!(
+        page.contains("<option value=\"2h\" selected>Last 2h</option>") && page.contains("name=\"q\" value=\"\""),
+        "{page}"
+    );
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the commands that a developer needs, and that CI runs.
 
+mod bench;
 mod dashboard;
 mod demo;
 mod deployment;
@@ -43,6 +44,12 @@ enum Command {
     },
     /// Makes the pictures of the README.
     Screenshots,
+    /// Measures connlog against what one would otherwise have; figures go to target/bench/report.json.
+    Bench {
+        /// In a few minutes, on a tenth of the history.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Asks the API for what its description allows. Part of `test`; needs built binaries.
     FuzzApi,
     /// Installs what the tests need and runs all checks: format, lints, docs, tests, the demo's check.
@@ -59,6 +66,7 @@ fn main() -> ExitCode {
         Command::Dashboard => dashboard::check(),
         Command::PageTime { url, token } => dashboard::page_time(&url, &token),
         Command::Screenshots => dashboard::screenshots(),
+        Command::Bench { quick } => bench::run(quick),
         Command::FuzzApi => fuzz_api::run(),
         Command::Test { full } => test::run(full),
     };
