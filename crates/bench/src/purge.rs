@@ -25,7 +25,10 @@ pub(crate) async fn measure(database_url: &str, rows: i64, report: &mut Report) 
         client_session_id, app_name, ip, user_agent, slug_or_port FROM connection_logs
         WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC'";
     client.execute(copy, &[&next]).await?;
-    client.batch_execute("VACUUM (ANALYZE) plain_logs; CHECKPOINT").await?;
+    // Each by itself: a batch is a transaction.
+    for statement in ["VACUUM (ANALYZE) plain_logs", "CHECKPOINT"] {
+        client.batch_execute(statement).await?;
+    }
 
     let retention = format!("{}s", (Utc::now() - next.and_time(chrono::NaiveTime::MIN).and_utc()).num_seconds());
     let program = std::env::current_exe()?.with_file_name("connlog-purge");
