@@ -83,6 +83,12 @@ pub struct Search {
     pub ip: Option<AddressRange>,
     /// Part of the disconnect reason, in lower case.
     pub reason: Option<String>,
+    /// Slug of the app, or forwarded port, of a web event, in lower case.
+    pub slug_or_port: Option<String>,
+    /// Part of the user agent of a web event, in lower case.
+    pub user_agent: Option<String>,
+    /// Session of a client, as the client names it.
+    pub client_session_id: Option<Uuid>,
     /// Exit status of the session, or HTTP status of the web event.
     pub code: Option<CodeCondition>,
     /// Lasted longer; what is open lasts until now.
@@ -96,7 +102,7 @@ pub struct Search {
 }
 
 /// The keys of the language, in the order in which errors are reported.
-pub const KEYS: [&str; 22] = [
+pub const KEYS: [&str; 25] = [
     "organization",
     "workspace_owner",
     "workspace_owner_email",
@@ -119,6 +125,9 @@ pub const KEYS: [&str; 22] = [
     "shorter_than",
     "inferred",
     "other_owner",
+    "slug_or_port",
+    "user_agent",
+    "client_session_id",
 ];
 
 /// Namespace of fingerprints. Fixed: cursors outlive a process.
@@ -161,7 +170,10 @@ impl fmt::Display for Search {
         put("longer_than", self.longer_than.map(|duration| duration.to_string()))?;
         put("shorter_than", self.shorter_than.map(|duration| duration.to_string()))?;
         put("inferred", self.inferred.map(|inferred| inferred.to_string()))?;
-        put("other_owner", self.other_owner.then(|| "true".to_owned()))
+        put("other_owner", self.other_owner.then(|| "true".to_owned()))?;
+        put("slug_or_port", self.slug_or_port.clone())?;
+        put("user_agent", self.user_agent.clone())?;
+        put("client_session_id", self.client_session_id.map(|id| id.to_string()))
     }
 }
 
@@ -204,6 +216,9 @@ impl Search {
             shorter_than: reader.duration("shorter_than"),
             inferred: reader.one_of("inferred", &[("true", true), ("false", false)]),
             other_owner: reader.one_of("other_owner", &[("true", ())]).is_some(),
+            slug_or_port: reader.text("slug_or_port"),
+            user_agent: reader.text("user_agent"),
+            client_session_id: reader.uuid("client_session_id"),
         };
         Ok((search, reader.finish()))
     }

@@ -222,6 +222,11 @@ async fn own_keys_find_what_they_say() {
         ("other_owner:true", 1),
         ("other_owner:true organization:org-2", 0),
         ("username:user-2 other_owner:true", 1),
+        ("slug_or_port:Code-Server", 3),
+        ("slug_or_port:code", 0),
+        ("user_agent:mozilla", 3),
+        ("user_agent:firefox", 0),
+        ("client_session_id:00000000-0000-0000-0000-000000000001", 0),
     ] {
         // Of an IPv6 range everything must be quoted: it is full of colons.
         let query = query.replace("ip:::/0", "ip:\"::/0\"");

@@ -111,7 +111,7 @@ fn hint(key: &str) -> &'static str {
         "username" => "who initiated it, or me",
         "user_email" => "email of who initiated it",
         "connected_after" | "connected_before" => "a time, such as \"2026-11-24T12:00:00Z\"",
-        "workspace_id" | "connection_id" => "id",
+        "workspace_id" | "connection_id" | "client_session_id" => "id",
         "status" => "ongoing or completed",
         "workspace" => "name of the workspace",
         "agent" => "name of the agent",
@@ -121,6 +121,8 @@ fn hint(key: &str) -> &'static str {
         "longer_than" | "shorter_than" => "duration, such as 8h",
         "inferred" => "true or false",
         "other_owner" => "true: by others than the owner",
+        "slug_or_port" => "slug of the app, or port",
+        "user_agent" => "part of the user agent",
         _ => "",
     }
 }

@@ -96,13 +96,13 @@ fn fields(entry: &Entry, zone: Zone, now: Timestamp) -> Vec<Field> {
     put("Organization", text(&entry.organization.name), false, Some("organization"));
     put("Organization id", id(entry.organization.id), true, Some("organization"));
     put("Address", entry.ip.map(|ip| ip.to_string()), true, Some("ip"));
-    put("App’s slug, or port", text(&entry.slug_or_port), false, None);
-    put("User agent", text(&entry.user_agent), true, None);
+    put("App’s slug, or port", text(&entry.slug_or_port), false, Some("slug_or_port"));
+    put("User agent", text(&entry.user_agent), true, Some("user_agent"));
     let code = entry.code.map(|code| code.to_string());
     put(if entry.method.is_web() { "HTTP status" } else { "Exit status" }, code, false, Some("code"));
     put("Reason of the end", entry.disconnect_reason.clone(), false, Some("reason"));
     put("Connection id", entry.connection_id.map(|id| id.to_string()), true, Some("connection_id"));
-    put("Session id of the client", entry.client_session_id.map(|id| id.to_string()), true, None);
+    put("Session id of the client", entry.client_session_id.map(|id| id.to_string()), true, Some("client_session_id"));
     let sizes = |size: Option<i64>| size.map(|size| format!("{} ({size} bytes)", bytes(size)));
     put("Received", sizes(entry.rx_bytes), false, None);
     put("Sent", sizes(entry.tx_bytes), false, None);

@@ -78,6 +78,8 @@ impl Conditions {
             || filter.code.is_some()
             || filter.inferred == Some(true)
             || filter.other_owner
+            || filter.slug_or_port.is_some()
+            || filter.user_agent.is_some()
             || filter.method.is_some_and(Method::is_web)
             || filter.connection_type.is_some_and(|family| family.method().is_web());
         if only_ended {
@@ -148,6 +150,9 @@ impl Conditions {
         if let Some(range) = filter.ip {
             self.add("ip <<= ?::text::inet", range.to_string());
         }
+        if let Some(id) = filter.client_session_id {
+            self.add("client_session_id = ?", id);
+        }
         if self.history {
             self.add_ended(filter);
         }
@@ -170,6 +175,14 @@ impl Conditions {
         if let Some(part) = &filter.reason {
             let part = self.bind(part.clone());
             self.history_only.push(format!("position({part} IN lower(disconnect_reason)) > 0"));
+        }
+        if let Some(name) = &filter.slug_or_port {
+            let name = self.bind(name.clone());
+            self.history_only.push(format!("lower(slug_or_port) = {name}"));
+        }
+        if let Some(part) = &filter.user_agent {
+            let part = self.bind(part.clone());
+            self.history_only.push(format!("position({part} IN lower(user_agent)) > 0"));
         }
         if let Some(condition) = filter.code {
             let code = self.bind(condition.code);

@@ -48,6 +48,9 @@ pub struct Filter {
     pub(super) agent_name: Option<String>,
     pub(super) ip: Option<AddressRange>,
     pub(super) reason: Option<String>,
+    pub(super) slug_or_port: Option<String>,
+    pub(super) user_agent: Option<String>,
+    pub(super) client_session_id: Option<Uuid>,
     pub(super) code: Option<CodeCondition>,
     pub(super) longer_than: Option<TimeDelta>,
     pub(super) shorter_than: Option<TimeDelta>,
@@ -130,6 +133,9 @@ impl Filter {
             agent_name: search.agent.clone(),
             ip: search.ip,
             reason: search.reason.clone(),
+            slug_or_port: search.slug_or_port.clone(),
+            user_agent: search.user_agent.clone(),
+            client_session_id: search.client_session_id,
             code: search.code,
             longer_than: search.longer_than,
             shorter_than: search.shorter_than,
@@ -154,6 +160,9 @@ impl Filter {
         let scanned = self.agent_name.is_some()
             || self.ip.is_some()
             || self.reason.is_some()
+            || self.slug_or_port.is_some()
+            || self.user_agent.is_some()
+            || self.client_session_id.is_some()
             || self.code.is_some()
             || self.longer_than.is_some()
             || self.shorter_than.is_some()
@@ -180,7 +189,8 @@ impl Filter {
     /// Whether a name that nobody has, or two conditions that exclude each other, leave nothing to look for.
     pub(super) fn matches_nothing(&self) -> bool {
         let lists = [&self.organizations, &self.owners, &self.users, &self.workspaces];
-        let texts = [&self.agent_name, &self.reason, &self.workspace_name, &self.app];
+        let Self { agent_name, reason, workspace_name, app, slug_or_port, user_agent, .. } = self;
+        let texts = [agent_name, reason, workspace_name, app, slug_or_port, user_agent];
         let contradiction = match (self.connection_type, self.method) {
             (Some(family), Some(method)) => family.method() != method,
             _ => false,
