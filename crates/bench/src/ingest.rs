@@ -22,7 +22,7 @@ use tonic::{Request, Streaming};
 use uuid::Uuid;
 
 use crate::cpu::{self, Cpu};
-use crate::plain::Upsert;
+use crate::plain::{Session, Upsert};
 use crate::report::Report;
 use crate::service::Ingest;
 
@@ -42,14 +42,6 @@ pub struct Size {
     pub agents: u32,
     /// Rounds of each side, in turn.
     pub rounds: u32,
-}
-
-/// A connection of a round.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Session {
-    pub(crate) id: Uuid,
-    pub(crate) since: Timestamp,
-    pub(crate) until: Timestamp,
 }
 
 /// What one round took.

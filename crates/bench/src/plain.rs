@@ -6,8 +6,6 @@ use connlog_model::identity::AgentIdentity;
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
-use crate::ingest::Session;
-
 const MAKE: &str = "
 CREATE TABLE plain_logs AS
 SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes, method,
@@ -63,6 +61,14 @@ SELECT (SELECT sum(pg_total_relation_size(day_table(day)::regclass))::float8
     let row = client.query_one(sql, &[]).await?;
     let (ours, plain, rows): (f64, f64, f64) = (row.get(0), row.get(1), row.get(2));
     Ok((ours / rows, plain / rows))
+}
+
+/// A connection that is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Session {
+    pub(crate) id: Uuid,
+    pub(crate) since: Timestamp,
+    pub(crate) until: Timestamp,
 }
 
 /// Events of one agent into the one table: what the first one brings is filled in by the second.

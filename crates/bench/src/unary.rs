@@ -14,8 +14,8 @@ use tonic::Request;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::ingest::{Session, connect_event};
-use crate::plain::Upsert;
+use crate::ingest::connect_event;
+use crate::plain::{Session, Upsert};
 use crate::report::Report;
 use crate::service::Ingest;
 

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use connlog_testkit::postgres::target_dir;
 
 use self::browser::Browser;
+use self::scenarios::{everywhere, live, reading, search, session};
 use crate::demo::{Api, Directory, Ledger, Services, Traffic, services};
 use crate::install;
 
@@ -31,32 +32,32 @@ pub(crate) fn check() -> Result<()> {
     staged(&async |stage: &mut Stage| {
         let api = Api::new(stage.services.query, stage.services.auditor_token.clone());
         let done = |what: &str| println!("ok: {what}");
-        scenarios::signs_in(stage).await.context("signing in")?;
+        session::signs_in(stage).await.context("signing in")?;
         done("signing in");
-        scenarios::filters(stage, &api).await.context("filters")?;
+        search::filters(stage, &api).await.context("filters")?;
         done("filters");
-        scenarios::completion(stage, &api).await.context("completion")?;
+        search::completion(stage, &api).await.context("completion")?;
         done("completion");
-        scenarios::bad_query(stage).await.context("a bad query")?;
+        search::bad_query(stage).await.context("a bad query")?;
         done("a bad query");
-        scenarios::paging(stage, &api).await.context("paging")?;
+        search::paging(stage, &api).await.context("paging")?;
         done("paging");
-        scenarios::entry(stage).await.context("an entry")?;
+        reading::entry(stage).await.context("an entry")?;
         done("an entry, a workspace, a user");
-        scenarios::brush(stage, &api).await.context("the brush")?;
+        search::brush(stage, &api).await.context("the brush")?;
         done("the brush");
-        scenarios::export(stage, &api).await.context("exports")?;
+        reading::export(stage, &api).await.context("exports")?;
         done("exports");
-        scenarios::preferences(stage).await.context("colours and zone")?;
+        session::preferences(stage).await.context("colours and zone")?;
         done("colours and zone");
-        scenarios::keyboard(stage).await.context("the keyboard")?;
+        reading::keyboard(stage).await.context("the keyboard")?;
         done("the keyboard");
-        scenarios::weight(stage).await.context("the weight of the first page")?;
-        scenarios::every_page(stage, &axe).await.context("every page")?;
+        everywhere::weight(stage).await.context("the weight of the first page")?;
+        everywhere::every_page(stage, &axe).await.context("every page")?;
         done("every page: axe, no complaint, nobody else asked, 360 px");
-        scenarios::live(stage).await.context("live")?;
+        live::live(stage).await.context("live")?;
         done("live");
-        scenarios::signs_out(stage).await.context("signing out")?;
+        session::signs_out(stage).await.context("signing out")?;
         done("signing out");
         Ok(())
     })

@@ -54,7 +54,7 @@ impl GapRow {
     }
 }
 
-/// The days of a page. `is_first` and `is_last` say whether newer and older entries follow.
+/// The days of a page, newest first.
 pub(crate) fn days(page: &Page, gaps: &[Gap], zone: Zone, now: Timestamp) -> Vec<Day> {
     let mut items: Vec<(Timestamp, Item)> = page
         .entries
