@@ -31,34 +31,33 @@ pub(crate) fn check() -> Result<()> {
     let axe = std::fs::read_to_string(install::npm_package(&target_dir(), "axe-core", "4.14.1")?.join("axe.min.js"))?;
     staged(&async |stage: &mut Stage| {
         let api = Api::new(stage.services.query, stage.services.auditor_token.clone());
-        let done = |what: &str| println!("ok: {what}");
         session::signs_in(stage).await.context("signing in")?;
-        done("signing in");
+        everywhere::undisturbed(stage, "signing in").await?;
         search::filters(stage, &api).await.context("filters")?;
-        done("filters");
+        everywhere::undisturbed(stage, "filters").await?;
         search::completion(stage, &api).await.context("completion")?;
-        done("completion");
+        everywhere::undisturbed(stage, "completion").await?;
         search::bad_query(stage).await.context("a bad query")?;
-        done("a bad query");
+        everywhere::undisturbed(stage, "a bad query").await?;
         search::paging(stage, &api).await.context("paging")?;
-        done("paging");
+        everywhere::undisturbed(stage, "paging").await?;
         reading::entry(stage).await.context("an entry")?;
-        done("an entry, a workspace, a user");
+        everywhere::undisturbed(stage, "an entry, a workspace, a user").await?;
         search::brush(stage, &api).await.context("the brush")?;
-        done("the brush");
+        everywhere::undisturbed(stage, "the brush").await?;
         reading::export(stage, &api).await.context("exports")?;
-        done("exports");
+        everywhere::undisturbed(stage, "exports").await?;
         session::preferences(stage).await.context("colours and zone")?;
-        done("colours and zone");
+        everywhere::undisturbed(stage, "colours and zone").await?;
         reading::keyboard(stage).await.context("the keyboard")?;
-        done("the keyboard");
+        everywhere::undisturbed(stage, "the keyboard").await?;
         everywhere::weight(stage).await.context("the weight of the first page")?;
         everywhere::every_page(stage, &axe).await.context("every page")?;
-        done("every page: axe, no complaint, nobody else asked, 360 px");
+        everywhere::undisturbed(stage, "every page, in both colours, on a phone, by axe").await?;
         live::live(stage).await.context("live")?;
-        done("live");
+        everywhere::undisturbed(stage, "live").await?;
         session::signs_out(stage).await.context("signing out")?;
-        done("signing out");
+        everywhere::undisturbed(stage, "signing out").await?;
         Ok(())
     })
 }

@@ -84,5 +84,5 @@ pub(in crate::dashboard) async fn live(stage: &mut Stage) -> Result<()> {
         browser.until("it brings what came", &format!("document.querySelector('[data-live-offer]').click(); return document.querySelector(\"{row}\") !== null")).await?;
     }
     browser.click("[data-live]").await?;
-    browser.watched().await.map(drop)
+    Ok(())
 }
