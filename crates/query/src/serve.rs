@@ -40,6 +40,7 @@ use crate::one::one;
 use crate::openapi;
 use crate::pulse::Pulse;
 use crate::retention::{self, retention};
+use crate::slot::Shares;
 use crate::stats::stats;
 use crate::tail::tail;
 
@@ -62,6 +63,8 @@ pub struct Service {
     /// Exports that may still begin, and tails.
     pub(crate) exports: Arc<Semaphore>,
     pub(crate) tails: Arc<Semaphore>,
+    /// Tails of each token.
+    pub(crate) shares: Shares,
     pub(crate) shutdown: Shutdown,
     /// Whether the listener speaks TLS.
     pub(crate) is_secure: bool,
@@ -73,6 +76,7 @@ pub(crate) struct Limits {
     pub(crate) count_cap: i64,
     pub(crate) count_budget: Duration,
     pub(crate) scan_budget: Duration,
+    pub(crate) tails_per_token: usize,
 }
 
 /// Runs the service until `shutdown`. Returns whether it ended well.
@@ -128,12 +132,14 @@ pub async fn run(
         clock,
         exports: Arc::new(Semaphore::new(config.max_exports)),
         tails,
+        shares: Shares::default(),
         shutdown: shutdown.clone(),
         is_secure: tls.is_some(),
         limits: Limits {
             count_cap: config.count_cap,
             count_budget: config.count_budget.to_std()?,
             scan_budget: config.scan_budget.to_std()?,
+            tails_per_token: config.max_tails_per_token,
         },
     };
     let log = Router::new()

@@ -32,7 +32,7 @@ use crate::give::give;
 use crate::list::parse_search;
 use crate::paging;
 use crate::serve::Service;
-use crate::slot::Slot;
+use crate::slot::{Share, Slot};
 
 /// Changes that are read at a time.
 const TOGETHER: usize = 200;
@@ -105,6 +105,7 @@ pub(crate) async fn follow(
     if let Some(unreachable) = service.reads.unreachable(&search, &reach).await? {
         return Err(ApiError::out_of_reach(&unreachable));
     }
+    let share = service.shares.take(auditor.0.id, service.limits.tails_per_token)?;
     let slot = Slot::take(&service.tails, "tails")?;
     let record = service.audit.begin(&auditor.0, &request_use);
     service.audit.record_now(&record).await?;
@@ -123,6 +124,7 @@ pub(crate) async fn follow(
         record,
         service,
         _slot: slot,
+        _share: share,
     };
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
     tokio::spawn(tail.run(sender));
@@ -146,6 +148,7 @@ struct Tail {
     is_over: bool,
     record: AuditRecord,
     _slot: Slot,
+    _share: Share,
 }
 
 impl Tail {

@@ -216,6 +216,27 @@ async fn a_tail_keeps_to_its_tokens_organizations_and_to_the_number_of_tails() {
 }
 
 #[tokio::test]
+async fn one_token_does_not_take_all_tails() {
+    let stage = stage().await;
+    let other = fixtures::api_token(&stage.store, Role::Auditor, None, None, now()).await.unwrap();
+    let service = Service::start(stage.database.url(), &["--max-tails-per-token", "2"]).await;
+    let first = Tail::open(&service, &stage.auditor, &[]).await;
+    let _second = Tail::open(&service, &stage.auditor, &[]).await;
+    let refused = service.open(TAIL, &stage.auditor, &[]).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.text().await.unwrap().contains("Too many tails of this token at once."));
+    assert_eq!(service.open("/live", &stage.auditor, &[]).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let _others = Tail::open(&service, &other, &[]).await;
+    // One that ends makes room, as soon as the service notices.
+    drop(first);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while service.open(TAIL, &stage.auditor, &[]).await.status() != StatusCode::OK {
+        assert!(std::time::Instant::now() < deadline, "there is room again");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_transaction_that_holds_the_feed_up_is_told_and_skips_nothing() {
     // A server of its own: the transactions of one are counted together, and this one would hold up the other tests.
     let server = PostgresServer::start(Options::for_tests()).unwrap();
