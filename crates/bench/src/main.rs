@@ -6,7 +6,7 @@ use anyhow::Result;
 use chrono::Utc;
 use clap::{Parser, Subcommand};
 use connlog_bench::history;
-use connlog_bench::run::{Scope, run};
+use connlog_bench::run::{Part, Scope, run};
 
 /// Measures connlog.
 #[derive(Debug, Parser)]
@@ -38,6 +38,18 @@ enum Command {
         /// In a few minutes, on a tenth of the history.
         #[arg(long)]
         quick: bool,
+        /// Also with 50 M rows of history.
+        #[arg(long, conflicts_with = "quick")]
+        large: bool,
+        /// The same database through a pooler in transaction mode.
+        #[arg(long, value_name = "URL")]
+        pooler_url: Option<String>,
+        /// Only this, and nothing else; may be repeated.
+        #[arg(long, value_name = "PART")]
+        only: Vec<Part>,
+        /// The database is filled: `generate`, or an earlier run, has done it.
+        #[arg(long)]
+        filled: bool,
         /// Where the figures are written, as JSON.
         #[arg(long, value_name = "FILE")]
         report: PathBuf,
@@ -50,9 +62,10 @@ async fn main() -> Result<()> {
         Command::Generate { database_url, rows, days } => {
             history::generate(&database_url, rows, days, Utc::now().date_naive()).await
         }
-        Command::Run { database_url, quick, report } => {
-            let scope = if quick { Scope::quick() } else { Scope::full() };
-            run(&database_url, scope, &report).await
+        Command::Run { database_url, quick, large, pooler_url, only, filled, report } => {
+            let mut scope = if quick { Scope::quick() } else { Scope::full(large) };
+            (scope.only, scope.filled, scope.pooler_url) = (only, filled, pooler_url);
+            run(&database_url, &scope, &report).await
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What one would otherwise have: one table, its keys, and an index for each of the usual filters.
 
+use std::sync::Arc;
+
 use anyhow::Result;
-use connlog_model::clock::Timestamp;
 use connlog_model::identity::AgentIdentity;
 use tokio_postgres::{Client, Statement};
-use uuid::Uuid;
+
+use crate::sessions::Session;
 
 const MAKE: &str = "
 CREATE TABLE plain_logs AS
@@ -12,7 +14,6 @@ SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason
     organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
     client_session_id, app_name, ip, user_agent, slug_or_port
 FROM connection_logs;
-ALTER TABLE plain_logs ADD PRIMARY KEY (id);
 CREATE UNIQUE INDEX ON plain_logs (connection_id, workspace_id, agent_name);
 CREATE INDEX ON plain_logs (connect_time);
 CREATE INDEX ON plain_logs (organization_id);
@@ -35,7 +36,6 @@ pub async fn make(client: &Client) -> Result<()> {
 /// The days that storage is compared over.
 const SAMPLE: &str = "
 CREATE TABLE plain_sample (LIKE plain_logs);
-ALTER TABLE plain_sample ADD PRIMARY KEY (id);
 CREATE UNIQUE INDEX ON plain_sample (connection_id, workspace_id, agent_name);
 CREATE INDEX ON plain_sample (connect_time);
 CREATE INDEX ON plain_sample (organization_id);
@@ -63,21 +63,24 @@ SELECT (SELECT sum(pg_total_relation_size(day_table(day)::regclass))::float8
     Ok((ours / rows, plain / rows))
 }
 
-/// A connection that is written.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Session {
-    pub(crate) id: Uuid,
-    pub(crate) since: Timestamp,
-    pub(crate) until: Timestamp,
+/// An event about a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) agent: Arc<AgentIdentity>,
+    pub(crate) session: Session,
+    /// Whether it is the end of it.
+    pub(crate) has_ended: bool,
 }
 
-/// Events of one agent into the one table: what the first one brings is filled in by the second.
+/// Events into the one table: what the first one of a session brings is filled in by the second.
 const UPSERT: &str = "
 INSERT INTO plain_logs AS p (id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes,
     method, organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, app_name, ip)
-SELECT e.id, e.since, e.until, false, e.reason, e.code, e.rx, e.tx, 1, $7, $8, $9, $10, $11, e.id, 'vscode', '10.1.2.3'::inet
-FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::int[], $6::bigint[], $6::bigint[])
-    AS e (id, since, until, reason, code, rx, tx)
+SELECT e.id, e.since, e.until, false, e.reason, e.code, e.rx, e.tx, 1, e.organization_id, e.owner_id, e.workspace_id, e.workspace_name,
+    e.agent_name, e.id, 'vscode', '10.1.2.3'::inet
+FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::int[], $6::bigint[], $6::bigint[], $7::uuid[], $8::uuid[],
+    $9::uuid[], $10::text[], $11::text[])
+    AS e (id, since, until, reason, code, rx, tx, organization_id, owner_id, workspace_id, workspace_name, agent_name)
 ON CONFLICT (connection_id, workspace_id, agent_name) DO UPDATE SET
     connect_time = least(p.connect_time, excluded.connect_time),
     disconnect_time = coalesce(p.disconnect_time, excluded.disconnect_time),
@@ -94,41 +97,26 @@ impl Upsert {
         Ok(Self(client.prepare(UPSERT).await?))
     }
 
-    /// Writes a batch in a transaction of its own.
-    pub(crate) async fn run(
-        &self,
-        client: &Client,
-        agent: &AgentIdentity,
-        connects: &[Session],
-        disconnects: &[Session],
-    ) -> Result<()> {
-        let ended = |number: usize| number >= connects.len();
-        let sessions: Vec<&Session> = connects.iter().chain(disconnects).collect();
-        let ids: Vec<Uuid> = sessions.iter().map(|session| session.id).collect();
-        let since: Vec<Timestamp> = sessions.iter().map(|session| session.since).collect();
-        let only_ended = |number: usize| ended(number).then_some(());
-        let until: Vec<Option<Timestamp>> =
-            (0..sessions.len()).map(|number| only_ended(number).map(|()| sessions[number].until)).collect();
-        let reasons: Vec<Option<&str>> =
-            (0..sessions.len()).map(|number| only_ended(number).map(|()| "client closed the connection")).collect();
-        let codes: Vec<Option<i32>> = (0..sessions.len()).map(|number| only_ended(number).map(|()| 0)).collect();
-        let bytes: Vec<Option<i64>> = (0..sessions.len()).map(|number| only_ended(number).map(|()| 20_000)).collect();
-        let workspace = &agent.workspace;
+    /// Writes rows, at most one of each session, in a transaction of their own.
+    pub(crate) async fn run(&self, client: &Client, rows: &[Row]) -> Result<()> {
+        fn column<'a, T>(rows: &'a [Row], value: impl Fn(&'a Row) -> T) -> Vec<T> {
+            rows.iter().map(value).collect()
+        }
         client
             .execute(
                 &self.0,
                 &[
-                    &ids,
-                    &since,
-                    &until,
-                    &reasons,
-                    &codes,
-                    &bytes,
-                    &workspace.organization_id,
-                    &workspace.owner_id,
-                    &workspace.workspace_id,
-                    &workspace.workspace_name,
-                    &agent.agent_name,
+                    &column(rows, |row| row.session.id),
+                    &column(rows, |row| row.session.since),
+                    &column(rows, |row| row.has_ended.then_some(row.session.until)),
+                    &column(rows, |row| row.has_ended.then_some("client closed the connection")),
+                    &column(rows, |row| row.has_ended.then_some(0)),
+                    &column(rows, |row| row.has_ended.then_some(20_000_i64)),
+                    &column(rows, |row| row.agent.workspace.organization_id),
+                    &column(rows, |row| row.agent.workspace.owner_id),
+                    &column(rows, |row| row.agent.workspace.workspace_id),
+                    &column(rows, |row| row.agent.workspace.workspace_name.as_str()),
+                    &column(rows, |row| row.agent.agent_name.as_str()),
                 ],
             )
             .await?;

@@ -1,6 +1,5 @@
 //! A day that is over: dropped by `connlog-purge`, against deleted in batches from the one table.
 
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -18,7 +17,7 @@ pub(crate) async fn measure(database_url: &str, rows: i64, report: &mut Report) 
     let client = connect(database_url).await?;
     let first: NaiveDate = client.query_one("SELECT min(day) FROM days() AS day", &[]).await?.get(0);
     let day = first - Days::new(1);
-    history::add_day(database_url, day, rows).await?;
+    history::add_day(database_url, day, rows, 0).await?;
     let next = day + Days::new(1);
     let copy = "INSERT INTO plain_logs SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes,
         tx_bytes, method, organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
@@ -30,24 +29,31 @@ pub(crate) async fn measure(database_url: &str, rows: i64, report: &mut Report) 
         client.batch_execute(statement).await?;
     }
 
-    let retention = format!("{}s", (Utc::now() - next.and_time(chrono::NaiveTime::MIN).and_utc()).num_seconds());
-    let program = std::env::current_exe()?.with_file_name("connlog-purge");
-    ensure!(program.exists(), "{} is missing: build the workspace in the same profile", program.display());
     let began = Instant::now();
-    let output = Command::new(program)
-        .args(["--database-url", database_url, "--connection-logs-retention", &retention, "--json"])
-        .env("CONNLOG_LOG", "warn")
-        .output()?;
+    run(database_url, next).await?;
     let ours = began.elapsed().as_secs_f64();
-    ensure!(output.status.success(), "connlog-purge: {}", String::from_utf8_lossy(&output.stderr));
-    let summary: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    ensure!(summary["days_dropped"] == 1, "a day was to be dropped: {summary}");
 
-    let delete = "DELETE FROM plain_logs WHERE id IN (
-        SELECT id FROM plain_logs WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC' ORDER BY connect_time LIMIT $2)";
+    let delete = "DELETE FROM plain_logs WHERE ctid IN (
+        SELECT ctid FROM plain_logs WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC' ORDER BY connect_time LIMIT $2)";
     let began = Instant::now();
     while client.execute(delete, &[&next, &BATCH]).await? > 0 {}
     client.batch_execute("VACUUM plain_logs").await?;
     report.add("purge.day", ours, began.elapsed().as_secs_f64(), "s", 1);
+    Ok(())
+}
+
+/// Runs the `connlog-purge` that lies beside this program: what lies before `cutoff`, a whole day, is to go.
+pub(crate) async fn run(database_url: &str, cutoff: NaiveDate) -> Result<()> {
+    let retention = format!("{}s", (Utc::now() - cutoff.and_time(chrono::NaiveTime::MIN).and_utc()).num_seconds());
+    let program = std::env::current_exe()?.with_file_name("connlog-purge");
+    ensure!(program.exists(), "{} is missing: build the workspace in the same profile", program.display());
+    let output = tokio::process::Command::new(program)
+        .args(["--database-url", database_url, "--connection-logs-retention", &retention, "--json"])
+        .env("CONNLOG_LOG", "warn")
+        .output()
+        .await?;
+    ensure!(output.status.success(), "connlog-purge: {}", String::from_utf8_lossy(&output.stderr));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(summary["days_dropped"] == 1, "a day was to be dropped: {summary}");
     Ok(())
 }

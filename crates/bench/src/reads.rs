@@ -11,24 +11,23 @@ use crate::plain;
 use crate::report::Report;
 use crate::service::Service;
 
-/// Requests of a search.
-const REQUESTS: usize = 40;
-const REQUESTS_U32: u32 = 40;
+/// Rounds of a search: [`REQUESTS`] of ours, then one of the straightforward SQL, which is slow.
+const ROUNDS: u32 = 5;
+/// Requests of a search in a round.
+const REQUESTS: usize = 8;
 /// Pages of a walk by cursors.
 const PAGES: usize = 20;
-/// Runs of the straightforward SQL, which is slow.
-const PLAIN_RUNS: usize = 3;
 /// Rounds of exports, each against a COPY.
 const EXPORT_ROUNDS: usize = 5;
 
 /// A search, and its condition in SQL.
-struct Case {
-    query: &'static str,
+pub(crate) struct Case {
+    pub(crate) query: &'static str,
     sql: &'static str,
 }
 
 /// Every filter that is indexed, alone and in pairs, matching much, little or nothing.
-const CASES: [Case; 20] = [
+pub(crate) const CASES: [Case; 20] = [
     Case { query: "", sql: "true" },
     Case { query: "organization:org-1", sql: "organization_id = 'a0000000-0000-0000-0000-000000000001'" },
     Case { query: "organization:org-7", sql: "organization_id = 'a0000000-0000-0000-0000-000000000007'" },
@@ -86,69 +85,114 @@ pub(crate) async fn measure(database_url: &str, report: &mut Report) -> Result<(
     Ok(())
 }
 
-/// Exact counts of much.
+/// Exact counts of much: a page with its count, against the count alone.
 async fn counts(client: &Client, service: &Service, report: &mut Report) -> Result<()> {
     for (key, case) in [("query.count_all", &CASES[0]), ("query.count_org", &CASES[1])] {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..REQUESTS {
-            ours.push(service.page(case.query, None).await?.0);
-        }
-        for _ in 0..PLAIN_RUNS {
+        let sql = format!("SELECT count(*) FROM plain_logs l WHERE {}", case.sql);
+        let mut pairs = Vec::new();
+        for _ in 0..ROUNDS {
+            let ours = quantile(&mut pages_of(service, case.query).await?, 95);
             let began = Instant::now();
-            client.query(&format!("SELECT count(*) FROM plain_logs l WHERE {}", case.sql), &[]).await?;
-            theirs.push(began.elapsed());
+            client.query(&sql, &[]).await?;
+            pairs.push((millis(ours), millis(began.elapsed())));
         }
-        report.add(key, millis(quantile(&mut ours, 95)), millis(quantile(&mut theirs, 50)), "ms", REQUESTS_U32);
+        report.add_rounds(key, &pairs, "ms");
     }
     Ok(())
 }
 
+async fn pages_of(service: &Service, query: &str) -> Result<Vec<Duration>> {
+    let mut times = Vec::with_capacity(REQUESTS);
+    for _ in 0..REQUESTS {
+        times.push(service.page(query, None).await?.0);
+    }
+    Ok(times)
+}
+
+/// p95 of a first page without a filter, in ms.
+pub(crate) async fn first_page_p95(service: &Service) -> Result<f64> {
+    page_p95(service, "").await
+}
+
+/// p95 of a first page of the slowest search, in ms.
+pub(crate) async fn worst_page_p95(service: &Service) -> Result<f64> {
+    let mut worst: f64 = 0.0;
+    for case in &CASES {
+        worst = worst.max(page_p95(service, case.query).await?);
+    }
+    Ok(worst)
+}
+
+async fn page_p95(service: &Service, query: &str) -> Result<f64> {
+    // The first ones warm up.
+    pages_of(service, query).await?;
+    let mut times = pages_of(service, query).await?;
+    times.extend(pages_of(service, query).await?);
+    Ok(millis(quantile(&mut times, 95)))
+}
+
+/// How long the pages after the first one take.
+async fn walk(service: &Service, query: &str) -> Result<Vec<Duration>> {
+    let mut cursor = service.page(query, None).await?.1["next_cursor"].as_str().map(str::to_owned);
+    let mut times = Vec::with_capacity(PAGES);
+    for _ in 0..PAGES {
+        let Some(after) = cursor else { break };
+        let (elapsed, page) = service.page(query, Some(&after)).await?;
+        times.push(elapsed);
+        cursor = page["next_cursor"].as_str().map(str::to_owned);
+    }
+    Ok(times)
+}
+
 async fn pages(client: &Client, service: &Service, report: &mut Report) -> Result<()> {
-    let mut worst = (0.0, 0.0);
+    let mut worst: Vec<(f64, f64)> = Vec::new();
     println!("\nms of a page of 25 with its count (targets: p95 of a page 20, median of a first page 5)");
     println!("{:>7} {:>7} {:>9} {:>10} {:>8}  search", "median", "p95", "deep p95", "plain SQL", "ratio");
     for case in &CASES {
-        let mut first = Vec::with_capacity(REQUESTS);
-        let mut cursor = None;
-        for request in 0..REQUESTS + 3 {
-            let (elapsed, page) = service.page(case.query, None).await?;
-            if request >= 3 {
-                first.push(elapsed);
+        let (mut first, mut deep, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut pairs, mut deep_pairs) = (Vec::new(), Vec::new());
+        // The first round warms up.
+        for round in 0..=ROUNDS {
+            let mut ours = pages_of(service, case.query).await?;
+            let theirs = straightforward(client, case.sql, 0).await?;
+            if round == 0 {
+                continue;
             }
-            cursor = page["next_cursor"].as_str().map(str::to_owned);
+            pairs.push((millis(quantile(&mut ours, 95)), millis(theirs)));
+            first.extend(ours);
+            plain.push(theirs);
+            let mut walked = walk(service, case.query).await?;
+            if case.query.is_empty() {
+                let offset = straightforward(client, case.sql, PAGES * 25).await?;
+                deep_pairs.push((millis(quantile(&mut walked, 95)), millis(offset)));
+            }
+            deep.extend(walked);
         }
-        let mut deep = Vec::with_capacity(PAGES);
-        for _ in 0..PAGES {
-            let Some(after) = cursor else { break };
-            let (elapsed, page) = service.page(case.query, Some(&after)).await?;
-            deep.push(elapsed);
-            cursor = page["next_cursor"].as_str().map(str::to_owned);
-        }
-        let plain = straightforward(client, case.sql, 0).await?;
-        let median = quantile(&mut first, 50);
-        let (first_p95, deep_p95) = (millis(quantile(&mut first, 95)), millis(quantile(&mut deep, 95)));
-        if first_p95 > worst.0 {
-            worst = (first_p95, millis(plain));
+        if worst.is_empty()
+            || crate::median(worst.iter().map(|pair| pair.0).collect())
+                < crate::median(pairs.iter().map(|pair| pair.0).collect())
+        {
+            worst.clone_from(&pairs);
         }
         if case.query.is_empty() {
-            let offset = straightforward(client, case.sql, PAGES * 25).await?;
-            report.add("query.first_page", first_p95, millis(plain), "ms", REQUESTS_U32);
-            report.add("query.deep_cursor", deep_p95, millis(offset), "ms", REQUESTS_U32 / 2);
+            report.add_rounds("query.first_page", &pairs, "ms");
+            report.add_rounds("query.deep_cursor", &deep_pairs, "ms");
         }
         if case.query.starts_with("connection_id") {
-            report.add("query.no_match", first_p95, millis(plain), "ms", REQUESTS_U32);
+            report.add_rounds("query.no_match", &pairs, "ms");
         }
+        let (median, plain) = (quantile(&mut first, 50), quantile(&mut plain, 50));
         println!(
             "{:>7.1} {:>7.1} {:>9.1} {:>10.1} {:>8.4}  {}",
             millis(median),
-            first_p95,
-            deep_p95,
+            millis(quantile(&mut first, 95)),
+            millis(quantile(&mut deep, 95)),
             millis(plain),
             median.as_secs_f64() / plain.as_secs_f64(),
             if case.query.is_empty() { "(everything)" } else { case.query }
         );
     }
-    report.add("query.worst_filter", worst.0, worst.1, "ms", REQUESTS_U32);
+    report.add_rounds("query.worst_filter", &worst, "ms");
     Ok(())
 }
 
@@ -160,29 +204,26 @@ async fn straightforward(client: &Client, condition: &str, offset: usize) -> Res
          WHERE {condition} ORDER BY l.connect_time DESC, l.id DESC LIMIT 25 OFFSET {offset}"
     );
     let count = format!("SELECT count(*) FROM plain_logs l WHERE {condition}");
-    let mut times = Vec::new();
-    for _ in 0..PLAIN_RUNS {
-        let began = Instant::now();
-        client.query(&page, &[]).await?;
-        client.query(&count, &[]).await?;
-        times.push(began.elapsed());
-    }
-    Ok(quantile(&mut times, 50))
+    let began = Instant::now();
+    client.query(&page, &[]).await?;
+    client.query(&count, &[]).await?;
+    Ok(began.elapsed())
 }
 
-const EXPORTED: &str = "connected_after:\"{}\"";
+/// The search for some days: enough for an export, and it stays short.
+pub(crate) async fn some_days(client: &Client) -> Result<String> {
+    let since = client.query_one("SELECT max(day) - 7 FROM days() AS day", &[]).await?.get::<_, chrono::NaiveDate>(0);
+    Ok(format!("connected_after:\"{since}T00:00:00Z\""))
+}
 
 async fn exports(client: &Client, service: &Service, report: &mut Report) -> Result<()> {
-    // Some days are enough, and keep a round short.
-    let since: chrono::DateTime<chrono::Utc> =
-        client.query_one("SELECT max(connect_time) - interval '7 days' FROM connection_logs", &[]).await?.get(0);
-    let query = EXPORTED.replace("{}", &since.to_rfc3339());
+    let query = some_days(client).await?;
     let copy = format!(
         "COPY (SELECT l.*, o.name, o.display_name, o.icon, w.username, u.username, u.name, u.email
          FROM connection_logs l LEFT JOIN organizations o ON o.id = l.organization_id
          LEFT JOIN users w ON w.id = l.workspace_owner_id LEFT JOIN users u ON u.id = l.user_id
          WHERE l.connect_time >= '{}') TO STDOUT",
-        since.to_rfc3339()
+        query.split('"').nth(1).unwrap_or_default()
     );
     let mut pairs = Vec::new();
     for _ in 0..EXPORT_ROUNDS {

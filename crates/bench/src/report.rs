@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 pub struct Figure {
     key: &'static str,
     value: f64,
-    baseline: f64,
+    /// None if there is nothing that it could be compared with.
+    baseline: Option<f64>,
     unit: &'static str,
     rounds: u32,
     /// The least and the largest ratio of a round, if there is one for each.
@@ -24,7 +25,17 @@ pub struct Report(Vec<Figure>);
 impl Report {
     /// Adds a figure of which there is one.
     pub fn add(&mut self, key: &'static str, value: f64, baseline: f64, unit: &'static str, rounds: u32) {
-        self.0.push(Figure { key, value, baseline, unit, rounds, spread: None });
+        self.0.push(Figure { key, value, baseline: Some(baseline), unit, rounds, spread: None });
+    }
+
+    /// Adds a figure that is compared with nothing.
+    pub fn state(&mut self, key: &'static str, value: f64, unit: &'static str) {
+        self.0.push(Figure { key, value, baseline: None, unit, rounds: 1, spread: None });
+    }
+
+    /// What was measured under a key, if it was.
+    pub fn value(&self, key: &str) -> Option<f64> {
+        self.0.iter().find(|figure| figure.key == key).map(|figure| figure.value)
     }
 
     /// Adds the medians of pairs that were measured in turn.
@@ -34,27 +45,21 @@ impl Report {
         let ratios = || pairs.iter().map(|(value, baseline)| value / baseline);
         let spread = (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max));
         let rounds = u32::try_from(pairs.len()).unwrap_or(u32::MAX);
-        self.0.push(Figure { key, value, baseline, unit, rounds, spread: Some(spread) });
+        self.0.push(Figure { key, value, baseline: Some(baseline), unit, rounds, spread: Some(spread) });
     }
 
     /// Prints the table.
     pub fn print(&self) {
         println!(
-            "\n{:<28} {:>12} {:>12} {:>8}  {:<15} {:<9} rounds",
+            "\n{:<28} {:>12} {:>12} {:>8}  {:<15} {:<14} rounds",
             "figure", "connlog", "baseline", "ratio", "spread", "unit"
         );
         for figure in &self.0 {
             let spread = figure.spread.map_or_else(String::new, |(least, most)| format!("{least:.2} to {most:.2}"));
-            println!(
-                "{:<28} {:>12.2} {:>12.2} {:>8.3}  {:<15} {:<9} {}",
-                figure.key,
-                figure.value,
-                figure.baseline,
-                figure.value / figure.baseline,
-                spread,
-                figure.unit,
-                figure.rounds
-            );
+            let baseline = figure.baseline.map_or_else(String::new, |baseline| format!("{baseline:.2}"));
+            let ratio = figure.baseline.map_or_else(String::new, |baseline| format!("{:.3}", figure.value / baseline));
+            let Figure { key, value, unit, rounds, .. } = figure;
+            println!("{key:<28} {value:>12.2} {baseline:>12} {ratio:>8}  {spread:<15} {unit:<14} {rounds}");
         }
     }
 
@@ -62,7 +67,8 @@ impl Report {
     pub fn write(&self, file: &Path) -> Result<()> {
         let figures = self.0.iter().map(|figure| {
             let Figure { key, value, baseline, unit, rounds, .. } = figure;
-            let body = json!({ "value": value, "baseline": baseline, "ratio": value / baseline, "unit": unit, "rounds": rounds });
+            let ratio = baseline.map(|baseline| value / baseline);
+            let body = json!({ "value": value, "baseline": baseline, "ratio": ratio, "unit": unit, "rounds": rounds });
             ((*key).to_owned(), body)
         });
         let text = serde_json::to_string_pretty(&Value::Object(figures.collect::<Map<_, _>>()))?;

@@ -1,57 +1,165 @@
 //! All measurements in turn on one database.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use chrono::Utc;
+use clap::ValueEnum;
 use connlog_testkit::database::connect;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::ingest::{self, Size};
+use crate::load::{self, Load, Mixed};
 use crate::report::Report;
 use crate::service::Ingest;
-use crate::{history, plain, purge, reads, unary};
+use crate::{fleet, growth, history, plain, pooled, purge, reads, unary};
 
 /// Days of history.
-const DAYS: u32 = 90;
+pub(crate) const DAYS: u32 = 90;
+/// Files that this program and the services may have open, if the system lets them.
+const OPEN_FILES: u64 = 200_000;
 
-/// How much is measured.
-#[derive(Debug, Clone, Copy)]
+/// A part of the measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Pages, counts, exports, and bytes a row.
+    Reads,
+    /// Events over streams.
+    Ingest,
+    /// Single calls.
+    Unary,
+    /// Thousands of agents.
+    Load,
+    /// Writing and reading at the same time.
+    Mixed,
+    /// Through a pooler.
+    Pooled,
+    /// How figures grow with history.
+    Growth,
+    /// A day that is over.
+    Purge,
+}
+
+/// What is measured, and how much of it.
+#[derive(Debug, Clone)]
 pub struct Scope {
+    /// Only these; empty is everything.
+    pub only: Vec<Part>,
+    /// The database is filled already.
+    pub filled: bool,
+    /// The same database through a pooler in transaction mode.
+    pub pooler_url: Option<String>,
     rows: i64,
+    /// Further sizes of history, for how figures grow.
+    sizes: Vec<i64>,
     size: Size,
     calls: u32,
+    load: Load,
+    mixed: Mixed,
     rows_of_purged_day: i64,
 }
 
 impl Scope {
-    /// All of it: 10 M rows of history.
-    pub fn full() -> Self {
-        let size = Size { events: 200_000, agents: 16, rounds: 5 };
-        Self { rows: 10_000_000, size, calls: 2_000, rows_of_purged_day: 1_000_000 }
+    /// All of it: 10 M rows of history; and 50 M if it is to be `large`.
+    pub fn full(large: bool) -> Self {
+        let mut sizes = vec![1_000_000];
+        sizes.extend(large.then_some(50_000_000));
+        Self {
+            only: Vec::new(),
+            filled: false,
+            pooler_url: None,
+            rows: 10_000_000,
+            sizes,
+            size: Size { events: 200_000, agents: 40, rounds: 5 },
+            calls: 2_000,
+            load: Load {
+                agents: 10_000,
+                events: 200_000,
+                idle: Duration::from_secs(30),
+                largest: vec![20_000, 30_000, 40_000],
+            },
+            mixed: Mixed { window: Duration::from_secs(8), rounds: 5, rows_of_purged_day: 200_000 },
+            rows_of_purged_day: 1_000_000,
+        }
     }
 
     /// In a few minutes: 1 M rows of history.
     pub fn quick() -> Self {
-        let size = Size { events: 100_000, agents: 16, rounds: 5 };
-        Self { rows: 1_000_000, size, calls: 600, rows_of_purged_day: 200_000 }
+        Self {
+            rows: 1_000_000,
+            sizes: vec![100_000],
+            size: Size { events: 100_000, agents: 20, rounds: 5 },
+            calls: 600,
+            load: Load { agents: 2_000, events: 40_000, idle: Duration::from_secs(10), largest: Vec::new() },
+            mixed: Mixed { window: Duration::from_secs(2), rounds: 5, rows_of_purged_day: 20_000 },
+            rows_of_purged_day: 200_000,
+            ..Self::full(false)
+        }
+    }
+
+    fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
     }
 }
 
 /// Fills an empty database, measures, prints, and writes the report to `file`.
-pub async fn run(database_url: &str, scope: Scope, file: &Path) -> Result<()> {
-    println!("filling a database with {} rows", scope.rows);
-    history::generate(database_url, scope.rows, DAYS, Utc::now().date_naive()).await?;
-    plain::make(&connect(database_url).await?).await?;
+pub async fn run(database_url: &str, scope: &Scope, file: &Path) -> Result<()> {
+    let began = Instant::now();
+    allow_many_files()?;
+    if !scope.filled {
+        println!("filling a database with {} rows", scope.rows);
+        history::generate(database_url, scope.rows, DAYS, Utc::now().date_naive()).await?;
+    }
+    let client = connect(database_url).await?;
     let mut report = Report::default();
-    reads::measure(database_url, &mut report).await?;
-    let sites = ingest::sites(database_url, scope.size.agents).await?;
-    let service = Ingest::start(database_url, ingest::WRITERS)?;
-    ingest::measure(database_url, &service, &sites, scope.size, &mut report).await?;
-    unary::measure(database_url, &service, &sites[0], (scope.calls, scope.size.rounds), &mut report).await?;
+    let agents = fleet::enlist(&client, scope.size.agents.max(load::MIXED_AGENTS)).await?;
+    if scope.has(Part::Growth) {
+        let points = growth::measure(database_url, scope.rows, &scope.sizes, scope.size, &mut report).await?;
+        std::fs::write(file.with_file_name("growth.svg"), growth::chart(&points))?;
+    }
+    plain::make(&client).await?;
+    if scope.has(Part::Reads) {
+        reads::measure(database_url, &mut report).await?;
+    }
+    let service = Ingest::start(database_url, &["--writers", ingest::WRITERS_FLAG])?;
+    if scope.has(Part::Ingest) {
+        ingest::measure(database_url, &service, &agents, scope.size, &mut report).await?;
+    }
+    if scope.has(Part::Unary) {
+        unary::measure(database_url, &service, &agents[0], (scope.calls, scope.size.rounds), &mut report).await?;
+    }
+    if let Some(pooler_url) = scope.pooler_url.as_deref().filter(|_| scope.has(Part::Pooled)) {
+        pooled::measure(database_url, pooler_url, &service, &agents, scope.size, &mut report).await?;
+    }
+    if scope.has(Part::Mixed) {
+        let most = match report.value("ingest.end_to_end") {
+            Some(rate) => rate,
+            None => {
+                crate::median(ingest::rates(database_url, &service, &agents, Size { rounds: 1, ..scope.size }).await?)
+            }
+        };
+        load::measure_mixed(database_url, &service, &agents, most / 2.0, scope.mixed, &mut report).await?;
+    }
     drop(service);
-    purge::measure(database_url, scope.rows_of_purged_day, &mut report).await?;
+    if scope.has(Part::Load) {
+        load::measure(database_url, &scope.load, &mut report).await?;
+    }
+    if scope.has(Part::Purge) {
+        purge::measure(database_url, scope.rows_of_purged_day, &mut report).await?;
+    }
     report.print();
     report.write(file)?;
-    println!("\nthe report is in {}", file.display());
+    println!("\nthe report is in {}; it took {:.1} minutes", file.display(), began.elapsed().as_secs_f64() / 60.0);
+    Ok(())
+}
+
+/// Each agent has a socket, here and in the service, which inherits the limit.
+fn allow_many_files() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Only root may go past the hard limit.
+    if setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, hard.max(OPEN_FILES)).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
     Ok(())
 }

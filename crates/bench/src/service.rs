@@ -9,7 +9,7 @@ use chrono::Utc;
 use connlog_model::role::Role;
 use connlog_store::{Store, StoreConfig};
 use connlog_testkit::fixtures;
-use connlog_testkit::process::{Process, free_address};
+use connlog_testkit::process::{Process, Signal, free_address};
 use reqwest::Client;
 use serde_json::Value;
 
@@ -27,9 +27,15 @@ pub struct Service {
 impl Service {
     /// Starts the `connlog-query` that lies beside this program.
     pub async fn start(database_url: &str) -> Result<Self> {
-        let store = Store::new(&StoreConfig::new(database_url, "connlog-bench", 1))?;
+        Self::start_with(database_url, database_url, &[]).await
+    }
+
+    /// Starts it with `flags`, on a database that `direct_url` names too.
+    pub async fn start_with(database_url: &str, direct_url: &str, flags: &[&str]) -> Result<Self> {
+        let store = Store::new(&StoreConfig::new(direct_url, "connlog-bench", 1))?;
         let token = fixtures::api_token(&store, Role::Auditor, None, None, Utc::now()).await?;
-        let (address, process) = start("connlog-query", database_url, &[])?;
+        let (address, command) = command("connlog-query", database_url, flags)?;
+        let process = spawn("connlog-query", &command, address)?;
         Ok(Self { address, token, client: Client::new(), process })
     }
 
@@ -57,9 +63,16 @@ impl Service {
         Ok((began.elapsed(), rows - 1, bytes))
     }
 
+    /// Follows what happens, until the service ends it.
+    pub async fn tail(&self) -> Result<()> {
+        let mut response = self.get("/tail", &[("q", "")]).await?;
+        while response.chunk().await?.is_some() {}
+        Ok(())
+    }
+
     /// The most memory that the service has had, in MiB.
     pub fn peak_memory_mib(&self) -> Result<f64> {
-        peak_memory_mib(&self.process)
+        memory_mib(&self.process, "VmHWM:")
     }
 
     async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Result<reqwest::Response> {
@@ -72,16 +85,25 @@ impl Service {
 /// `connlog-ingest`.
 pub struct Ingest {
     address: SocketAddr,
+    command: Command,
     process: Process,
 }
 
 impl Ingest {
     /// Starts the `connlog-ingest` that lies beside this program. One agent may send as much as it can.
-    pub fn start(database_url: &str, writers: usize) -> Result<Self> {
-        let writers = writers.to_string();
-        let flags = ["--writers", &writers, "--agent-rate", "10000000"];
-        let (address, process) = start("connlog-ingest", database_url, &flags)?;
-        Ok(Self { address, process })
+    pub fn start(database_url: &str, flags: &[&str]) -> Result<Self> {
+        let (address, mut command) = command("connlog-ingest", database_url, flags)?;
+        command.args(["--agent-rate", "10000000"]);
+        let process = spawn("connlog-ingest", &command, address)?;
+        Ok(Self { address, command, process })
+    }
+
+    /// Kills it and starts it anew, at the same address. Returns once it listens.
+    pub fn restart_after_kill(&mut self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(PATIENCE)?;
+        self.process = spawn("connlog-ingest", &self.command, self.address)?;
+        Ok(())
     }
 
     /// Where agents connect.
@@ -94,28 +116,38 @@ impl Ingest {
         self.process.pid().as_raw().cast_unsigned()
     }
 
-    /// The most memory that the service has had, in MiB.
+    /// The memory that it has now, in MiB.
+    pub fn memory_mib(&self) -> Result<f64> {
+        memory_mib(&self.process, "VmRSS:")
+    }
+
+    /// The most memory that it has had, in MiB.
     pub fn peak_memory_mib(&self) -> Result<f64> {
-        peak_memory_mib(&self.process)
+        memory_mib(&self.process, "VmHWM:")
     }
 }
 
-/// Starts a service that lies beside this program.
-fn start(name: &str, database_url: &str, flags: &[&str]) -> Result<(SocketAddr, Process)> {
+/// A service that lies beside this program, and where it will listen.
+fn command(name: &str, database_url: &str, flags: &[&str]) -> Result<(SocketAddr, Command)> {
     let program = std::env::current_exe()?.with_file_name(name);
     ensure!(program.exists(), "{} is missing: build the workspace in the same profile", program.display());
     let (address, admin) = (free_address()?, free_address()?);
     let mut command = Command::new(program);
     command.args(["--database-url", database_url, "--listen", &address.to_string()]).args(flags);
     command.args(["--admin-listen", &admin.to_string()]).env("CONNLOG_LOG", "warn");
-    let mut process = Process::spawn(name, &command, "KILL")?;
-    process.wait_until_listening(address, PATIENCE)?;
-    Ok((address, process))
+    Ok((address, command))
 }
 
-fn peak_memory_mib(process: &Process) -> Result<f64> {
+fn spawn(name: &str, command: &Command, address: SocketAddr) -> Result<Process> {
+    let mut process = Process::spawn(name, command, "KILL")?;
+    process.wait_until_listening(address, PATIENCE)?;
+    Ok(process)
+}
+
+/// A line of `/proc/PID/status`, in MiB.
+fn memory_mib(process: &Process, name: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).context("a line of the status is missing")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
     Ok(kib / 1024.0)
 }

@@ -3,21 +3,19 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use chrono::Utc;
 use connlog_proto::v1;
 use connlog_proto::v1::connection_log_client::ConnectionLogClient;
 use connlog_testkit::database::connect;
-use connlog_testkit::fixtures::Site;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic::Request;
 use tonic::transport::Channel;
-use uuid::Uuid;
 
-use crate::ingest::connect_event;
-use crate::plain::{Session, Upsert};
+use crate::fleet::Agent;
+use crate::plain::{Row, Upsert};
 use crate::report::Report;
 use crate::service::Ingest;
+use crate::sessions::Session;
 
 /// Calls a second.
 const RATE: u32 = 200;
@@ -28,7 +26,7 @@ const CLIENTS: usize = 4;
 pub(crate) async fn measure(
     database_url: &str,
     ingest: &Ingest,
-    site: &Site,
+    agent: &Agent,
     (calls, rounds): (u32, u32),
     report: &mut Report,
 ) -> Result<()> {
@@ -36,10 +34,10 @@ pub(crate) async fn measure(
     let mut pairs = Vec::new();
     for _ in 0..rounds {
         let ours = paced(calls, |_| {
-            let (mut client, token) = (ConnectionLogClient::new(channel.clone()), site.token.clone());
+            let (mut client, token) = (ConnectionLogClient::new(channel.clone()), agent.token.clone());
             async move {
                 let mut request =
-                    Request::new(v1::ReportConnectionRequest { connection: Some(connect_event(&session())) });
+                    Request::new(v1::ReportConnectionRequest { connection: Some(Session::now().connect()) });
                 request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
                 client.report_connection(request).await?;
                 Ok(())
@@ -53,19 +51,14 @@ pub(crate) async fn measure(
             clients.push(std::sync::Arc::new((client, upsert)));
         }
         let theirs = paced(calls, |number| {
-            let (client, agent) = (clients[number as usize % CLIENTS].clone(), site.agent.clone());
-            async move { client.1.run(&client.0, &agent, &[session()], &[]).await }
+            let (client, agent) = (clients[number as usize % CLIENTS].clone(), agent.identity.clone());
+            async move { client.1.run(&client.0, &[Row { agent, session: Session::now(), has_ended: false }]).await }
         })
         .await?;
         pairs.push((ours, theirs));
     }
     report.add_rounds("ingest.unary_latency_p99", &pairs, "ms");
     Ok(())
-}
-
-fn session() -> Session {
-    let since = Utc::now();
-    Session { id: Uuid::new_v4(), since, until: since }
 }
 
 /// Runs `calls`, [`RATE`] a second whatever the others take, and returns the 99th percentile of what they took, in ms.

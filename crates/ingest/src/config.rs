@@ -19,6 +19,9 @@ pub struct Config {
     /// PostgreSQL, as postgresql://… or key=value.
     #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
+    /// The database is reached through a pooler in transaction mode, `PgBouncer`, say.
+    #[arg(long, env = "CONNLOG_DATABASE_POOLED")]
+    pub database_pooled: bool,
     /// Where agents and reporters connect.
     #[arg(long, env = "CONNLOG_INGEST_LISTEN", default_value = "127.0.0.1:7070", value_name = "ADDRESS")]
     pub listen: SocketAddr,

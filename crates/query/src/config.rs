@@ -16,6 +16,9 @@ pub struct Config {
     /// PostgreSQL, as postgresql://… or key=value.
     #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
+    /// The database is reached through a pooler in transaction mode, `PgBouncer`, say; the one for reads too.
+    #[arg(long, env = "CONNLOG_DATABASE_POOLED")]
+    pub database_pooled: bool,
     /// PostgreSQL to read the log from, a replica, say; the other one is written to: tokens and the audit are there.
     #[arg(long, env = "CONNLOG_DATABASE_READ_URL", hide_env_values = true, value_name = "URL")]
     pub database_read_url: Option<String>,

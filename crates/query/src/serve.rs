@@ -90,7 +90,7 @@ pub async fn run(
     let connections = usize::from(config.connections);
     let mut store_config = StoreConfig::new(&config.database_url, "connlog-query", connections);
     store_config.statement_timeout = Some(request_timeout);
-    store_config.reads = true;
+    (store_config.reads, store_config.pooled) = (true, config.database_pooled);
     let store = Store::new(&store_config)?;
     schema::check(&store).await.context("cannot start on this database")?;
     let reads = match &config.database_read_url {

@@ -32,8 +32,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Arc<AgentIdentity>>, StoreError> {
         let client = self.client().await?;
-        let statement = client.prepare_cached(BY_TOKEN).await?;
-        client.query_opt(&statement, &[&sha256, &now]).await?.as_ref().map(identity).transpose()
+        client.query_all(BY_TOKEN, &[&sha256, &now]).await?.first().map(identity).transpose()
     }
 
     /// The agent of that name in a workspace that the directory knows. An agent that the directory does not know is
@@ -44,8 +43,7 @@ impl Store {
         name: &str,
     ) -> Result<Option<Arc<AgentIdentity>>, StoreError> {
         let client = self.client().await?;
-        let statement = client.prepare_cached(BY_NAME).await?;
-        client.query_opt(&statement, &[&workspace_id, &name]).await?.as_ref().map(identity).transpose()
+        client.query_all(BY_NAME, &[&workspace_id, &name]).await?.first().map(identity).transpose()
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Entries are upserted by id, in the transaction of a [`Import`]; nothing is ever removed, only marked deleted.
 
+use crate::argument::Argument;
+use crate::session::{Session, Transaction};
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
-use deadpool_postgres::{Object, Transaction};
 use serde::Deserialize;
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::session::{begin_write, execute, query};
@@ -120,7 +120,7 @@ pub struct Import<'a> {
 
 impl Store {
     /// A connection for an import.
-    pub async fn import_connection(&self) -> Result<Object, StoreError> {
+    pub async fn import_connection(&self) -> Result<Session, StoreError> {
         self.client().await
     }
 
@@ -145,7 +145,7 @@ impl Store {
 
 impl<'a> Import<'a> {
     /// Begins an import.
-    pub async fn begin(connection: &'a mut Object, now: Timestamp) -> Result<Self, StoreError> {
+    pub async fn begin(connection: &'a mut Session, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self { transaction: begin_write(connection).await?, now })
     }
 
@@ -164,7 +164,7 @@ impl<'a> Import<'a> {
             }
             DirectoryEntry::User { id, username, email, name, avatar_url, status, login_type, deleted } => {
                 let (username_key, email_key) = (username.to_lowercase(), email.to_lowercase());
-                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 11] = [
+                let parameters: [&dyn Argument; 11] = [
                     id,
                     username,
                     email,
@@ -181,7 +181,7 @@ impl<'a> Import<'a> {
             }
             DirectoryEntry::Workspace { id, organization_id, owner_id, name, deleted } => {
                 let key = name.to_lowercase();
-                let parameters: [&(dyn ToSql + Sync); 7] = [id, organization_id, owner_id, name, deleted, now, &key];
+                let parameters: [&dyn Argument; 7] = [id, organization_id, owner_id, name, deleted, now, &key];
                 execute(transaction, UPSERT_WORKSPACE, &parameters).await?;
                 execute(transaction, ADD_WORKSPACE_NAME, &[&key, id]).await?;
             }

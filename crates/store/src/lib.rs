@@ -5,6 +5,7 @@
 //! who. Nothing here knows HTTP or gRPC.
 
 pub mod agents;
+mod argument;
 mod audit;
 pub mod directory;
 mod error;
@@ -27,4 +28,4 @@ mod xid;
 pub use audit::AuditRecord;
 pub use error::StoreError;
 pub use records::{LostRecord, RejectedRecord};
-pub use session::{Store, StoreConfig, parse_url};
+pub use session::{Session, Store, StoreConfig, parse_url};

@@ -26,9 +26,8 @@ impl Store {
             return Ok(());
         }
         let client = self.client().await?;
-        let statement = client.prepare_cached("-- attach_day\nSELECT attach_day($1)").await?;
         for day in missing {
-            match client.execute(&statement, &[&day]).await {
+            match client.query_all("-- attach_day\nSELECT attach_day($1)", &[&day]).await {
                 Ok(_) => {}
                 Err(error) if error.code().is_some_and(|code| code.code() == BELOW_FLOOR) => continue,
                 Err(error) => return Err(error.into()),

@@ -119,7 +119,7 @@ impl Store {
     /// Takes the right to purge, if nobody else has it.
     pub async fn try_lock_purge(&self) -> Result<Option<PurgeLock>, StoreError> {
         // Taken out of the pool: closing the connection is what gives the lock back, whatever happens.
-        let connection = deadpool_postgres::Object::take(self.client().await?);
+        let connection = self.client().await?.into_client();
         let client: &Client = &connection;
         let locked: bool = client.query_one(TRY_LOCK, &[]).await?.try_get(0)?;
         Ok(locked.then_some(PurgeLock { _connection: connection }))

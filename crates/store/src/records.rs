@@ -1,7 +1,7 @@
 //! Records of what did not become a row: dead letters and losses.
 
+use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
-use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
 use crate::session::{begin_write, execute};

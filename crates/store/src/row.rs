@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use crate::argument::Argument;
 use chrono::{DateTime, Utc};
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, End, Ranked};
@@ -11,7 +12,7 @@ use connlog_model::event::{Outcome, WebEvent};
 use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::StoreError;
@@ -25,6 +26,30 @@ pub(crate) const OPEN_COLUMNS: &str = "id, connection_id, organization_id, works
 pub(crate) const HISTORY_COLUMNS: &str = "id, connection_id, organization_id, workspace_owner_id, workspace_id, \
      workspace_name, agent_name, connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, \
      disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes";
+
+/// The types of [`HISTORY_COLUMNS`].
+pub(crate) const HISTORY_TYPES: [Type; 20] = [
+    Type::UUID,
+    Type::UUID,
+    Type::UUID,
+    Type::UUID,
+    Type::UUID,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TIMESTAMPTZ,
+    Type::INT2,
+    Type::TEXT,
+    Type::INET,
+    Type::UUID,
+    Type::UUID,
+    Type::BYTEA,
+    Type::TIMESTAMPTZ,
+    Type::BOOL,
+    Type::TEXT,
+    Type::INT4,
+    Type::INT8,
+    Type::INT8,
+];
 
 /// The columns that both tables share, one array each.
 #[derive(Default)]
@@ -81,7 +106,7 @@ impl CommonColumns {
         self.agent_name.push(agent_name.to_owned());
     }
 
-    fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+    fn parameters(&self) -> Vec<&dyn Argument> {
         vec![
             &self.id,
             &self.connection_id,
@@ -97,6 +122,25 @@ impl CommonColumns {
             &self.client_session_id,
             &self.user_id,
             &self.attribute_ranks,
+        ]
+    }
+
+    fn row(&self, index: usize) -> Vec<&dyn Argument> {
+        vec![
+            &self.id[index],
+            &self.connection_id[index],
+            &self.organization_id[index],
+            &self.workspace_owner_id[index],
+            &self.workspace_id[index],
+            &self.workspace_name[index],
+            &self.agent_name[index],
+            &self.connect_time[index],
+            &self.method[index],
+            &self.app_name[index],
+            &self.ip[index],
+            &self.client_session_id[index],
+            &self.user_id[index],
+            &self.attribute_ranks[index],
         ]
     }
 }
@@ -116,9 +160,9 @@ impl OpenArrays {
         self.boot_id.push(connection.boot_id);
     }
 
-    pub(crate) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+    pub(crate) fn parameters(&self) -> Vec<&dyn Argument> {
         let mut parameters = self.common.parameters();
-        parameters.extend([&self.agent_id as &(dyn ToSql + Sync), &self.boot_id]);
+        parameters.extend([&self.agent_id as &dyn Argument, &self.boot_id]);
         parameters
     }
 }
@@ -151,10 +195,10 @@ impl HistoryArrays {
         self.tx_bytes.push(outcome.and_then(|outcome| outcome.tx_bytes));
     }
 
-    pub(crate) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+    pub(crate) fn parameters(&self) -> Vec<&dyn Argument> {
         let mut parameters = self.common.parameters();
         parameters.extend([
-            &self.disconnect_time as &(dyn ToSql + Sync),
+            &self.disconnect_time as &dyn Argument,
             &self.disconnect_inferred,
             &self.disconnect_reason,
             &self.code,
@@ -162,6 +206,22 @@ impl HistoryArrays {
             &self.tx_bytes,
         ]);
         parameters
+    }
+
+    /// Row by row, each in the order of [`HISTORY_COLUMNS`] and of the types [`HISTORY_TYPES`].
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Vec<&dyn Argument>> {
+        (0..self.disconnect_time.len()).map(|index| {
+            let mut row = self.common.row(index);
+            row.extend([
+                &self.disconnect_time[index] as &dyn Argument,
+                &self.disconnect_inferred[index],
+                &self.disconnect_reason[index],
+                &self.code[index],
+                &self.rx_bytes[index],
+                &self.tx_bytes[index],
+            ]);
+            row
+        })
     }
 }
 
@@ -182,9 +242,9 @@ impl WebArrays {
         self.slug_or_port.push(event.slug_or_port.clone());
     }
 
-    pub(crate) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+    pub(crate) fn parameters(&self) -> Vec<&dyn Argument> {
         let mut parameters = self.common.parameters();
-        parameters.extend([&self.code as &(dyn ToSql + Sync), &self.user_agent, &self.slug_or_port]);
+        parameters.extend([&self.code as &dyn Argument, &self.user_agent, &self.slug_or_port]);
         parameters
     }
 }

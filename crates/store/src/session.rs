@@ -1,19 +1,23 @@
 //! The pool, and the one way of running a statement.
 
 use std::collections::HashSet;
+use std::ops::{Deref, DerefMut};
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chrono::{NaiveDate, TimeDelta, Utc};
 use connlog_model::clock::Timestamp;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime, Transaction};
+use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime};
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue, global};
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{IsolationLevel, Row};
 
+use crate::argument::Argument;
 use crate::{StoreError, tls};
 
 /// A connection that is silent for so long is asked whether it is there, and how often.
@@ -49,6 +53,8 @@ pub struct StoreConfig {
     pub lock_timeout: Option<Duration>,
     /// Whether the connections are for reading the log: pages of it are planned as if in memory.
     pub reads: bool,
+    /// Whether a pooler in transaction mode lies between: statements have no names then, and settings are made in each transaction.
+    pub pooled: bool,
 }
 
 impl StoreConfig {
@@ -62,6 +68,7 @@ impl StoreConfig {
             statement_timeout: None,
             lock_timeout: None,
             reads: false,
+            pooled: false,
         }
     }
 }
@@ -78,6 +85,8 @@ pub struct Store {
     pool: Pool,
     /// What the pool is called in metrics.
     name: Arc<str>,
+    /// With a pooler in transaction mode: how each transaction is set up.
+    pooled: Option<Arc<str>>,
     /// Days that are known to have a partition. Only a hint: purge may drop a day at any time.
     pub(crate) known_days: Arc<Mutex<HashSet<NaiveDate>>>,
 }
@@ -94,26 +103,16 @@ impl Store {
             // As in libpq: there is no TLS on a socket of the file system.
             postgres.ssl_mode(SslMode::Disable);
         }
-        // Partitions are pruned while planning only if the bounds are known: a generic plan would lock every one of them.
-        let mut options = postgres.get_options().unwrap_or_default().to_owned();
-        options.push_str(" -c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC");
-        if config.reads {
-            // With the default of 4, a bitmap of a frequent app or method is made to save a few looks at rows: an owner's
-            // connections of one type took 70 ms instead of 19 at 10 M rows.
-            options.push_str(" -c random_page_cost=1.1");
-            // Starting workers for a statement of a millisecond takes ten.
-            options.push_str(" -c max_parallel_workers_per_gather=0");
-        }
-        if let Some(timeout) = config.statement_timeout {
-            options = format!("{options} -c statement_timeout={}", timeout.as_millis());
-        }
-        if let Some(timeout) = config.lock_timeout {
-            options = format!("{options} -c lock_timeout={}", timeout.as_millis());
+        let settings = settings(config);
+        if !config.pooled {
+            // A pooler refuses them.
+            let mut options = postgres.get_options().unwrap_or_default().to_owned();
+            options.extend(settings.iter().map(|(name, value)| format!(" -c {name}={value}")));
+            postgres.options(options.trim());
         }
         // A server that vanished without a word, in a failover, say, is noticed within a minute.
         postgres.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(3);
         postgres.tcp_user_timeout(TCP_USER_TIMEOUT);
-        postgres.options(options.trim());
         let manager = Manager::from_config(postgres, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(config.max_connections)
@@ -124,24 +123,29 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Unavailable(error.into()))?;
-        Ok(Self { pool, name: config.application_name.as_str().into(), known_days: Arc::default() })
+        let set_up: Vec<String> =
+            settings.iter().map(|(name, value)| format!("SET LOCAL {name} = '{value}'")).collect();
+        let pooled = config.pooled.then(|| format!("-- set_up\n{}", set_up.join("; ")).into());
+        Ok(Self { pool, name: config.application_name.as_str().into(), pooled, known_days: Arc::default() })
     }
 
     /// A connection of the pool.
-    pub(crate) async fn client(&self) -> Result<Object, StoreError> {
+    pub(crate) async fn client(&self) -> Result<Session, StoreError> {
         let began = Instant::now();
         let client = self.pool.get().await;
         metrics::histogram!("connlog_database_wait_seconds", "pool" => Arc::clone(&self.name))
             .record(began.elapsed().as_secs_f64());
-        Ok(client?)
+        Ok(Session { client: client?, pooled: self.pooled.clone() })
     }
 
     /// How far this machine's clock is ahead of the database's, to half the time that asking takes.
     pub async fn clock_lead(&self) -> Result<TimeDelta, StoreError> {
         let client = self.client().await?;
-        let statement = client.prepare_cached("-- clock_lead\nSELECT clock_timestamp()").await?;
+        let sql = "-- clock_lead\nSELECT clock_timestamp()";
+        // Once for the statement to be prepared.
+        client.query_row(sql, &[]).await?;
         let asked = Utc::now();
-        let database: Timestamp = client.query_one(&statement, &[]).await?.try_get(0)?;
+        let database: Timestamp = client.query_row(sql, &[]).await?.try_get(0)?;
         let answered = Utc::now();
         Ok(asked + (answered - asked) / 2 - database)
     }
@@ -154,24 +158,130 @@ impl Store {
     }
 }
 
+/// The settings of a connection.
+fn settings(config: &StoreConfig) -> Vec<(&'static str, String)> {
+    // Partitions are pruned while planning only if the bounds are known: a generic plan would lock every one of them.
+    let mut settings = vec![
+        ("plan_cache_mode", "force_custom_plan".to_owned()),
+        ("jit", "off".to_owned()),
+        ("timezone", "UTC".to_owned()),
+    ];
+    if config.reads {
+        // With the default of 4, a bitmap of a frequent app or method is made to save a few looks at rows: an owner's
+        // connections of one type took 70 ms instead of 19 at 10 M rows.
+        settings.push(("random_page_cost", "1.1".to_owned()));
+        // Starting workers for a statement of a millisecond takes ten.
+        settings.push(("max_parallel_workers_per_gather", "0".to_owned()));
+    }
+    let timeouts = [("statement_timeout", config.statement_timeout), ("lock_timeout", config.lock_timeout)];
+    settings.extend(timeouts.into_iter().filter_map(|(name, timeout)| Some((name, timeout?.as_millis().to_string()))));
+    settings
+}
+
+/// A connection of the pool.
+pub struct Session {
+    client: Object,
+    pooled: Option<Arc<str>>,
+}
+
+impl Session {
+    /// Runs a statement by itself, and returns its rows.
+    pub(crate) async fn query_all(
+        &self,
+        sql: &str,
+        parameters: &[&dyn Argument],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if self.pooled.is_some() {
+            return self.client.query_typed(sql, &typed(parameters)).await;
+        }
+        self.client.query(&self.client.prepare_cached(sql).await?, &untyped(parameters)).await
+    }
+
+    /// Runs a statement that gives one row.
+    pub(crate) async fn query_row(&self, sql: &str, parameters: &[&dyn Argument]) -> Result<Row, StoreError> {
+        let row = self.query_all(sql, parameters).await?.into_iter().next();
+        row.ok_or_else(|| StoreError::Inconsistent("a statement gave no row".to_owned()))
+    }
+
+    /// Takes the connection out of the pool.
+    pub(crate) fn into_client(self) -> ClientWrapper {
+        Object::take(self.client)
+    }
+}
+
+impl Deref for Session {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        &self.client
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Object {
+        &mut self.client
+    }
+}
+
+/// A transaction.
+pub(crate) struct Transaction<'a> {
+    transaction: deadpool_postgres::Transaction<'a>,
+    /// Whether statements must not have names.
+    is_pooled: bool,
+}
+
+impl<'a> Transaction<'a> {
+    async fn set_up(transaction: deadpool_postgres::Transaction<'a>, pooled: Option<&str>) -> Result<Self, StoreError> {
+        if let Some(settings) = pooled {
+            transaction.batch_execute(settings).await?;
+        }
+        Ok(Self { transaction, is_pooled: pooled.is_some() })
+    }
+
+    /// Whether a pooler in transaction mode lies between.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.is_pooled
+    }
+
+    /// Commits it.
+    pub(crate) async fn commit(self) -> Result<(), tokio_postgres::Error> {
+        self.transaction.commit().await
+    }
+}
+
+impl<'a> Deref for Transaction<'a> {
+    type Target = deadpool_postgres::Transaction<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.transaction
+    }
+}
+
 /// Begins a transaction of the write path. The isolation is spelled out: under REPEATABLE READ the same statements let a
 /// connection be open and in history at once.
-pub(crate) async fn begin_write(client: &mut Object) -> Result<Transaction<'_>, StoreError> {
-    Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?)
+pub(crate) async fn begin_write(session: &mut Session) -> Result<Transaction<'_>, StoreError> {
+    let builder = session.client.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
+    Transaction::set_up(builder.start().await?, session.pooled.as_deref()).await
 }
 
 /// Begins a transaction that sees one snapshot and writes nothing.
-pub(crate) async fn begin_read(client: &mut Object) -> Result<Transaction<'_>, StoreError> {
-    Ok(client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await?)
+pub(crate) async fn begin_read(session: &mut Session) -> Result<Transaction<'_>, StoreError> {
+    let builder = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    Transaction::set_up(builder.start().await?, session.pooled.as_deref()).await
 }
 
 /// Runs a prepared statement and returns its rows.
 pub(crate) async fn query(
     transaction: &Transaction<'_>,
     sql: &str,
-    parameters: &[&(dyn ToSql + Sync)],
+    parameters: &[&dyn Argument],
 ) -> Result<Vec<Row>, StoreError> {
-    let run = async { transaction.query(&transaction.prepare_cached(sql).await?, parameters).await };
+    let run = async {
+        if transaction.is_pooled {
+            return transaction.query_typed(sql, &typed(parameters)).await;
+        }
+        transaction.query(&transaction.prepare_cached(sql).await?, &untyped(parameters)).await
+    };
     Ok(traced(sql, run).await?)
 }
 
@@ -212,7 +322,7 @@ fn bound_prepared(transaction: &Transaction<'_>) {
 pub(crate) async fn query_composed(
     transaction: &Transaction<'_>,
     sql: &str,
-    parameters: &[&(dyn ToSql + Sync)],
+    parameters: &[&dyn Argument],
 ) -> Result<Vec<Row>, StoreError> {
     bound_prepared(transaction);
     query(transaction, sql, parameters).await
@@ -226,15 +336,19 @@ SELECT set_config('plan_cache_mode', $1, true)";
 pub(crate) async fn query_planned_once(
     transaction: &Transaction<'_>,
     sql: &str,
-    parameters: &[&(dyn ToSql + Sync)],
+    parameters: &[&dyn Argument],
 ) -> Result<Vec<Row>, StoreError> {
+    if transaction.is_pooled {
+        return query(transaction, sql, parameters).await;
+    }
     bound_prepared(transaction);
     let set = transaction.prepare_cached(SET_PLAN_CACHE_MODE).await?;
     let statement = transaction.prepare_cached(sql).await?;
+    let parameters = untyped(parameters);
     // In one go: none waits for the answer to the one before.
     let (on, rows, off) = tokio::join!(
         transaction.execute(&set, &[&"force_generic_plan"]),
-        traced(sql, transaction.query(&statement, parameters)),
+        traced(sql, transaction.query(&statement, &parameters)),
         transaction.execute(&set, &[&"force_custom_plan"]),
     );
     on?;
@@ -244,12 +358,45 @@ pub(crate) async fn query_planned_once(
     Ok(rows)
 }
 
+fn untyped<'a>(parameters: &[&'a dyn Argument]) -> Vec<&'a (dyn ToSql + Sync)> {
+    parameters.iter().map(|parameter| parameter.as_sql()).collect()
+}
+
+fn typed<'a>(parameters: &[&'a dyn Argument]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
+    parameters.iter().map(|parameter| (parameter.as_sql(), parameter.postgres_type())).collect()
+}
+
+/// Copies rows of columns of `types` into a table, in the binary format of `sql`, a `COPY … FROM STDIN`. Not through a pooler: it
+/// takes a statement with a name.
+pub(crate) async fn copy<'a>(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    types: &[Type],
+    rows: impl Iterator<Item = Vec<&'a dyn Argument>>,
+) -> Result<(), StoreError> {
+    let run = async {
+        let sink = transaction.copy_in(&transaction.prepare_cached(sql).await?).await?;
+        let mut writer = pin!(BinaryCopyInWriter::new(sink, types));
+        for row in rows {
+            writer.as_mut().write(&untyped(&row)).await?;
+        }
+        writer.finish().await
+    };
+    traced(sql, run).await?;
+    Ok(())
+}
+
 /// Runs a prepared statement and returns how many rows it touched.
 pub(crate) async fn execute(
     transaction: &Transaction<'_>,
     sql: &str,
-    parameters: &[&(dyn ToSql + Sync)],
+    parameters: &[&dyn Argument],
 ) -> Result<u64, StoreError> {
-    let run = async { transaction.execute(&transaction.prepare_cached(sql).await?, parameters).await };
+    let run = async {
+        if transaction.is_pooled {
+            return transaction.execute_typed(sql, &typed(parameters)).await;
+        }
+        transaction.execute(&transaction.prepare_cached(sql).await?, &untyped(parameters)).await
+    };
     Ok(traced(sql, run).await?)
 }

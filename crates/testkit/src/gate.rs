@@ -116,7 +116,22 @@ struct Requests {
     reports: mpsc::UnboundedSender<Report>,
     control: Arc<Mutex<Control>>,
     rewrite: Option<Rewrite>,
-    prepared: std::collections::HashMap<String, String>,
+    prepared: std::collections::HashMap<String, Statement>,
+}
+
+/// What is known of a statement.
+#[derive(Clone)]
+struct Statement {
+    name: String,
+    /// Whether rows follow it.
+    copies: bool,
+}
+
+impl Statement {
+    fn new(sql: &str) -> Self {
+        let (first_line, rest) = sql.split_once('\n').unwrap_or((sql, ""));
+        Self { name: first_line.trim_start_matches('-').trim().to_owned(), copies: rest.starts_with("COPY") }
+    }
 }
 
 impl Requests {
@@ -129,24 +144,33 @@ impl Requests {
             let (bytes, statement) = self.read_request().await?;
             let closed = self.control.lock().await.closed;
             match statement {
-                Some(name) if closed => {
+                Some(Statement { name, copies }) if closed => {
                     let (release, released) = oneshot::channel();
                     self.reports.send(Report::Arrived(Waiting { name, release })).ok()?;
                     released.await.ok()?;
-                    self.writer.write_all(&bytes).await.ok()?;
-                    self.answered.recv().await?;
+                    self.pass(&bytes, copies).await?;
                     self.reports.send(Report::Answered).ok()?;
                 }
-                _ => {
-                    self.writer.write_all(&bytes).await.ok()?;
-                    self.answered.recv().await?;
-                }
+                statement => self.pass(&bytes, statement.is_some_and(|statement| statement.copies)).await?,
             }
         }
     }
 
+    /// Forwards a request and waits until it is answered. The rows of a `COPY` follow it, once the server is ready for them, up
+    /// to a `Sync` of their own.
+    async fn pass(&mut self, bytes: &[u8], copies: bool) -> Option<()> {
+        self.writer.write_all(bytes).await.ok()?;
+        let mut rows_follow = copies;
+        while rows_follow {
+            let message = read_message(&mut self.reader, false).await.ok()??;
+            self.writer.write_all(&message.bytes).await.ok()?;
+            rows_follow = message.kind != Some(b'S');
+        }
+        self.answered.recv().await
+    }
+
     /// One request, and the name of its statement if it executes one.
-    async fn read_request(&mut self) -> Option<(BytesMut, Option<String>)> {
+    async fn read_request(&mut self) -> Option<(BytesMut, Option<Statement>)> {
         let (mut bytes, mut statement) = (BytesMut::new(), None);
         loop {
             let mut message = read_message(&mut self.reader, false).await.ok()??;
@@ -157,7 +181,7 @@ impl Requests {
             match message.kind? {
                 b'P' => self.remember(&message),
                 b'B' => statement = self.bound_statement(&message),
-                b'Q' => return Some((bytes, message.query_sql().map(|sql| first_line(&sql)))),
+                b'Q' => return Some((bytes, message.query_sql().map(|sql| Statement::new(&sql)))),
                 b'S' => return Some((bytes, statement)),
                 b'X' => {
                     self.writer.write_all(&bytes).await.ok()?;
@@ -171,19 +195,15 @@ impl Requests {
     fn remember(&mut self, message: &Message) {
         if let Some(sql) = message.parse_sql() {
             let name = message.bytes[5..].split(|byte| *byte == 0).next().unwrap_or_default();
-            self.prepared.insert(String::from_utf8_lossy(name).into_owned(), first_line(&sql));
+            self.prepared.insert(String::from_utf8_lossy(name).into_owned(), Statement::new(&sql));
         }
     }
 
     /// A `Bind` names its portal, then its prepared statement.
-    fn bound_statement(&self, message: &Message) -> Option<String> {
+    fn bound_statement(&self, message: &Message) -> Option<Statement> {
         let name = message.bytes[5..].split(|byte| *byte == 0).nth(1)?;
         self.prepared.get(String::from_utf8_lossy(name).as_ref()).cloned()
     }
-}
-
-fn first_line(sql: &str) -> String {
-    sql.lines().next().unwrap_or_default().trim_start_matches('-').trim().to_owned()
 }
 
 /// Forwards answers, and tells after each `ReadyForQuery` that one is complete.

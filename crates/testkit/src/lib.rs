@@ -6,5 +6,6 @@ pub mod fault;
 pub mod fixtures;
 pub mod gate;
 pub mod pgwire;
+pub mod pooler;
 pub mod postgres;
 pub mod process;

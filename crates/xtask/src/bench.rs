@@ -3,13 +3,18 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use connlog_testkit::pooler::Pooler;
 use connlog_testkit::postgres::{Options, PostgresServer, target_dir};
 
 use crate::install;
 
+/// Connections of the pooler to the server.
+const POOLED_CONNECTIONS: u16 = 10;
+
 /// Builds in release, measures, and leaves the figures in `target/bench/report.json`.
-pub(crate) fn run(quick: bool) -> Result<()> {
+pub(crate) fn run(quick: bool, large: bool) -> Result<()> {
     install::postgresql()?;
+    install::pooler()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let packages = ["connlog-bench", "connlog-ingest", "connlog-query", "connlog-purge"];
     let arguments = packages.iter().flat_map(|package| ["-p", package]);
@@ -18,10 +23,12 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     let folder = target_dir().join("bench");
     std::fs::create_dir_all(&folder)?;
     let server = PostgresServer::start(Options::durable())?;
+    let pooler = Pooler::start(server.port(), POOLED_CONNECTIONS)?;
     let mut bench = Command::new(target_dir().join("release/connlog-bench"));
     bench.args(["run", "--database-url", &server.url("postgres"), "--report"]).arg(folder.join("report.json"));
-    if quick {
-        bench.arg("--quick");
+    bench.args(["--pooler-url", &pooler.url(&server.url("postgres"))?]);
+    for (flag, _) in [("--quick", quick), ("--large", large)].into_iter().filter(|(_, wanted)| *wanted) {
+        bench.arg(flag);
     }
     ensure!(bench.status()?.success(), "the measurements failed");
     Ok(())

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use connlog_testkit::pooler;
 use nix::unistd::geteuid;
 
 /// Where Debian's PostgreSQL packages read whether to make a cluster when they are installed.
@@ -89,22 +90,7 @@ impl Collector {
             return Ok(());
         }
         println!("The demo's check collects the service logs with syslog-ng. Unpacking Debian's package into target/.");
-        let packages = self.root.join("packages");
-        let _absent_in_the_first_run = fs::remove_dir_all(&self.root);
-        fs::create_dir_all(&packages)?;
-        as_root("apt-get", &["update", "-q"])?;
-        // Each package by itself: not every release has all of them.
-        for package in COLLECTOR_PACKAGES {
-            let mut download = Command::new("apt-get");
-            download.args(["download", "-q", package]).current_dir(&packages);
-            let _may_have_another_name = download.output().context("cannot run apt-get")?;
-        }
-        for package in fs::read_dir(&packages)? {
-            let status = Command::new("dpkg").arg("-x").arg(package?.path()).arg(&self.root).status()?;
-            if !status.success() {
-                bail!("a package of syslog-ng cannot be unpacked");
-            }
-        }
+        unpack(&self.root, &COLLECTOR_PACKAGES)?;
         let works = self.command()?.arg("--version").output().is_ok_and(|output| output.status.success());
         if works { Ok(()) } else { bail!("syslog-ng does not run from {}", self.root.display()) }
     }
@@ -126,6 +112,39 @@ impl Collector {
         command.arg("--module-path").arg(std::env::join_paths(modules)?);
         Ok(command)
     }
+}
+
+/// `PgBouncer`, and what it needs that not every Debian or Ubuntu has.
+const POOLER_PACKAGES: [&str; 5] = ["pgbouncer", "libc-ares2", "libcares2", "libevent-2.1-7", "libevent-2.1-7t64"];
+
+/// Unpacks `PgBouncer` into `target/`, unless it is installed: as a package of the system it would be started at once.
+pub(crate) fn pooler() -> Result<()> {
+    if Path::new("/usr/sbin/pgbouncer").exists() || pooler::unpacked().join("usr/sbin/pgbouncer").exists() {
+        return Ok(());
+    }
+    println!("PgBouncer, through which the services are tested, is missing. Unpacking Debian's package into target/.");
+    unpack(&pooler::unpacked(), &POOLER_PACKAGES)
+}
+
+/// Downloads Debian's packages and unpacks them into a folder of their own.
+fn unpack(root: &Path, packages: &[&str]) -> Result<()> {
+    let downloaded = root.join("packages");
+    let _absent_in_the_first_run = fs::remove_dir_all(root);
+    fs::create_dir_all(&downloaded)?;
+    as_root("apt-get", &["update", "-q"])?;
+    // Each package by itself: not every release has all of them.
+    for package in packages {
+        let mut download = Command::new("apt-get");
+        download.args(["download", "-q", package]).current_dir(&downloaded);
+        let _may_have_another_name = download.output().context("cannot run apt-get")?;
+    }
+    for package in fs::read_dir(&downloaded)? {
+        let package = package?.path();
+        if !Command::new("dpkg").arg("-x").arg(&package).arg(root).status()?.success() {
+            bail!("{} cannot be unpacked", package.display());
+        }
+    }
+    Ok(())
 }
 
 /// Installs a program from `PyPI` into `target/`, and returns it. `what_for` goes on from its name.

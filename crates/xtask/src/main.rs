@@ -49,6 +49,9 @@ enum Command {
         /// In a few minutes, on a tenth of the history.
         #[arg(long)]
         quick: bool,
+        /// Also how figures grow up to 50 M rows, which takes an hour and 45 GB.
+        #[arg(long, conflicts_with = "quick")]
+        large: bool,
     },
     /// Asks the API for what its description allows. Part of `test`; needs built binaries.
     FuzzApi,
@@ -66,7 +69,7 @@ fn main() -> ExitCode {
         Command::Dashboard => dashboard::check(),
         Command::PageTime { url, token } => dashboard::page_time(&url, &token),
         Command::Screenshots => dashboard::screenshots(),
-        Command::Bench { quick } => bench::run(quick),
+        Command::Bench { quick, large } => bench::run(quick, large),
         Command::FuzzApi => fuzz_api::run(),
         Command::Test { full } => test::run(full),
     };

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use connlog_testkit::database::SERVER_VARIABLE;
+use connlog_testkit::pooler::POOLED_VARIABLE;
 use connlog_testkit::postgres::{Options, PostgresServer};
 
 use crate::{deployment, install};
@@ -16,6 +17,7 @@ const FULL_VARIABLE: &str = "CONNLOG_TEST_FULL";
 pub(crate) fn run(full: bool) -> Result<()> {
     install::rust_components()?;
     install::postgresql()?;
+    install::pooler()?;
     install::debian("faketime", &["faketime"], "gives a service a wrong clock in a test")?;
     step("format", cargo(&["fmt", "--all", "--check"]))?;
     step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
@@ -39,6 +41,14 @@ pub(crate) fn run(full: bool) -> Result<()> {
         tests.env(FULL_VARIABLE, "1");
     }
     step("tests", tests)?;
+    // What the services say to the database, once more through a pooler in transaction mode.
+    let suites = ["list", "search", "export", "tail", "gaps", "dashboard", "delivery", "life", "service_log"];
+    let mut pooled = cargo(&["test", "--locked", "-p", "connlog-query", "-p", "connlog-ingest"]);
+    pooled.args(suites.iter().flat_map(|suite| ["--test", suite])).env(POOLED_VARIABLE, "1");
+    if let Some(server) = &server {
+        pooled.env(SERVER_VARIABLE, server.url("postgres"));
+    }
+    step("tests through a pooler", pooled)?;
     drop(server);
     step("API fuzz", cargo(&["xtask", "fuzz-api"]))?;
     step("demo", cargo(&["xtask", "demo", "--check"]))?;

@@ -19,8 +19,9 @@ use connlog_proto::v1::stream_events_response::Message as Inbound;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_store::Store;
 use connlog_store::roles::INGEST;
-use connlog_testkit::database::{TestDatabase, as_role};
+use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, Site};
+use connlog_testkit::pooler::database_arguments;
 use connlog_testkit::process::{Process, free_address};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -49,9 +50,9 @@ pub struct Service {
 impl Service {
     /// Starts it on `database_url` with further flags.
     pub async fn start(database_url: &str, flags: &[&str]) -> Self {
-        let database_url = as_role(database_url, INGEST);
-        let mut arguments = vec!["connlog-ingest", "--database-url", &database_url];
-        arguments.extend(flags);
+        let mut arguments = vec!["connlog-ingest".to_owned()];
+        arguments.extend(database_arguments(database_url, INGEST).unwrap());
+        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let config = Config::try_parse_from(arguments).unwrap();
         let clock = config.clock.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -114,7 +115,7 @@ impl Binary {
         flags: &[&str],
     ) -> Self {
         let address = address.unwrap_or_else(|| free_address().unwrap());
-        command.args(["--database-url", &as_role(database_url, INGEST), "--listen", &address.to_string()]);
+        command.args(database_arguments(database_url, INGEST).unwrap()).args(["--listen", &address.to_string()]);
         let admin_address = free_address().unwrap();
         command.args(["--admin-listen", &admin_address.to_string()]).env("CONNLOG_LOG", "warn");
         if let Some(path) = log_json {

@@ -12,7 +12,7 @@ use connlog_runtime::shutdown::Shutdown;
 use connlog_store::Store;
 use connlog_store::roles::QUERY;
 use connlog_store::write::Batch;
-use connlog_testkit::database::as_role;
+use connlog_testkit::pooler::database_arguments;
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -30,9 +30,9 @@ pub struct Service {
 
 impl Service {
     pub async fn start(database_url: &str, flags: &[&str]) -> Self {
-        let database_url = as_role(database_url, QUERY);
-        let mut arguments = vec!["connlog-query", "--database-url", &database_url];
-        arguments.extend(flags);
+        let mut arguments = vec!["connlog-query".to_owned()];
+        arguments.extend(database_arguments(database_url, QUERY).unwrap());
+        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let config = Config::try_parse_from(arguments).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();

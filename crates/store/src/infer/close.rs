@@ -1,8 +1,8 @@
 //! Moving held keys to history with an inferred end.
 
+use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, End};
-use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
 use crate::StoreError;

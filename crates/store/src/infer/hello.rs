@@ -1,8 +1,8 @@
 //! The beginning of a stream: who owns the spool now, what is missing, and what an earlier boot left open.
 
+use crate::argument::Argument;
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, REASON_AGENT_RESTARTED, REASON_DISCONNECT_LOST};
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{SHARD, close};
@@ -134,7 +134,7 @@ impl Store {
             greeting.committed_seq = Some(hello.first_unacked_seq.max(1) - 1);
         }
         let Hello { agent_id, spool_id, boot_id, stream_id, received_at, .. } = hello;
-        let parameters: [&(dyn ToSql + Sync); 8] = [
+        let parameters: [&dyn Argument; 8] = [
             agent_id,
             spool_id,
             boot_id,
@@ -186,8 +186,7 @@ impl Store {
     /// The open connections of a boot of `agent_id` that it does not list (row ids).
     pub async fn unlisted(&self, agent_id: Uuid, boot_id: Uuid, listed: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
         let client = self.client().await?;
-        let statement = client.prepare_cached(UNLISTED).await?;
-        close::first_column(&client.query(&statement, &[&agent_id, &listed, &boot_id]).await?)
+        close::first_column(&client.query_all(UNLISTED, &[&agent_id, &listed, &boot_id]).await?)
     }
 
     /// Ends those of `ids` that the boot still has open, at `ended_at`. To be called for what two heartbeats in a row

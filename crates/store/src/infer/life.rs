@@ -1,10 +1,10 @@
 //! A sign of life: the agent is there, and says which connections are open.
 
+use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, Ranked};
 use connlog_model::identity::AgentIdentity;
 use connlog_model::method::Method;
-use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
 use super::{SHARD, close};

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::session::Transaction;
 use chrono::{NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
-use deadpool_postgres::Transaction;
 
 use super::conditions::Conditions;
 use super::entry::Entry;

@@ -1,16 +1,16 @@
 //! A filter as SQL: conditions and their numbered parameters. Values never become part of the text.
 
+use crate::argument::Argument;
 use connlog_model::app::{ConnectionType, apps_of};
 use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
 use connlog_model::search::Status;
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::filter::Filter;
 
 /// A value bound to a parameter.
-pub(super) type Parameter = Box<dyn ToSql + Sync + Send>;
+pub(super) type Parameter = Box<dyn Argument + Send>;
 
 /// The conditions of a filter, by the tables that they are about.
 #[derive(Default)]
@@ -227,7 +227,7 @@ impl Conditions {
     }
 
     /// Adds a condition on columns of both tables; `?` stands for `value`.
-    pub(super) fn add(&mut self, condition: &str, value: impl ToSql + Sync + Send + 'static) {
+    pub(super) fn add(&mut self, condition: &str, value: impl Argument + Send + 'static) {
         let parameter = self.bind(value);
         self.shared.push(condition.replace('?', &parameter));
     }
@@ -238,7 +238,7 @@ impl Conditions {
     }
 
     /// Binds a value and returns the name of its parameter.
-    pub(super) fn bind(&mut self, value: impl ToSql + Sync + Send + 'static) -> String {
+    pub(super) fn bind(&mut self, value: impl Argument + Send + 'static) -> String {
         self.parameters.push(Box::new(value));
         format!("${}", self.parameters.len())
     }
@@ -259,8 +259,8 @@ impl Conditions {
     }
 
     /// The parameters, in the order of their numbers.
-    pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
-        self.parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + Sync)).collect()
+    pub(super) fn parameters(&self) -> Vec<&dyn Argument> {
+        self.parameters.iter().map(|parameter| &**parameter as &dyn Argument).collect()
     }
 }
 

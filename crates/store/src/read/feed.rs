@@ -3,10 +3,10 @@
 //! A reader stays below the oldest transaction that still runs. What commits later has a higher number, so nothing is ever
 //! skipped, which neither times nor sequences could promise. A row that changed twice appears once, as it is now.
 
+use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
 use connlog_model::cursor::Position;
 use connlog_model::search::Search;
-use deadpool_postgres::Transaction;
 
 use super::conditions::Conditions;
 use super::entry::{DIRECTORY_COLUMNS, Entry, HISTORY_ONLY, SHARED_COLUMNS, entry};

@@ -1,12 +1,12 @@
 //! A search, with its names resolved to ids and limited to what the caller may see.
 
+use crate::argument::Argument;
+use crate::session::Transaction;
 use chrono::TimeDelta;
 use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
 use connlog_model::search::{AddressRange, CodeCondition, Search, Status, UserRef};
-use deadpool_postgres::Transaction;
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::windows::Window;
@@ -234,12 +234,12 @@ async fn ids(
     transaction: &Transaction<'_>,
     sql: &str,
     name: &String,
-    further: &[&(dyn ToSql + Sync)],
+    further: &[&dyn Argument],
 ) -> Result<Vec<Uuid>, StoreError> {
     if name.contains('\0') {
         return Ok(Vec::new());
     }
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![name];
+    let mut parameters: Vec<&dyn Argument> = vec![name];
     parameters.extend(further);
     let rows = query(transaction, sql, &parameters).await?;
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)

@@ -1,9 +1,9 @@
 //! Gaps of the record: events that were lost, and dead letters.
 
+use crate::argument::Argument;
 use connlog_model::clock::Timestamp;
 use connlog_model::search::Search;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::filter::{Filter, Reach};
@@ -119,7 +119,7 @@ impl Store {
         let Ok(filter) = Filter::resolve(&transaction, &place, reach, to).await? else {
             return Ok(GapsBetween::default());
         };
-        let parameters: &[&(dyn ToSql + Sync)] = &[&filter.organizations, &filter.workspaces, &from, &to, &limit];
+        let parameters: &[&dyn Argument] = &[&filter.organizations, &filter.workspaces, &from, &to, &limit];
         let rows = query(&transaction, BETWEEN, parameters).await?;
         transaction.commit().await?;
         let timeless = Search { connected_after: None, connected_before: None, ..search.clone() };

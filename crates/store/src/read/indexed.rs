@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use deadpool_postgres::Transaction;
+use crate::session::Transaction;
 
 use super::Budget;
 use super::entry::Entry;

@@ -1,8 +1,8 @@
 //! The statements that look at one window: its entries in order, and how many match.
 
+use crate::session::Transaction;
 use chrono::NaiveDate;
 use connlog_model::clock::Timestamp;
-use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 use uuid::Uuid;
 

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
-use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
 use super::Budget;

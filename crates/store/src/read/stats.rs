@@ -5,12 +5,12 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::session::Transaction;
 use chrono::TimeDelta;
 use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
 use connlog_model::search::Search;
-use deadpool_postgres::Transaction;
 use tokio_postgres::types::FromSqlOwned;
 use uuid::Uuid;
 

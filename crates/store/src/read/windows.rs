@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
+use crate::session::Transaction;
 use chrono::{Days, NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
-use deadpool_postgres::Transaction;
 
 use super::filter::Filter;
 use crate::StoreError;

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::session::Transaction;
 use chrono::DateTime;
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::Connection;
-use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
 use super::counts::Deltas;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::session::Transaction;
 use chrono::NaiveDate;
 use connlog_model::connection::Connection;
 use connlog_model::event::WebEvent;
-use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
 use crate::StoreError;

@@ -1,7 +1,7 @@
 //! The retention floor: what lies below it has been purged and must not come back.
 
+use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
-use deadpool_postgres::Transaction;
 
 use crate::StoreError;
 use crate::session::query;

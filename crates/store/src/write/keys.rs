@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
+use crate::session::Transaction;
 use connlog_model::connection::Connection;
-use deadpool_postgres::Transaction;
 use uuid::Uuid;
 
 use crate::StoreError;

@@ -1,6 +1,6 @@
 //! Presence rows: locked before any key, by everything that touches both.
 
-use deadpool_postgres::Transaction;
+use crate::session::Transaction;
 use uuid::Uuid;
 
 use super::Stamp;
