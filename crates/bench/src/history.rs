@@ -69,11 +69,11 @@ pub async fn generate(url: &str, rows: i64, days: u32, last: NaiveDate) -> Resul
     Ok(())
 }
 
-/// Adds a day of `rows` rows that no other day has; days that are there at the same time have different numbers.
-pub(crate) async fn add_day(url: &str, day: NaiveDate, rows: i64, number: i64) -> Result<()> {
+/// Adds a day of `rows` rows that no other day has.
+pub(crate) async fn add_day(url: &str, day: NaiveDate, rows: i64) -> Result<()> {
     let store = Store::new(&StoreConfig::new(url, "connlog-bench", 2))?;
     store.attach_days([day]).await?;
-    write_day(&connect(url).await?, day, rows, FIRST_OF_ADDED * (number + 1), 0).await
+    write_day(&connect(url).await?, day, rows, FIRST_OF_ADDED, 0).await
 }
 
 /// Numbers from here on are of no generated day.

@@ -17,7 +17,7 @@ pub(crate) async fn measure(database_url: &str, rows: i64, report: &mut Report) 
     let client = connect(database_url).await?;
     let first: NaiveDate = client.query_one("SELECT min(day) FROM days() AS day", &[]).await?.get(0);
     let day = first - Days::new(1);
-    history::add_day(database_url, day, rows, 0).await?;
+    history::add_day(database_url, day, rows).await?;
     let next = day + Days::new(1);
     let copy = "INSERT INTO plain_logs SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes,
         tx_bytes, method, organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,

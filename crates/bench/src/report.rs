@@ -1,6 +1,6 @@
 //! What was measured, by name: a table for people and JSON for programs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
@@ -18,24 +18,32 @@ pub struct Figure {
     spread: Option<(f64, f64)>,
 }
 
-/// All figures of a run.
-#[derive(Debug, Default)]
-pub struct Report(Vec<Figure>);
+/// All figures of a run, kept in a file from the first one on: what comes later may fail.
+#[derive(Debug)]
+pub struct Report {
+    file: PathBuf,
+    figures: Vec<Figure>,
+}
 
 impl Report {
+    /// An empty one.
+    pub fn new(file: &Path) -> Self {
+        Self { file: file.to_owned(), figures: Vec::new() }
+    }
+
     /// Adds a figure of which there is one.
     pub fn add(&mut self, key: &'static str, value: f64, baseline: f64, unit: &'static str, rounds: u32) {
-        self.0.push(Figure { key, value, baseline: Some(baseline), unit, rounds, spread: None });
+        self.push(Figure { key, value, baseline: Some(baseline), unit, rounds, spread: None });
     }
 
     /// Adds a figure that is compared with nothing.
     pub fn state(&mut self, key: &'static str, value: f64, unit: &'static str) {
-        self.0.push(Figure { key, value, baseline: None, unit, rounds: 1, spread: None });
+        self.push(Figure { key, value, baseline: None, unit, rounds: 1, spread: None });
     }
 
     /// What was measured under a key, if it was.
     pub fn value(&self, key: &str) -> Option<f64> {
-        self.0.iter().find(|figure| figure.key == key).map(|figure| figure.value)
+        self.figures.iter().find(|figure| figure.key == key).map(|figure| figure.value)
     }
 
     /// Adds the medians of pairs that were measured in turn.
@@ -45,7 +53,7 @@ impl Report {
         let ratios = || pairs.iter().map(|(value, baseline)| value / baseline);
         let spread = (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max));
         let rounds = u32::try_from(pairs.len()).unwrap_or(u32::MAX);
-        self.0.push(Figure { key, value, baseline: Some(baseline), unit, rounds, spread: Some(spread) });
+        self.push(Figure { key, value, baseline: Some(baseline), unit, rounds, spread: Some(spread) });
     }
 
     /// Prints the table.
@@ -54,7 +62,7 @@ impl Report {
             "\n{:<28} {:>12} {:>12} {:>8}  {:<15} {:<14} rounds",
             "figure", "connlog", "baseline", "ratio", "spread", "unit"
         );
-        for figure in &self.0 {
+        for figure in &self.figures {
             let spread = figure.spread.map_or_else(String::new, |(least, most)| format!("{least:.2} to {most:.2}"));
             let baseline = figure.baseline.map_or_else(String::new, |baseline| format!("{baseline:.2}"));
             let ratio = figure.baseline.map_or_else(String::new, |baseline| format!("{:.3}", figure.value / baseline));
@@ -63,15 +71,21 @@ impl Report {
         }
     }
 
-    /// Writes the JSON.
-    pub fn write(&self, file: &Path) -> Result<()> {
-        let figures = self.0.iter().map(|figure| {
+    fn push(&mut self, figure: Figure) {
+        self.figures.push(figure);
+        if let Err(error) = self.write() {
+            eprintln!("cannot write {}: {error}", self.file.display());
+        }
+    }
+
+    fn write(&self) -> Result<()> {
+        let figures = self.figures.iter().map(|figure| {
             let Figure { key, value, baseline, unit, rounds, .. } = figure;
             let ratio = baseline.map(|baseline| value / baseline);
             let body = json!({ "value": value, "baseline": baseline, "ratio": ratio, "unit": unit, "rounds": rounds });
             ((*key).to_owned(), body)
         });
         let text = serde_json::to_string_pretty(&Value::Object(figures.collect::<Map<_, _>>()))?;
-        Ok(std::fs::write(file, text + "\n")?)
+        Ok(std::fs::write(&self.file, text + "\n")?)
     }
 }

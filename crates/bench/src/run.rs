@@ -72,14 +72,14 @@ impl Scope {
             rows: 10_000_000,
             sizes,
             size: Size { events: 200_000, agents: 40, rounds: 5 },
-            calls: 2_000,
+            calls: 1_000,
             load: Load {
                 agents: 10_000,
                 events: 200_000,
                 idle: Duration::from_secs(30),
                 largest: vec![20_000, 30_000, 40_000],
             },
-            mixed: Mixed { window: Duration::from_secs(8), rounds: 5, rows_of_purged_day: 200_000 },
+            mixed: Mixed { window: Duration::from_secs(8), rounds: 5 },
             rows_of_purged_day: 1_000_000,
         }
     }
@@ -92,7 +92,7 @@ impl Scope {
             size: Size { events: 100_000, agents: 20, rounds: 5 },
             calls: 600,
             load: Load { agents: 2_000, events: 40_000, idle: Duration::from_secs(10), largest: Vec::new() },
-            mixed: Mixed { window: Duration::from_secs(2), rounds: 5, rows_of_purged_day: 20_000 },
+            mixed: Mixed { window: Duration::from_secs(2), rounds: 5 },
             rows_of_purged_day: 200_000,
             ..Self::full(false)
         }
@@ -112,7 +112,7 @@ pub async fn run(database_url: &str, scope: &Scope, file: &Path) -> Result<()> {
         history::generate(database_url, scope.rows, DAYS, Utc::now().date_naive()).await?;
     }
     let client = connect(database_url).await?;
-    let mut report = Report::default();
+    let mut report = Report::new(file);
     let agents = fleet::enlist(&client, scope.size.agents.max(load::MIXED_AGENTS)).await?;
     if scope.has(Part::Growth) {
         let points = growth::measure(database_url, scope.rows, &scope.sizes, scope.size, &mut report).await?;
@@ -132,6 +132,9 @@ pub async fn run(database_url: &str, scope: &Scope, file: &Path) -> Result<()> {
     if let Some(pooler_url) = scope.pooler_url.as_deref().filter(|_| scope.has(Part::Pooled)) {
         pooled::measure(database_url, pooler_url, &service, &agents, scope.size, &mut report).await?;
     }
+    if scope.has(Part::Purge) {
+        purge::measure(database_url, scope.rows_of_purged_day, &mut report).await?;
+    }
     if scope.has(Part::Mixed) {
         let most = match report.value("ingest.end_to_end") {
             Some(rate) => rate,
@@ -145,11 +148,7 @@ pub async fn run(database_url: &str, scope: &Scope, file: &Path) -> Result<()> {
     if scope.has(Part::Load) {
         load::measure(database_url, &scope.load, &mut report).await?;
     }
-    if scope.has(Part::Purge) {
-        purge::measure(database_url, scope.rows_of_purged_day, &mut report).await?;
-    }
     report.print();
-    report.write(file)?;
     println!("\nthe report is in {}; it took {:.1} minutes", file.display(), began.elapsed().as_secs_f64() / 60.0);
     Ok(())
 }

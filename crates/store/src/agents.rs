@@ -32,7 +32,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Arc<AgentIdentity>>, StoreError> {
         let client = self.client().await?;
-        client.query_all(BY_TOKEN, &[&sha256, &now]).await?.first().map(identity).transpose()
+        client.query(BY_TOKEN, &[&sha256, &now]).await?.first().map(identity).transpose()
     }
 
     /// The agent of that name in a workspace that the directory knows. An agent that the directory does not know is
@@ -43,7 +43,7 @@ impl Store {
         name: &str,
     ) -> Result<Option<Arc<AgentIdentity>>, StoreError> {
         let client = self.client().await?;
-        client.query_all(BY_NAME, &[&workspace_id, &name]).await?.first().map(identity).transpose()
+        client.query(BY_NAME, &[&workspace_id, &name]).await?.first().map(identity).transpose()
     }
 }
 

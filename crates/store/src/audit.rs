@@ -34,11 +34,10 @@ impl Store {
     /// Records uses. One that is recorded again, by its id, has its number of rows and its end changed.
     pub async fn record_audit(&self, records: &[AuditRecord]) -> Result<(), StoreError> {
         let client = self.client().await?;
-        let statement = client.prepare_cached(INSERT).await?;
         let column = |value: fn(&AuditRecord) -> String| records.iter().map(value).collect::<Vec<_>>();
         client
             .execute(
-                &statement,
+                INSERT,
                 &[
                     &records.iter().map(|record| record.id).collect::<Vec<_>>(),
                     &records.iter().map(|record| record.at).collect::<Vec<_>>(),

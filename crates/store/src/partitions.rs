@@ -27,7 +27,7 @@ impl Store {
         }
         let client = self.client().await?;
         for day in missing {
-            match client.query_all("-- attach_day\nSELECT attach_day($1)", &[&day]).await {
+            match client.query("-- attach_day\nSELECT attach_day($1)", &[&day]).await {
                 Ok(_) => {}
                 Err(error) if error.code().is_some_and(|code| code.code() == BELOW_FLOOR) => continue,
                 Err(error) => return Err(error.into()),

@@ -60,12 +60,12 @@ pub async fn check_running(store: &Store) -> Result<(), StoreError> {
 async fn version(store: &Store) -> Result<i32, StoreError> {
     let client = store.client().await?;
     let exists = client
-        .query_row("-- schema_exists\nSELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
+        .query_one("-- schema_exists\nSELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])
         .await?
         .get::<_, bool>(0);
     if !exists {
         return Ok(0);
     }
     let sql = "-- schema_version\nSELECT coalesce(max(version), 0)::int FROM refinery_schema_history";
-    Ok(client.query_row(sql, &[]).await?.try_get(0)?)
+    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
 }

@@ -143,9 +143,9 @@ impl Store {
         let client = self.client().await?;
         let sql = "-- clock_lead\nSELECT clock_timestamp()";
         // Once for the statement to be prepared.
-        client.query_row(sql, &[]).await?;
+        client.query_one(sql, &[]).await?;
         let asked = Utc::now();
-        let database: Timestamp = client.query_row(sql, &[]).await?.try_get(0)?;
+        let database: Timestamp = client.query_one(sql, &[]).await?.try_get(0)?;
         let answered = Utc::now();
         Ok(asked + (answered - asked) / 2 - database)
     }
@@ -186,7 +186,7 @@ pub struct Session {
 
 impl Session {
     /// Runs a statement by itself, and returns its rows.
-    pub(crate) async fn query_all(
+    pub(crate) async fn query(
         &self,
         sql: &str,
         parameters: &[&dyn Argument],
@@ -198,9 +198,23 @@ impl Session {
     }
 
     /// Runs a statement that gives one row.
-    pub(crate) async fn query_row(&self, sql: &str, parameters: &[&dyn Argument]) -> Result<Row, StoreError> {
-        let row = self.query_all(sql, parameters).await?.into_iter().next();
-        row.ok_or_else(|| StoreError::Inconsistent("a statement gave no row".to_owned()))
+    pub(crate) async fn query_one(&self, sql: &str, parameters: &[&dyn Argument]) -> Result<Row, StoreError> {
+        self.query_opt(sql, parameters)
+            .await?
+            .ok_or_else(|| StoreError::Inconsistent("a statement gave no row".to_owned()))
+    }
+
+    /// Runs a statement that gives one row at most.
+    pub(crate) async fn query_opt(&self, sql: &str, parameters: &[&dyn Argument]) -> Result<Option<Row>, StoreError> {
+        Ok(self.query(sql, parameters).await?.into_iter().next())
+    }
+
+    /// Runs a statement by itself, and returns how many rows it touched.
+    pub(crate) async fn execute(&self, sql: &str, parameters: &[&dyn Argument]) -> Result<u64, tokio_postgres::Error> {
+        if self.pooled.is_some() {
+            return self.client.execute_typed(sql, &typed(parameters)).await;
+        }
+        self.client.execute(&self.client.prepare_cached(sql).await?, &untyped(parameters)).await
     }
 
     /// Takes the connection out of the pool.

@@ -76,7 +76,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             "-- api_token\nSELECT {COLUMNS} FROM api_tokens\nWHERE sha256 = $1 AND revoked_at IS NULL \
              AND (expires_at IS NULL OR expires_at > $2)"
         );
-        client.query_all(&sql, &[&sha256, &now]).await?.first().map(api_token).transpose()
+        client.query(&sql, &[&sha256, &now]).await?.first().map(api_token).transpose()
     }
 
     /// All tokens, oldest first.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::{User, geteuid};
 
-use crate::database::as_role;
+use crate::database::{SERVER_VARIABLE, as_role};
 use crate::postgres::target_dir;
 use crate::process::{Process, free_address};
 
@@ -98,6 +98,12 @@ fn libraries_beside(program: &Path) -> Option<std::ffi::OsString> {
     std::env::join_paths(inner.chain(folders.clone())).ok()
 }
 
+/// The port that a URL of this machine names.
+fn port_of(url: &str) -> Option<u16> {
+    let (_, rest) = url.split_once("@127.0.0.1:")?;
+    rest.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
+}
+
 /// Set when the services under test are to reach the database through a pooler.
 pub const POOLED_VARIABLE: &str = "CONNLOG_TEST_POOLED";
 
@@ -105,17 +111,16 @@ pub const POOLED_VARIABLE: &str = "CONNLOG_TEST_POOLED";
 /// process if that is asked for.
 pub fn database_arguments(url: &str, role: &str) -> Result<Vec<String>> {
     static POOLER: Mutex<Option<Pooler>> = Mutex::new(None);
-    if std::env::var_os(POOLED_VARIABLE).is_none() {
+    let shared_server = std::env::var(SERVER_VARIABLE).unwrap_or_default();
+    // A test that has a server of its own, or reaches it through something that fails, is about that.
+    if std::env::var_os(POOLED_VARIABLE).is_none() || port_of(url).is_none() || port_of(url) != port_of(&shared_server)
+    {
         return Ok(vec!["--database-url".to_owned(), as_role(url, role)]);
     }
     let mut shared = POOLER.lock().expect("no one panics while holding the pooler");
     let pooler = match &mut *shared {
         Some(pooler) => pooler,
-        none => {
-            let port =
-                url.split_once("@127.0.0.1:").and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
-            none.insert(Pooler::start(port.context("a URL of this machine")?.parse()?, 4)?)
-        }
+        none => none.insert(Pooler::start(port_of(url).context("a URL of this machine")?, 4)?),
     };
     Ok(vec!["--database-url".to_owned(), pooler.url(url)?, "--database-pooled".to_owned()])
 }

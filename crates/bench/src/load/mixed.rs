@@ -13,7 +13,7 @@ use crate::report::Report;
 use crate::service::{Ingest, Service};
 use crate::sessions::{batches, messages, sessions};
 use crate::stream::{Spool, Stream};
-use crate::{history, purge, reads};
+use crate::{purge, reads};
 
 /// Agents that write.
 pub(crate) const AGENTS: u32 = 50;
@@ -25,10 +25,8 @@ const HALF_BATCH: u32 = 10;
 pub(crate) struct Mixed {
     /// How long each side of a round takes.
     pub window: Duration,
-    /// Rounds.
+    /// Rounds; in each the oldest day of history is purged.
     pub rounds: u32,
-    /// Rows of the day that is purged in each.
-    pub rows_of_purged_day: i64,
 }
 
 /// Measures on a database that [`generate`](crate::history::generate) filled; `rate` is half of what ingest can do, in events a second.
@@ -44,16 +42,13 @@ pub(crate) async fn measure(
     let agents = &agents[..(AGENTS as usize).min(agents.len())];
     let query = Service::start(database_url).await?;
     let first: NaiveDate = client.query_one("SELECT min(day) FROM days() AS day", &[]).await?.get(0);
-    for number in 1..=mixed.rounds {
-        history::add_day(database_url, first - Days::new(number.into()), mixed.rows_of_purged_day, number.into())
-            .await?;
-    }
     let since = reads::some_days(&client).await?;
     let (mut acks, mut pages) = (Vec::new(), Vec::new());
-    for round in (1..=mixed.rounds).rev() {
+    for round in 1..=mixed.rounds {
         let ack_alone = write(ingest, agents, rate, mixed.window).await?;
         let page_alone = read(&query, mixed.window).await?;
-        let cutoff = first - Days::new(u64::from(round) - 1);
+        // The oldest day goes in each round.
+        let cutoff = first + Days::new(round.into());
         let (ack, page, (), (), ()) = tokio::try_join!(
             write(ingest, agents, rate, mixed.window),
             read(&query, mixed.window),

@@ -186,7 +186,7 @@ impl Store {
     /// The open connections of a boot of `agent_id` that it does not list (row ids).
     pub async fn unlisted(&self, agent_id: Uuid, boot_id: Uuid, listed: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
         let client = self.client().await?;
-        close::first_column(&client.query_all(UNLISTED, &[&agent_id, &listed, &boot_id]).await?)
+        close::first_column(&client.query(UNLISTED, &[&agent_id, &listed, &boot_id]).await?)
     }
 
     /// Ends those of `ids` that the boot still has open, at `ended_at`. To be called for what two heartbeats in a row

@@ -83,7 +83,7 @@ impl Store {
     /// outage: silence is counted from `now` on.
     pub async fn attend(&self, now: Timestamp, longest_pause: TimeDelta) -> Result<Timestamp, StoreError> {
         let client = self.client().await?;
-        Ok(client.query_row(ATTEND, &[&now, &(now - longest_pause)]).await?.try_get(0)?)
+        Ok(client.query_one(ATTEND, &[&now, &(now - longest_pause)]).await?.try_get(0)?)
     }
 
     /// Ends what agents had open that were silent for longer than `lost_after`, at their last sign of life. Time during
@@ -99,7 +99,7 @@ impl Store {
             return Ok(SweepOutcome::default());
         }
         let client = self.client().await?;
-        let silent = close::first_column(&client.query_all(SILENT, &[&cutoff]).await?)?;
+        let silent = close::first_column(&client.query(SILENT, &[&cutoff]).await?)?;
         drop(client);
         let mut outcome = SweepOutcome::default();
         for agents in silent.chunks(AGENTS_PER_TRANSACTION) {
@@ -203,7 +203,7 @@ impl Store {
     pub(crate) async fn attach_days_of_open(&self) -> Result<(), StoreError> {
         let client = self.client().await?;
         let rows = client
-            .query_all(
+            .query(
                 "-- days_of_open\nSELECT DISTINCT (connect_time AT TIME ZONE 'UTC')::date FROM open_connections",
                 &[],
             )

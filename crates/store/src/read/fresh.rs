@@ -18,6 +18,6 @@ impl Store {
     /// Up to when everything committed is here, if that is known; `now` for a primary.
     pub async fn fresh_as_of(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let client = self.client().await?;
-        Ok(client.query_row(FRESH, &[&now]).await?.try_get("as_of")?)
+        Ok(client.query_one(FRESH, &[&now]).await?.try_get("as_of")?)
     }
 }
