@@ -6,6 +6,8 @@ mod mixed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use chrono::{TimeDelta, Utc};
+use connlog_model::clock::Timestamp;
 use connlog_testkit::database::connect;
 use tokio_postgres::Client;
 
@@ -92,36 +94,29 @@ pub(crate) async fn measure(database_url: &str, load: &Load, report: &mut Report
     Ok(())
 }
 
-/// How many rows the log has, open ones and others.
+/// How many rows the log has, open ones and others, of a time that all new ones lie in.
 struct Rows {
+    since: Timestamp,
     open: i64,
     history: i64,
 }
 
 impl Rows {
     async fn of(client: &Client) -> Result<Self> {
-        let sql = "SELECT (SELECT count(*) FROM open_connections),
-            (SELECT count(*) FROM connection_logs WHERE connect_time > now() - interval '1 day')";
-        let row = client.query_one(sql, &[]).await?;
-        Ok(Self { open: row.get(0), history: row.get(1) })
+        Self::since(client, Utc::now() - TimeDelta::hours(2)).await
+    }
+
+    async fn since(client: &Client, since: Timestamp) -> Result<Self> {
+        let sql = "SELECT (SELECT count(*) FROM open_connections), (SELECT count(*) FROM connection_logs WHERE connect_time > $1)";
+        let row = client.query_one(sql, &[&since]).await?;
+        Ok(Self { since, open: row.get(0), history: row.get(1) })
     }
 
     async fn expect_more(&self, client: &Client, sessions: u32) -> Result<()> {
-        let now = Self::of(client).await?;
-
-        let gone: i64 = client
-            .query_one(
-                "SELECT count(*) FROM connection_logs WHERE connect_time BETWEEN now() - interval '1 day 10 minutes' AND now() - interval '1 day'",
-                &[],
-            )
-            .await?
-            .get(0);
-        let more = now.history - self.history;
-        ensure!(now.open == self.open, "{} connections are still open", now.open - self.open);
-        ensure!(
-            more <= i64::from(sessions) && more + gone >= i64::from(sessions),
-            "{more} rows for {sessions} sessions: something is lost or doubled"
-        );
+        let now = Self::since(client, self.since).await?;
+        let (open, more) = (now.open - self.open, now.history - self.history);
+        ensure!(open == 0, "{open} more connections are open than before");
+        ensure!(more == i64::from(sessions), "{more} rows for {sessions} sessions: something is lost or doubled");
         Ok(())
     }
 }

@@ -77,7 +77,7 @@ impl Scope {
                 agents: 10_000,
                 events: 200_000,
                 idle: Duration::from_secs(30),
-                largest: vec![20_000, 30_000, 40_000],
+                largest: vec![15_000, 19_500],
             },
             mixed: Mixed { window: Duration::from_secs(8), rounds: 5 },
             rows_of_purged_day: 1_000_000,
@@ -91,7 +91,7 @@ impl Scope {
             sizes: vec![100_000],
             size: Size { events: 100_000, agents: 20, rounds: 5 },
             calls: 600,
-            load: Load { agents: 2_000, events: 40_000, idle: Duration::from_secs(10), largest: Vec::new() },
+            load: Load { agents: 2_000, events: 40_000, idle: Duration::from_secs(10), largest: vec![4_000] },
             mixed: Mixed { window: Duration::from_secs(2), rounds: 5 },
             rows_of_purged_day: 200_000,
             ..Self::full(false)

@@ -88,7 +88,13 @@ impl Stream {
     }
 
     async fn send(&mut self, batch: v1::EventBatch) -> Result<()> {
-        Ok(self.sender.send(v1::StreamEventsRequest { message: Some(Outbound::Batch(batch)) }).await?)
+        let message = v1::StreamEventsRequest { message: Some(Outbound::Batch(batch)) };
+        if self.sender.send(message).await.is_err() {
+            // The server has ended the stream, and says why.
+            while self.answers.message().await?.is_some() {}
+            bail!("the server ended the stream");
+        }
+        Ok(())
     }
 
     async fn acknowledged(&mut self) -> Result<()> {

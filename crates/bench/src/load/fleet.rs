@@ -93,12 +93,10 @@ impl Fleet {
         let mut running = JoinSet::new();
         for (number, (agent, stream)) in (0..).zip(self.members.drain(..)) {
             let queue = queue(each, stream.spool());
-            let sender =
-                Sender { server: self.server, number, agent, errors: errors.clone(), is_back: is_back.clone() };
-            let done = Arc::clone(&done);
+            let (done, errors, is_back) = (done.clone(), errors.clone(), is_back.clone());
+            let sender = Sender { server: self.server, number, agent, done, errors, is_back };
             running.spawn(async move {
                 let stream = sender.send(stream, &queue).await?;
-                done.fetch_add(1, Ordering::Relaxed);
                 anyhow::Ok((sender.agent, stream))
             });
         }
@@ -130,6 +128,8 @@ struct Sender {
     server: SocketAddr,
     number: u32,
     agent: Agent,
+    /// How many agents were done before the server was killed.
+    done: Arc<AtomicU32>,
     errors: Arc<AtomicU32>,
     is_back: Arc<AtomicBool>,
 }
@@ -141,7 +141,11 @@ impl Sender {
         let last = queue.last().and_then(|batch| batch.events.last()).map_or(0, |event| event.seq);
         let mut spool = Spool { last, ..stream.spool() };
         if stream.send_all(queue.to_vec()).await.is_ok() {
-            return Ok(stream);
+            // Its stream dies too, and it comes back with nothing to send.
+            self.done.fetch_add(1, Ordering::Relaxed);
+            while !self.is_back.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
         spool.acked = stream.spool().acked;
         drop(stream);
@@ -152,7 +156,11 @@ impl Sender {
             match self.resend(&mut spool, queue).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) if began.elapsed() > PATIENCE => return Err(error),
-                Err(_) if was_back => _ = self.errors.fetch_add(1, Ordering::Relaxed),
+                Err(error) if was_back => {
+                    if self.errors.fetch_add(1, Ordering::Relaxed) == 0 {
+                        println!("an agent met an error: {error:#}");
+                    }
+                }
                 Err(_) => {}
             }
         }
