@@ -43,7 +43,7 @@ pub(crate) fn run(full: bool) -> Result<()> {
     step("tests", tests)?;
     // What the services say to the database, once more through a pooler in transaction mode.
     let suites = ["list", "search", "export", "tail", "gaps", "dashboard", "delivery", "life", "service_log"];
-    let mut pooled = cargo(&["test", "--locked", "-p", "connlog-query", "-p", "connlog-ingest"]);
+    let mut pooled = cargo(&["test", "--workspace", "--locked"]);
     pooled.args(suites.iter().flat_map(|suite| ["--test", suite])).env(POOLED_VARIABLE, "1");
     if let Some(server) = &server {
         pooled.env(SERVER_VARIABLE, server.url("postgres"));
