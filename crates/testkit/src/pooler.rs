@@ -111,11 +111,15 @@ pub const POOLED_VARIABLE: &str = "CONNLOG_TEST_POOLED";
 /// process if that is asked for.
 pub fn database_arguments(url: &str, role: &str) -> Result<Vec<String>> {
     static POOLER: Mutex<Option<Pooler>> = Mutex::new(None);
-    let shared_server = std::env::var(SERVER_VARIABLE).unwrap_or_default();
+    let direct = || Ok(vec!["--database-url".to_owned(), as_role(url, role)]);
+    if std::env::var_os(POOLED_VARIABLE).is_none() {
+        return direct();
+    }
+    let shared_server =
+        std::env::var(SERVER_VARIABLE).with_context(|| format!("{POOLED_VARIABLE} goes with {SERVER_VARIABLE}"))?;
     // A test that has a server of its own, or reaches it through something that fails, is about that.
-    if std::env::var_os(POOLED_VARIABLE).is_none() || port_of(url).is_none() || port_of(url) != port_of(&shared_server)
-    {
-        return Ok(vec!["--database-url".to_owned(), as_role(url, role)]);
+    if port_of(url).is_none() || port_of(url) != port_of(&shared_server) {
+        return direct();
     }
     let mut shared = POOLER.lock().expect("no one panics while holding the pooler");
     let pooler = match &mut *shared {
