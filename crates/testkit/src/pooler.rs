@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,8 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::{User, geteuid};
 
 use crate::database::{SERVER_VARIABLE, as_role};
-use crate::postgres::target_dir;
-use crate::process::{Process, free_address};
+use crate::process::{Process, free_address, unpacked_libraries};
 
 /// The account that it runs as if the caller is root, which it refuses.
 const UNPRIVILEGED: &str = "postgres";
@@ -28,7 +27,7 @@ pub struct Pooler {
 impl Pooler {
     /// Starts one before the server at `server_port` of this machine, with `connections` to it at most for each database and user.
     pub fn start(server_port: u16, connections: u16) -> Result<Self> {
-        let program = find()?;
+        let program = program()?;
         // Under /var/tmp, which every account can enter.
         let folder = tempfile::Builder::new().prefix("connlog-pooler-").tempdir_in("/var/tmp")?;
         let port = free_address()?.port();
@@ -55,8 +54,8 @@ impl Pooler {
         }
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         command.arg("--pdeathsig=KILL").arg(&program).arg("-q").arg(&settings).current_dir("/");
-        if let Some(libraries) = libraries_beside(&program) {
-            command.env("LD_LIBRARY_PATH", libraries);
+        if program.starts_with(unpacked()) {
+            command.env("LD_LIBRARY_PATH", unpacked_libraries(&unpacked())?);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = Process::spawn_as_is("PgBouncer", command)?;
@@ -75,27 +74,17 @@ impl Pooler {
     }
 }
 
-/// Where `cargo xtask` unpacks Debian's package.
+/// Where `cargo xtask` unpacks Debian's package: every account can enter it.
 pub fn unpacked() -> PathBuf {
-    target_dir().join("pgbouncer")
+    PathBuf::from("/var/tmp").join(format!("connlog-pgbouncer-{}", geteuid()))
 }
 
-fn find() -> Result<PathBuf> {
+/// The program: installed, or unpacked.
+pub fn program() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), unpacked().join("usr/sbin")]);
     let mut programs = places.map(|place| place.join("pgbouncer"));
     programs.find(|program| program.exists()).context("PgBouncer is missing; `cargo xtask test` brings it")
-}
-
-/// The libraries that were unpacked with the program.
-fn libraries_beside(program: &Path) -> Option<std::ffi::OsString> {
-    let root = program.strip_prefix(unpacked()).ok().map(|_| unpacked())?;
-    let folders = ["usr/lib", "lib"].map(|folder| root.join(folder));
-    let inner = folders
-        .iter()
-        .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
-        .map(|entry| entry.path());
-    std::env::join_paths(inner.chain(folders.clone())).ok()
 }
 
 /// The port that a URL of this machine names.

@@ -1,6 +1,8 @@
 //! Child processes that end with this one, and ports for them to listen on.
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -114,6 +116,19 @@ impl Drop for Process {
             let _reaped = self.exit.recv_timeout(Duration::from_secs(10));
         }
     }
+}
+
+/// The `LD_LIBRARY_PATH` of what was unpacked from Debian's packages into `root`.
+pub fn unpacked_libraries(root: &Path) -> Result<OsString> {
+    let mut libraries = Vec::new();
+    for folder in ["usr/lib", "lib"] {
+        let folder = root.join(folder);
+        for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+            libraries.push(entry?.path());
+        }
+        libraries.push(folder);
+    }
+    Ok(std::env::join_paths(libraries)?)
 }
 
 /// Ports that the kernel does not hand out by itself: whoever binds port 0 meanwhile gets another one.

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use connlog_testkit::pooler;
+use connlog_testkit::process::unpacked_libraries;
 use nix::unistd::geteuid;
 
 /// Where Debian's PostgreSQL packages read whether to make a cluster when they are installed.
@@ -97,16 +98,8 @@ impl Collector {
 
     /// The program, which finds its parts where they are.
     pub(crate) fn command(&self) -> Result<Command> {
-        let mut libraries = Vec::new();
-        for folder in ["usr/lib", "lib"] {
-            let folder = self.root.join(folder);
-            for entry in fs::read_dir(&folder).into_iter().flatten() {
-                libraries.push(entry?.path());
-            }
-            libraries.push(folder);
-        }
         let mut command = Command::new(self.root.join("usr/sbin/syslog-ng"));
-        command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries)?);
+        command.env("LD_LIBRARY_PATH", unpacked_libraries(&self.root)?);
         let modules = fs::read_dir(self.root.join("usr/lib/syslog-ng")).into_iter().flatten();
         let modules = modules.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
         command.arg("--module-path").arg(std::env::join_paths(modules)?);
@@ -117,13 +110,18 @@ impl Collector {
 /// `PgBouncer`, and what it needs that not every Debian or Ubuntu has.
 const POOLER_PACKAGES: [&str; 5] = ["pgbouncer", "libc-ares2", "libcares2", "libevent-2.1-7", "libevent-2.1-7t64"];
 
-/// Unpacks `PgBouncer` into `target/`, unless it is installed: as a package of the system it would be started at once.
+/// Unpacks `PgBouncer` unless it is there: as a package of the system it would be started at once.
 pub(crate) fn pooler() -> Result<()> {
-    if Path::new("/usr/sbin/pgbouncer").exists() || pooler::unpacked().join("usr/sbin/pgbouncer").exists() {
+    if pooler::program().is_ok() {
         return Ok(());
     }
-    println!("PgBouncer, through which the services are tested, is missing. Unpacking Debian's package into target/.");
-    unpack(&pooler::unpacked(), &POOLER_PACKAGES)
+    let root = pooler::unpacked();
+    println!(
+        "PgBouncer, through which the services are tested, is missing. Unpacking Debian's package into {}.",
+        root.display()
+    );
+    unpack(&root, &POOLER_PACKAGES)?;
+    pooler::program().map(|_| ())
 }
 
 /// Downloads Debian's packages and unpacks them into a folder of their own.
