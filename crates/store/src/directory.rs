@@ -2,14 +2,13 @@
 //!
 //! Entries are upserted by id, in the transaction of a [`Import`]; nothing is ever removed, only marked deleted.
 
-use crate::argument::Argument;
-use crate::session::{Session, Transaction};
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::session::{begin_write, execute, query};
+use crate::argument::Argument;
+use crate::session::{Session, Transaction, begin_write, execute, query};
 use crate::{Store, StoreError};
 
 /// How long the token of a deleted agent, or one that was replaced, is still accepted.

@@ -1,10 +1,9 @@
 //! Records of what did not become a row: dead letters and losses.
 
-use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
 use uuid::Uuid;
 
-use crate::session::{begin_write, execute};
+use crate::session::{Transaction, begin_write, execute};
 use crate::{Store, StoreError};
 
 /// A dead letter: an event that could not be accepted, as it was received.

@@ -4,7 +4,6 @@
 
 use std::net::IpAddr;
 
-use crate::argument::Argument;
 use chrono::{DateTime, Utc};
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, End, Ranked};
@@ -12,10 +11,10 @@ use connlog_model::event::{Outcome, WebEvent};
 use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::argument::Argument;
 
 /// What [`Connection`] needs of `open_connections`.
 pub(crate) const OPEN_COLUMNS: &str = "id, connection_id, organization_id, workspace_owner_id, workspace_id, \
@@ -26,30 +25,6 @@ pub(crate) const OPEN_COLUMNS: &str = "id, connection_id, organization_id, works
 pub(crate) const HISTORY_COLUMNS: &str = "id, connection_id, organization_id, workspace_owner_id, workspace_id, \
      workspace_name, agent_name, connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, \
      disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes";
-
-/// The types of [`HISTORY_COLUMNS`].
-pub(crate) const HISTORY_TYPES: [Type; 20] = [
-    Type::UUID,
-    Type::UUID,
-    Type::UUID,
-    Type::UUID,
-    Type::UUID,
-    Type::TEXT,
-    Type::TEXT,
-    Type::TIMESTAMPTZ,
-    Type::INT2,
-    Type::TEXT,
-    Type::INET,
-    Type::UUID,
-    Type::UUID,
-    Type::BYTEA,
-    Type::TIMESTAMPTZ,
-    Type::BOOL,
-    Type::TEXT,
-    Type::INT4,
-    Type::INT8,
-    Type::INT8,
-];
 
 /// The columns that both tables share, one array each.
 #[derive(Default)]
@@ -208,7 +183,7 @@ impl HistoryArrays {
         parameters
     }
 
-    /// Row by row, each in the order of [`HISTORY_COLUMNS`] and of the types [`HISTORY_TYPES`].
+    /// Row by row, each in the order of [`HISTORY_COLUMNS`].
     pub(crate) fn rows(&self) -> impl Iterator<Item = Vec<&dyn Argument>> {
         (0..self.disconnect_time.len()).map(|index| {
             let mut row = self.common.row(index);

@@ -142,8 +142,7 @@ impl Store {
     pub async fn clock_lead(&self) -> Result<TimeDelta, StoreError> {
         let client = self.client().await?;
         let sql = "-- clock_lead\nSELECT clock_timestamp()";
-        // Once for the statement to be prepared.
-        client.query_one(sql, &[]).await?;
+        client.prepare(sql).await?;
         let asked = Utc::now();
         let database: Timestamp = client.query_one(sql, &[]).await?.try_get(0)?;
         let answered = Utc::now();
@@ -215,6 +214,14 @@ impl Session {
             return self.client.execute_typed(sql, &typed(parameters)).await;
         }
         self.client.execute(&self.client.prepare_cached(sql).await?, &untyped(parameters)).await
+    }
+
+    /// Prepares a statement where it can have a name, so that running it is one exchange.
+    async fn prepare(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        if self.pooled.is_none() {
+            self.client.prepare_cached(sql).await?;
+        }
+        Ok(())
     }
 
     /// Takes the connection out of the pool.
@@ -380,17 +387,19 @@ fn typed<'a>(parameters: &[&'a dyn Argument]) -> Vec<(&'a (dyn ToSql + Sync), Ty
     parameters.iter().map(|parameter| (parameter.as_sql(), parameter.postgres_type())).collect()
 }
 
-/// Copies rows of columns of `types` into a table, in the binary format of `sql`, a `COPY … FROM STDIN`. Not through a pooler: it
-/// takes a statement with a name.
+/// Copies rows into a table, in the binary format of `sql`, a `COPY … FROM STDIN`. Not through a pooler: it takes a statement with a
+/// name.
 pub(crate) async fn copy<'a>(
     transaction: &Transaction<'_>,
     sql: &str,
-    types: &[Type],
     rows: impl Iterator<Item = Vec<&'a dyn Argument>>,
 ) -> Result<(), StoreError> {
+    let mut rows = rows.peekable();
+    let Some(first) = rows.peek() else { return Ok(()) };
+    let types: Vec<Type> = first.iter().map(|value| value.postgres_type()).collect();
     let run = async {
         let sink = transaction.copy_in(&transaction.prepare_cached(sql).await?).await?;
-        let mut writer = pin!(BinaryCopyInWriter::new(sink, types));
+        let mut writer = pin!(BinaryCopyInWriter::new(sink, &types));
         for row in rows {
             writer.as_mut().write(&untyped(&row)).await?;
         }

@@ -1,11 +1,11 @@
 //! Moving held keys to history with an inferred end.
 
-use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, End};
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::session::Transaction;
 use crate::write::counts::Deltas;
 use crate::write::{history, keys};
 

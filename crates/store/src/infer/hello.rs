@@ -1,11 +1,11 @@
 //! The beginning of a stream: who owns the spool now, what is missing, and what an earlier boot left open.
 
-use crate::argument::Argument;
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, REASON_AGENT_RESTARTED, REASON_DISCONNECT_LOST};
 use uuid::Uuid;
 
 use super::{SHARD, close};
+use crate::argument::Argument;
 use crate::session::{begin_write, execute, query};
 use crate::write::{counts, hold_floor};
 use crate::{Store, StoreError};

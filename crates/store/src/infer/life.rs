@@ -1,6 +1,5 @@
 //! A sign of life: the agent is there, and says which connections are open.
 
-use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, Ranked};
 use connlog_model::identity::AgentIdentity;
@@ -10,7 +9,7 @@ use uuid::Uuid;
 use super::{SHARD, close};
 use crate::partitions::windows;
 use crate::row::{HISTORY_COLUMNS, completed_connection};
-use crate::session::{begin_write, query};
+use crate::session::{Transaction, begin_write, query};
 use crate::write::history::{HORIZON, LOOK_BACK};
 use crate::write::{NEVER, Stamp, counts, hold_floor, keys, presence};
 use crate::{Store, StoreError};

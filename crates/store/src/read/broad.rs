@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::session::Transaction;
 use chrono::{NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
 
@@ -13,7 +12,7 @@ use super::rows::{self, Order, Place, Slice};
 use super::windows::Window;
 use crate::StoreError;
 use crate::partitions::MAX_DAYS_PER_STATEMENT;
-use crate::session::query_composed;
+use crate::session::{Transaction, query_composed};
 
 /// So many matches are found and sorted; more are walked.
 const FEW: i64 = 2000;

@@ -1,6 +1,5 @@
 //! A filter as SQL: conditions and their numbered parameters. Values never become part of the text.
 
-use crate::argument::Argument;
 use connlog_model::app::{ConnectionType, apps_of};
 use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
@@ -8,6 +7,7 @@ use connlog_model::search::Status;
 use uuid::Uuid;
 
 use super::filter::Filter;
+use crate::argument::Argument;
 
 /// A value bound to a parameter.
 pub(super) type Parameter = Box<dyn Argument + Send>;

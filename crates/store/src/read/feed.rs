@@ -3,7 +3,6 @@
 //! A reader stays below the oldest transaction that still runs. What commits later has a higher number, so nothing is ever
 //! skipped, which neither times nor sequences could promise. A row that changed twice appears once, as it is now.
 
-use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
 use connlog_model::cursor::Position;
 use connlog_model::search::Search;
@@ -14,7 +13,7 @@ use super::filter::{Filter, Reach, Unreachable};
 use super::rows::{self, DIRECTORY_JOINS, Place};
 use super::windows::{Calendar, Window};
 use crate::partitions::windows;
-use crate::session::{begin_read, query, query_composed};
+use crate::session::{Transaction, begin_read, query, query_composed};
 use crate::xid::Xid8;
 use crate::{Store, StoreError};
 

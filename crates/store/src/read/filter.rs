@@ -1,7 +1,5 @@
 //! A search, with its names resolved to ids and limited to what the caller may see.
 
-use crate::argument::Argument;
-use crate::session::Transaction;
 use chrono::TimeDelta;
 use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
@@ -11,7 +9,8 @@ use uuid::Uuid;
 
 use super::windows::Window;
 use crate::StoreError;
-use crate::session::query;
+use crate::argument::Argument;
+use crate::session::{Transaction, query};
 
 /// What the caller may see.
 #[derive(Debug, Clone, Default)]

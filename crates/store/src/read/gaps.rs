@@ -1,12 +1,12 @@
 //! Gaps of the record: events that were lost, and dead letters.
 
-use crate::argument::Argument;
 use connlog_model::clock::Timestamp;
 use connlog_model::search::Search;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::filter::{Filter, Reach};
+use crate::argument::Argument;
 use crate::session::{begin_read, query};
 use crate::{Store, StoreError};
 

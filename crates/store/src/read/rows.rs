@@ -1,6 +1,5 @@
 //! The statements that look at one window: its entries in order, and how many match.
 
-use crate::session::Transaction;
 use chrono::NaiveDate;
 use connlog_model::clock::Timestamp;
 use tokio_postgres::Row;
@@ -12,7 +11,7 @@ use super::filter::Filter;
 use super::windows::Window;
 use crate::StoreError;
 use crate::partitions::day_table;
-use crate::session::{query_composed, query_planned_once};
+use crate::session::{Transaction, query_composed, query_planned_once};
 
 /// How the matches of a window are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

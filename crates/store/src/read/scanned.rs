@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
 use uuid::Uuid;
 
@@ -13,6 +12,7 @@ use super::page::Count;
 use super::rows::{self, Order, Place, Slice};
 use super::windows::{Scan, Window};
 use crate::StoreError;
+use crate::session::Transaction;
 
 /// What a scan found.
 pub(super) struct Scanned {

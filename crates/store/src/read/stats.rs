@@ -5,7 +5,6 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::session::Transaction;
 use chrono::TimeDelta;
 use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
@@ -19,7 +18,7 @@ use super::conditions::Conditions;
 use super::filter::{Filter, Reach, Shape, Unreachable};
 use super::windows::{Calendar, Scan, Window};
 use crate::partitions::start_of;
-use crate::session::{begin_read, query, query_composed};
+use crate::session::{Transaction, begin_read, query, query_composed};
 use crate::{Store, StoreError};
 
 /// What is to be counted.

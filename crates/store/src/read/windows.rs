@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use crate::session::Transaction;
 use chrono::{Days, NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
 
 use super::filter::Filter;
 use crate::StoreError;
 use crate::partitions::{MAX_DAYS_PER_STATEMENT, start_of};
-use crate::session::query;
+use crate::session::{Transaction, query};
 
 /// Days of the first, newest window; each further one is four times as long.
 const FIRST_WINDOW_DAYS: u64 = 2;

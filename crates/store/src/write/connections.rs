@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::session::Transaction;
 use chrono::DateTime;
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::Connection;
@@ -12,6 +11,7 @@ use super::counts::Deltas;
 use super::fold::{Entry, Folded};
 use super::{Refusal, history, keys};
 use crate::StoreError;
+use crate::session::Transaction;
 
 /// Stands for a start that is not known, in memory and in a key that does not outlive its transaction: later than any
 /// time that is accepted (the year 9999).

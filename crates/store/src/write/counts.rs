@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::session::Transaction;
 use chrono::NaiveDate;
 use connlog_model::connection::Connection;
 use connlog_model::event::WebEvent;
@@ -10,7 +9,7 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::partitions::day_of;
-use crate::session::execute;
+use crate::session::{Transaction, execute};
 
 const ADD: &str = "-- add_counts
 INSERT INTO connection_log_counts (day, organization_id, method, app_name, shard, entries)

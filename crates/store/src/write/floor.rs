@@ -1,10 +1,9 @@
 //! The retention floor: what lies below it has been purged and must not come back.
 
-use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
 
 use crate::StoreError;
-use crate::session::query;
+use crate::session::{Transaction, query};
 
 const LOCK: &str = "-- share_floor
 SELECT pg_advisory_xact_lock_shared(x'636f6e6e'::int, 1)";

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 
-use crate::argument::Argument;
-use crate::session::Transaction;
 use chrono::{Days, TimeDelta};
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::Connection;
@@ -12,9 +10,10 @@ use uuid::Uuid;
 
 use super::fold::Entry;
 use crate::StoreError;
+use crate::argument::Argument;
 use crate::partitions::windows;
-use crate::row::{HISTORY_COLUMNS, HISTORY_TYPES, HistoryArrays, completed_connection};
-use crate::session::{copy, execute, query};
+use crate::row::{HISTORY_COLUMNS, HistoryArrays, completed_connection};
+use crate::session::{Transaction, copy, execute, query};
 
 /// How far before a start in a reporter's own words a row is looked for: clocks of one connection's events differ.
 const KNOWN_START_MARGIN: TimeDelta = TimeDelta::days(1);
@@ -120,7 +119,7 @@ pub(crate) async fn insert(transaction: &Transaction<'_>, connections: &[Connect
         execute(transaction, &INSERT_UNNESTED, &arrays.parameters()).await?;
         return Ok(());
     }
-    copy(transaction, &INSERT, &HISTORY_TYPES, arrays.rows()).await
+    copy(transaction, &INSERT, arrays.rows()).await
 }
 
 /// Writes completed connections back, each with the `connect_time` under which it is stored.

@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use crate::session::Transaction;
 use connlog_model::connection::Connection;
 use uuid::Uuid;
 
 use crate::StoreError;
 use crate::row::{OPEN_COLUMNS, OpenArrays, open_connection};
-use crate::session::{execute, query};
+use crate::session::{Transaction, execute, query};
 
 const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], \
      $8::timestamptz[], $9::smallint[], $10::text[], $11::inet[], $12::uuid[], $13::uuid[], $14::bytea[], $15::uuid[], \

@@ -1,11 +1,10 @@
 //! Presence rows: locked before any key, by everything that touches both.
 
-use crate::session::Transaction;
 use uuid::Uuid;
 
 use super::Stamp;
 use crate::StoreError;
-use crate::session::query;
+use crate::session::{Transaction, query};
 
 /// The rows exist since the Hello of their streams; the insert part only keeps the order in which rows are locked.
 const STAMP: &str = "-- stamp_presence

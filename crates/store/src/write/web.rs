@@ -5,7 +5,6 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use crate::session::Transaction;
 use connlog_model::clock::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -16,7 +15,7 @@ use super::fold::Folded;
 use crate::StoreError;
 use crate::partitions::windows;
 use crate::row::WebArrays;
-use crate::session::query;
+use crate::session::{Transaction, query};
 
 static INSERT: LazyLock<String> = LazyLock::new(|| {
     "-- insert_web
