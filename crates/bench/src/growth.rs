@@ -10,7 +10,7 @@ use nix::sys::statvfs::statvfs;
 use crate::ingest::{self, Size};
 use crate::report::Report;
 use crate::run::DAYS;
-use crate::service::{Ingest, Service};
+use crate::service::Service;
 use crate::{fleet, history, reads};
 
 /// Bytes that a row takes with all indexes, WAL and what is left free, generously.
@@ -69,7 +69,7 @@ async fn point(database_url: &str, rows: i64, size: Size) -> Result<Point> {
     let query = Service::start(database_url).await?;
     let first_page = reads::first_page_p95(&query).await?;
     let worst_page = reads::worst_page_p95(&query).await?;
-    let service = Ingest::start(database_url, &["--writers", ingest::WRITERS_FLAG])?;
+    let service = ingest::start(database_url, &[])?;
     let rates = ingest::rates(database_url, &service, &agents, Size { rounds: ROUNDS, ..size }).await?;
     let point = Point { rows, rate: crate::median(rates), first_page, worst_page };
     println!(

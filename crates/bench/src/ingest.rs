@@ -24,8 +24,6 @@ const HALF_BATCH: usize = 500;
 const UPSERTED: usize = 1_000;
 /// Writers of both sides, each with a connection to the database.
 const WRITERS: usize = 3;
-/// The same for the command line.
-pub(crate) const WRITERS_FLAG: &str = "3";
 
 /// How much is written.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +48,12 @@ impl Round {
     pub(crate) fn rate(&self, events: u32) -> f64 {
         rate(events, self.elapsed)
     }
+}
+
+/// Starts `connlog-ingest` with as many writers as the other side has, and further flags.
+pub(crate) fn start(database_url: &str, further: &[&str]) -> Result<Ingest> {
+    let writers = WRITERS.to_string();
+    Ingest::start(database_url, &[&["--writers", &writers], further].concat())
 }
 
 /// Measures on a database that [`generate`](crate::history::generate) filled.

@@ -18,9 +18,8 @@ mod stream;
 mod unary;
 
 /// The one in the middle.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+pub(crate) fn median(values: Vec<f64>) -> f64 {
+    quantile(values, 50)
 }
 
 /// What so many percent of the values do not exceed.

@@ -76,13 +76,12 @@ pub(crate) async fn measure(database_url: &str, load: &Load, report: &mut Report
 
     let mut held = load.agents;
     for &wanted in &load.largest {
-        let more = fleet.grow(&agents[held as usize..wanted as usize]).await;
-        let heard = match more {
-            Ok(()) => fleet.burst(wanted * 2).await.map(|_| ()),
-            failed => failed,
+        let heard = async {
+            fleet.grow(&agents[held as usize..wanted as usize]).await?;
+            fleet.burst(wanted * 2).await
         };
-        match heard {
-            Ok(()) => held = wanted,
+        match heard.await {
+            Ok(_) => held = wanted,
             Err(error) => {
                 println!("{wanted} agents were too many: {error:#}");
                 break;

@@ -22,7 +22,7 @@ pub(crate) async fn measure(
     let client = connect(database_url).await?;
     let postmaster = cpu::postmaster(&client).await?;
     let agents = &agents[..size.agents as usize];
-    let pooled = Ingest::start(pooler_url, &["--writers", ingest::WRITERS_FLAG, "--database-pooled"])?;
+    let pooled = ingest::start(pooler_url, &["--database-pooled"])?;
     let direct_query = Service::start(database_url).await?;
     let pooled_query = Service::start_with(pooler_url, database_url, &["--database-pooled"]).await?;
     let (mut rates, mut pages) = (Vec::new(), Vec::new());

@@ -12,7 +12,6 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::ingest::{self, Size};
 use crate::load::{self, Load, Mixed};
 use crate::report::Report;
-use crate::service::Ingest;
 use crate::{fleet, growth, history, plain, pooled, purge, reads, unary};
 
 /// Days of history.
@@ -122,7 +121,7 @@ pub async fn run(database_url: &str, scope: &Scope, file: &Path) -> Result<()> {
     if scope.has(Part::Reads) {
         reads::measure(database_url, &mut report).await?;
     }
-    let service = Ingest::start(database_url, &["--writers", ingest::WRITERS_FLAG])?;
+    let service = ingest::start(database_url, &[])?;
     if scope.has(Part::Ingest) {
         ingest::measure(database_url, &service, &agents, scope.size, &mut report).await?;
     }

@@ -78,6 +78,5 @@ async fn paced<F: Future<Output = Result<()>> + Send + 'static>(calls: u32, call
     while let Some(done) = running.join_next().await {
         times.push(done??);
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() * 99 / 100])
+    Ok(crate::quantile(times, 99))
 }

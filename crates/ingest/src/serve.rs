@@ -54,7 +54,7 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the database may take to answer before ingest counts as not serving.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
-fn store(config: &Config, name: &str, connections: usize) -> Result<Store, StoreError> {
+fn open_store(config: &Config, name: &str, connections: usize) -> Result<Store, StoreError> {
     let direct = StoreConfig::new(&config.database_url, name, connections);
     Store::new(&StoreConfig { pooled: config.database_pooled, ..direct })
 }
@@ -70,9 +70,9 @@ pub async fn run(
         config.agent_lost_after >= config.heartbeat_interval * 3,
         "--agent-lost-after must be at least three times --heartbeat-interval: every agent would be taken for lost"
     );
-    let store = store(&config, "connlog-ingest", OTHER_CONNECTIONS)?;
+    let store = open_store(&config, "connlog-ingest", OTHER_CONNECTIONS)?;
     // Writers have connections of their own: whatever else goes on, a commit does not wait for one.
-    let writers_store = self::store(&config, "connlog-ingest writer", usize::try_from(config.writers).unwrap_or(1))?;
+    let writers_store = open_store(&config, "connlog-ingest writer", usize::try_from(config.writers).unwrap_or(1))?;
     schema::check(&store).await.context("cannot start on this database")?;
     let tls = ServerTls::load(&config.tls, &["h2"], &shutdown)?;
     let metrics = telemetry::metrics();

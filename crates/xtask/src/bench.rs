@@ -27,9 +27,7 @@ pub(crate) fn run(quick: bool, large: bool) -> Result<()> {
     let mut bench = Command::new(target_dir().join("release/connlog-bench"));
     bench.args(["run", "--database-url", &server.url("postgres"), "--report"]).arg(folder.join("report.json"));
     bench.args(["--pooler-url", &pooler.url(&server.url("postgres"))?]);
-    for (flag, _) in [("--quick", quick), ("--large", large)].into_iter().filter(|(_, wanted)| *wanted) {
-        bench.arg(flag);
-    }
+    bench.args(quick.then_some("--quick")).args(large.then_some("--large"));
     ensure!(bench.status()?.success(), "the measurements failed");
     Ok(())
 }

@@ -49,7 +49,7 @@ enum Command {
         /// In a few minutes, on a tenth of the history.
         #[arg(long)]
         quick: bool,
-        /// Also how figures grow up to 50 M rows, which takes an hour and 45 GB.
+        /// Also how figures grow up to 50 M rows, which wants 45 GB of disk.
         #[arg(long, conflicts_with = "quick")]
         large: bool,
     },

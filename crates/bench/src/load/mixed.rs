@@ -52,8 +52,8 @@ pub(crate) async fn measure(
         let (ack, page, (), (), ()) = tokio::try_join!(
             write(ingest, agents, rate, mixed.window),
             read(&query, mixed.window),
-            async { within(mixed.window, query.export(&since)).await },
-            async { within(mixed.window, query.tail()).await },
+            within(mixed.window, query.export(&since)),
+            within(mixed.window, query.tail()),
             purge::run(database_url, cutoff),
         )?;
         println!(
