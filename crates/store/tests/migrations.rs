@@ -1,5 +1,7 @@
 //! Migrations of a database that is in use.
 
+use connlog_model::search::Search;
+use connlog_store::read::{PageRequest, Reach};
 use connlog_store::schema;
 use connlog_testkit::database::{TestDatabase, connect};
 use refinery::{Runner, Target, load_sql_migrations};
@@ -27,4 +29,38 @@ async fn version_3_keeps_events_that_share_an_id_on_one_day() {
     let sql = "SELECT id = '11111111-1111-4111-8111-111111111111' FROM connection_logs ORDER BY connect_time";
     let kept: Vec<bool> = client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert_eq!(kept, [true, true, false], "the earliest of a day keeps its id");
+}
+
+/// A workspace that had another owner, another organization and another name than the directory has by now.
+const MOVED: &str = "
+SELECT attach_day(current_date);
+INSERT INTO workspaces (id, organization_id, owner_id, name, name_key, deleted)
+VALUES ('c0000000-0000-4000-8000-000000000001', gen_random_uuid(), gen_random_uuid(), 'new', 'new', false);
+INSERT INTO workspace_names (name_key, workspace_id) VALUES ('new', 'c0000000-0000-4000-8000-000000000001');
+INSERT INTO connection_logs (id, connect_time, disconnect_time, method, disconnect_inferred, organization_id, workspace_owner_id,
+    workspace_id, workspace_name, agent_name, connection_id)
+SELECT gen_random_uuid(), current_date + interval '1 minute', current_date + interval '2 minutes', 1, false, gen_random_uuid(),
+    'b0000000-0000-4000-8000-000000000001', 'c0000000-0000-4000-8000-000000000001', 'Old', 'main', gen_random_uuid();";
+
+#[tokio::test]
+async fn version_5_finds_what_was_there_before_it() {
+    let database = TestDatabase::create_empty().await.unwrap();
+    let mut client = connect(database.url()).await.unwrap();
+    client.batch_execute("SET timezone = 'UTC'").await.unwrap();
+    let migrations = load_sql_migrations("../../migrations").unwrap();
+    Runner::new(&migrations).set_target(Target::Version(4)).run_async(&mut client).await.unwrap();
+    client.batch_execute(MOVED).await.unwrap();
+
+    let store = database.store().unwrap();
+    assert_eq!(schema::migrate(&store).await.unwrap().first(), Some(&5));
+    for (query, entries) in [
+        ("workspace_id:c0000000-0000-4000-8000-000000000001", 1),
+        ("workspace_owner:b0000000-0000-4000-8000-000000000001", 1),
+        ("workspace:old", 1),
+        ("workspace:new", 0),
+    ] {
+        let request = PageRequest::first(10, chrono::Utc::now());
+        let page = store.page(&Search::parse(query).unwrap(), &Reach::default(), request).await.unwrap().unwrap();
+        assert_eq!((page.entries.len(), page.count.entries), (entries, entries.try_into().unwrap()), "{query}");
+    }
 }

@@ -1,17 +1,22 @@
 //! Reading while something else happens, in a schedule that is forced.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use connlog_model::clock::{Timestamp, truncate_to_micros};
+use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
 use connlog_model::search::Search;
-use connlog_store::read::{PageRequest, Reach};
+use connlog_store::directory::DirectoryEntry;
+use connlog_store::read::{Count, Entry, PageRequest, Reach};
 use connlog_store::write::Batch;
 use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
 use connlog_testkit::gate::{Gate, Report};
+use uuid::Uuid;
 
 fn now() -> Timestamp {
     truncate_to_micros(Utc::now())
@@ -59,4 +64,93 @@ async fn a_day_that_is_purged_while_a_page_is_read_is_not_on_it() {
     assert!(dropped && after.contains(&"calendar".to_owned()), "the page is begun anew: {after:?}");
     assert_eq!((page.count.entries, page.entries.len()), (1, 1));
     assert_eq!(page.entries[0].connect_time, recent);
+}
+
+/// A workspace as it is for a while: its number, and those of its owner and its organization, and its name.
+type Home = (u128, u128, u128, &'static str);
+
+fn agent_of((workspace, owner, organization, name): Home) -> Arc<AgentIdentity> {
+    let mut agent = AgentIdentity::clone(&fixtures::site(workspace, organization).agent);
+    agent.workspace.owner_id = fixtures::site(owner, organization).agent.workspace.owner_id;
+    name.clone_into(&mut agent.workspace.workspace_name);
+    Arc::new(agent)
+}
+
+fn entry_of(workspace: &Workspace) -> DirectoryEntry {
+    let Workspace { organization_id, owner_id, workspace_id, workspace_name } = workspace.clone();
+    DirectoryEntry::Workspace { id: workspace_id, organization_id, owner_id, name: workspace_name, deleted: false }
+}
+
+/// Kinds of entries, each by the number that it has here, and searches for them.
+const KINDS: [(&str, &[u128]); 4] = [
+    ("", &[COMPLETED, ONGOING, TUNNEL]),
+    ("status:completed", &[COMPLETED]),
+    ("status:ongoing", &[ONGOING]),
+    ("method:tunnel", &[TUNNEL]),
+];
+const COMPLETED: u128 = 1;
+const ONGOING: u128 = 2;
+const TUNNEL: u128 = 3;
+
+#[tokio::test]
+async fn a_search_finds_what_workspaces_had_under_each_of_their_owners_and_names() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    for number in 1..=4 {
+        let mut directory = fixtures::site(number, number).directory;
+        directory.retain(|entry| !matches!(entry, DirectoryEntry::Workspace { .. }));
+        fixtures::import(&store, &directory, now()).await.unwrap();
+    }
+    // The first workspace goes to another owner, then into another organization, where it gets another name.
+    let homes: [Home; 6] =
+        [(1, 1, 1, "dev"), (2, 2, 2, "dev"), (3, 2, 3, "dev"), (4, 4, 4, "solo"), (1, 2, 1, "dev"), (1, 3, 2, "Prod")];
+    for (home, n) in homes.into_iter().zip(0..) {
+        let agent = agent_of(home);
+        fixtures::import(&store, &[entry_of(&agent.workspace)], now()).await.unwrap();
+        let time = now() - TimeDelta::days(30) + TimeDelta::days(5) * n;
+        let number = |kind| 10 * u128::try_from(n).unwrap() + kind;
+        let events = vec![
+            fixtures::connect(&agent, number(COMPLETED), time),
+            fixtures::disconnect(&agent, number(COMPLETED), time + TimeDelta::minutes(1)),
+            fixtures::connect(&agent, number(ONGOING), time),
+            fixtures::web(&agent, number(TUNNEL), time, Method::Tunnel),
+        ];
+        store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap();
+    }
+
+    let organization = |n| fixtures::site(n, n).agent.workspace.organization_id;
+    let within = |numbers: &[u128]| Some(numbers.iter().map(|n| organization(*n)).collect::<Vec<_>>());
+    let first = format!("workspace_id:{}", fixtures::site(1, 1).agent.workspace.workspace_id);
+    let cases: [(&str, Option<Vec<Uuid>>, fn(&Home) -> bool); 15] = [
+        ("workspace:dev", None, |home| home.3 == "dev"),
+        ("workspace:prod", None, |home| home.3 == "Prod"),
+        ("workspace:solo", None, |home| home.3 == "solo"),
+        ("workspace:nobody-has-it", None, |_| false),
+        ("workspace_owner:user-1", None, |home| home.1 == 1),
+        ("workspace_owner:user-2", None, |home| home.1 == 2),
+        ("workspace_owner:user-3", None, |home| home.1 == 3),
+        ("workspace_owner:user-2 workspace:dev", None, |home| home.1 == 2 && home.3 == "dev"),
+        ("workspace_owner:user-1 workspace:prod", None, |_| false),
+        (&first, None, |home| home.0 == 1),
+        ("organization:org-2 workspace:dev", None, |home| home.2 == 2 && home.3 == "dev"),
+        ("workspace:dev", within(&[1, 3]), |home| home.2 != 2 && home.3 == "dev"),
+        ("workspace_owner:user-2", within(&[1, 2]), |home| home.1 == 2 && home.2 != 3),
+        (&first, within(&[2]), |home| home.0 == 1 && home.2 == 2),
+        (&first, within(&[4]), |_| false),
+    ];
+    for (query, organizations, matches) in cases {
+        let reach = Reach { organizations, user_id: None };
+        for (kind, numbers) in KINDS {
+            let search = Search::parse(&format!("{query} {kind}")).unwrap();
+            let page = store.page(&search, &reach, PageRequest::first(100, now())).await.unwrap().unwrap();
+            let id_of = |entry: &Entry| entry.connection_id.unwrap_or(entry.id).as_u128();
+            let found: BTreeSet<u128> = page.entries.iter().map(id_of).collect();
+            let homes = homes.iter().zip(0..).filter(|(home, _)| matches(home));
+            let wanted: BTreeSet<u128> =
+                homes.flat_map(|(_, n)| numbers.iter().map(move |kind| 10 * n + kind)).collect();
+            assert_eq!(found, wanted, "{query} {kind} within {:?}", reach.organizations);
+            let count = Count { entries: i64::try_from(wanted.len()).unwrap(), exact: true };
+            assert_eq!((page.entries.len(), page.count), (wanted.len(), count), "{query} {kind}");
+        }
+    }
 }

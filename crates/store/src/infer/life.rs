@@ -1,5 +1,7 @@
 //! A sign of life: the agent is there, and says which connections are open.
 
+use std::sync::LazyLock;
+
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, Ranked};
 use connlog_model::identity::AgentIdentity;
@@ -10,7 +12,7 @@ use super::{SHARD, close};
 use crate::partitions::windows;
 use crate::row::{HISTORY_COLUMNS, completed_connection};
 use crate::session::{Transaction, begin_write, query};
-use crate::write::history::{HORIZON, LOOK_BACK};
+use crate::write::history::{AMONG, HORIZON, LOOK_BACK};
 use crate::write::{NEVER, Stamp, counts, hold_floor, keys, presence};
 use crate::{Store, StoreError};
 
@@ -44,9 +46,12 @@ SELECT id FROM open_connections WHERE id = ANY($1::uuid[])";
 const IS_DELETED: &str = "-- agent_is_deleted
 SELECT a.deleted OR w.deleted FROM workspace_agents a JOIN workspaces w ON w.id = a.workspace_id WHERE a.id = $1";
 
-const INFERRED_AMONG: &str = "-- inferred_among
-SELECT id FROM connection_logs
-WHERE id = ANY($1::uuid[]) AND method <= 2 AND connect_time >= $2 AND connect_time < $3 AND disconnect_inferred";
+static INFERRED_AMONG: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "-- inferred_among\nSELECT id FROM connection_logs\n\
+         WHERE {AMONG} AND connect_time >= $2 AND connect_time < $3 AND disconnect_inferred"
+    )
+});
 
 impl Store {
     /// Notes that the agent lives, and reopens what it lists and the server had taken for ended. A real end stays.
@@ -127,7 +132,7 @@ async fn reopen(
     let mut inferred = Vec::new();
     let latest = sign.stamp.seen_at + HORIZON;
     for (from, to) in windows(earliest, latest) {
-        let rows = query(transaction, INFERRED_AMONG, &[&ids, &from.max(earliest), &to]).await?;
+        let rows = query(transaction, &INFERRED_AMONG, &[&ids, &from.max(earliest), &to]).await?;
         inferred.extend(close::first_column(&rows)?);
     }
     let keys: Vec<Connection> = missing.iter().filter(|key| inferred.contains(&key.id)).cloned().collect();

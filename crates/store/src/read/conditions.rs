@@ -12,12 +12,23 @@ use crate::argument::Argument;
 /// A value bound to a parameter.
 pub(super) type Parameter = Box<dyn Argument + Send>;
 
+/// How history is searched in several places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Places {
+    /// By lists of their columns: each row is compared with them.
+    Listed,
+    /// By a join: each place is one look into the index. Lists would make it one for each of their combinations.
+    Joined,
+}
+
 /// The conditions of a filter, by the tables that they are about.
 #[derive(Default)]
 pub(super) struct Conditions {
     shared: Vec<String>,
     open_only: Vec<String>,
     history_only: Vec<String>,
+    /// What history is joined with, in place of conditions on where it has the matches; may be empty.
+    join: String,
     parameters: Vec<Parameter>,
     /// Whether open connections can match.
     pub(super) open: bool,
@@ -27,17 +38,23 @@ pub(super) struct Conditions {
 
 impl Conditions {
     pub(super) fn of(filter: &Filter) -> Self {
-        Self::on(filter, true, true)
+        Self::on(filter, true, true, Places::Listed)
+    }
+
+    /// The conditions on the open set and on whole days of history, each by itself: for these is also the
+    /// [`join`](Self::join). Without `history`, on the open set alone.
+    pub(super) fn of_days(filter: &Filter, history: bool) -> Self {
+        Self::on(filter, true, history, Places::Joined)
     }
 
     /// The conditions on history alone: a parameter that a statement does not use has no type.
     pub(super) fn of_history(filter: &Filter) -> Self {
-        Self::on(filter, false, true)
+        Self::on(filter, false, true, Places::Listed)
     }
 
     /// The conditions on the open set alone.
     pub(super) fn of_open(filter: &Filter) -> Self {
-        Self::on(filter, true, false)
+        Self::on(filter, true, false, Places::Listed)
     }
 
     /// The conditions on the counts by day, but for the days.
@@ -53,10 +70,10 @@ impl Conditions {
         conditions
     }
 
-    fn on(filter: &Filter, open: bool, history: bool) -> Self {
+    fn on(filter: &Filter, open: bool, history: bool, places: Places) -> Self {
         let mut conditions = Self { open, history, ..Self::default() };
         conditions.choose_tables(filter);
-        conditions.add_identities(filter);
+        conditions.add_identities(filter, places);
         conditions.add_kinds(filter);
         conditions.add_scanned(filter);
         if let Some(after) = filter.connected_after {
@@ -90,28 +107,87 @@ impl Conditions {
         }
     }
 
-    fn add_identities(&mut self, filter: &Filter) {
-        for (column, ids) in [
-            ("organization_id", &filter.organizations),
-            ("workspace_owner_id", &filter.owners),
-            ("user_id", &filter.users),
-            ("workspace_id", &filter.workspaces),
-        ] {
-            match ids.as_deref() {
-                None => {}
-                Some([id]) => self.add(&format!("{column} = ?"), *id),
-                Some(ids) => self.add(&format!("{column} = ANY(?)"), ids.to_vec()),
+    fn add_identities(&mut self, filter: &Filter, places: Places) {
+        if self.open {
+            let id = filter.id.map(|id| vec![id]);
+            let connection_id = filter.connection_id.map(|id| vec![id]);
+            for (column, ids) in [
+                ("organization_id", &filter.organizations),
+                ("workspace_owner_id", &filter.owners),
+                ("workspace_id", &filter.workspaces),
+                ("id", &id),
+                ("connection_id", &connection_id),
+            ] {
+                let condition = ids.as_ref().map(|ids| self.one_of(column, ids.clone()));
+                self.open_only.extend(condition);
             }
         }
-        if let Some(id) = filter.id {
-            // Connections and web events have an index each.
-            self.add("(id = ? AND method <= 2 OR id = ? AND method >= 3)", id);
+        if self.history {
+            self.add_places(filter, places);
+            self.add_hashed(filter);
         }
+        let users = filter.users.as_ref().map(|ids| self.one_of("user_id", ids.clone()));
+        self.shared.extend(users);
         if let Some(name) = &filter.workspace_name {
             self.add("lower(workspace_name) = ?", name.clone());
         }
+    }
+
+    /// Where history has the matches: what its index goes by.
+    fn add_places(&mut self, filter: &Filter, places: Places) {
+        let Some(found) = &filter.places else {
+            let condition = filter.organizations.as_ref().map(|ids| self.one_of("organization_id", ids.clone()));
+            self.history_only.extend(condition);
+            return;
+        };
+        let organizations: Vec<Uuid> = found.iter().map(|place| place.organization_id).collect();
+        let owners: Vec<Uuid> = found.iter().map(|place| place.owner_id).collect();
+        let workspaces: Option<Vec<Uuid>> = found.iter().map(|place| place.workspace_id).collect();
+        if let (Places::Joined, Some(workspaces), true) = (places, &workspaces, found.len() > 1) {
+            self.join = format!(
+                " JOIN unnest({}::uuid[], {}::uuid[], {}::uuid[]) AS place (of_organization, of_owner, of_workspace)\n\
+                 ON organization_id = of_organization AND workspace_owner_id = of_owner AND workspace_id = of_workspace",
+                self.bind(organizations),
+                self.bind(owners),
+                self.bind(workspaces.clone()),
+            );
+            return;
+        }
+        let lists = [
+            ("organization_id", Some(organizations)),
+            ("workspace_owner_id", Some(owners)),
+            ("workspace_id", workspaces),
+        ];
+        for (column, ids) in lists {
+            let condition = ids.map(|ids| self.one_of(column, ids));
+            self.history_only.extend(condition);
+        }
+    }
+
+    /// Ids whose indexes have hashes of them.
+    fn add_hashed(&mut self, filter: &Filter) {
+        let hashed = |column: &str, id: &str| {
+            format!("uuid_hash_extended({column}, 0) = uuid_hash_extended({id}, 0) AND {column} = {id}")
+        };
+        if let Some(id) = filter.id {
+            let id = self.bind(id);
+            // Connections and web events have an index each.
+            let connection = hashed("id", &id);
+            self.history_only.push(format!("({connection} AND method <= 2 OR id = {id} AND method >= 3)"));
+        }
         if let Some(id) = filter.connection_id {
-            self.add("connection_id = ?", id);
+            let id = self.bind(id);
+            self.history_only.push(hashed("connection_id", &id));
+        }
+    }
+
+    /// That a column has one of the ids, which are bound.
+    fn one_of(&mut self, column: &str, mut ids: Vec<Uuid>) -> String {
+        ids.sort_unstable();
+        ids.dedup();
+        match ids.as_slice() {
+            [id] => format!("{column} = {}", self.bind(*id)),
+            _ => format!("{column} = ANY({})", self.bind(ids)),
         }
     }
 
@@ -256,6 +332,11 @@ impl Conditions {
     /// The conditions on `connection_logs`, joined, or `true`.
     pub(super) fn history_sql(&self) -> String {
         joined(&[&self.shared, &self.history_only])
+    }
+
+    /// What comes between a day of history and its conditions; may be empty.
+    pub(super) fn join(&self) -> &str {
+        &self.join
     }
 
     /// The parameters, in the order of their numbers.

@@ -5,6 +5,7 @@ use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
 use connlog_model::search::{AddressRange, CodeCondition, Search, Status, UserRef};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::windows::Window;
@@ -35,6 +36,8 @@ pub struct Filter {
     pub(super) organizations: Option<Vec<Uuid>>,
     pub(super) owners: Option<Vec<Uuid>>,
     pub(super) users: Option<Vec<Uuid>>,
+    /// Where history has what is asked for of owners or workspaces; none if neither is.
+    pub(super) places: Option<Vec<Place>>,
     pub(super) connection_type: Option<ConnectionType>,
     pub(super) method: Option<Method>,
     pub(super) app: Option<String>,
@@ -61,6 +64,14 @@ pub struct Filter {
     pub(super) now: Timestamp,
 }
 
+/// What the index of history goes by: an owner within an organization, or one of their workspaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) organization_id: Uuid,
+    pub(super) owner_id: Uuid,
+    pub(super) workspace_id: Option<Uuid>,
+}
+
 /// What a filter can be answered from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -75,8 +86,18 @@ pub(super) enum Shape {
 const ORGANIZATION: &str = "-- find_organization
 SELECT id FROM organizations WHERE (name_key = $1 AND NOT deleted) OR id = $2";
 
+/// With whether rows may have it by another name.
 const WORKSPACES: &str = "-- find_workspaces
-SELECT workspace_id FROM workspace_names WHERE name_key = $1";
+SELECT workspace_id, EXISTS (SELECT FROM workspace_names other WHERE other.workspace_id = named.workspace_id AND other.name_key <> $1)
+FROM workspace_names named WHERE name_key = $1";
+
+const PLACES_OF_OWNERS: &str = "-- places_of_owners
+SELECT DISTINCT organization_id, owner_id, NULL::uuid FROM workspace_owners
+WHERE owner_id = ANY($1) AND ($2::uuid[] IS NULL OR organization_id = ANY($2))";
+
+const PLACES_OF_WORKSPACES: &str = "-- places_of_workspaces
+SELECT organization_id, owner_id, workspace_id FROM workspace_owners
+WHERE workspace_id = ANY($1) AND ($2::uuid[] IS NULL OR organization_id = ANY($2)) AND ($3::uuid[] IS NULL OR owner_id = ANY($3))";
 
 const USERS_BY_NAME: &str = "-- users_by_name
 SELECT id FROM users WHERE username_key = $1 AND NOT deleted";
@@ -107,26 +128,33 @@ impl Filter {
             }
             organizations = Some(found);
         }
-        let named = match &search.workspace {
-            Some(name) => Some(ids(transaction, WORKSPACES, name, &[]).await?),
-            None => None,
-        };
+        let (mut named, mut workspace_name) = (None, None);
+        if let Some(name) = &search.workspace {
+            let found = named_workspaces(transaction, name).await?;
+            // Only then is the name of a row worth a look.
+            workspace_name = found.iter().any(|(_, was_renamed)| *was_renamed).then(|| name.clone());
+            named = Some(found.into_iter().map(|(id, _)| id).collect());
+        }
         let owner = users(transaction, search.workspace_owner.as_ref(), reach).await?;
         let owner_email = users_by_email(transaction, search.workspace_owner_email.as_ref()).await?;
         let user = users(transaction, search.username.as_ref(), reach).await?;
         let user_email = users_by_email(transaction, search.user_email.as_ref()).await?;
+        let owners = both(owner, owner_email);
+        let workspaces = both(search.workspace_id.map(|id| vec![id]), named);
+        let places = places(transaction, &organizations, &owners, &workspaces).await?;
         Ok(Ok(Self {
             id: None,
             organizations,
-            owners: both(owner, owner_email),
+            owners,
+            places,
             users: both(user, user_email),
             connection_type: search.connection_type,
             method: search.method,
             app: search.app.clone(),
             connected_after: search.connected_after,
             connected_before: search.connected_before,
-            workspaces: both(search.workspace_id.map(|id| vec![id]), named),
-            workspace_name: search.workspace.clone(),
+            workspaces,
+            workspace_name,
             connection_id: search.connection_id,
             status: search.status,
             agent_name: search.agent.clone(),
@@ -179,10 +207,10 @@ impl Filter {
 
     /// Whether it is about one thing that has an index, so that there is nothing to weigh for a planner.
     pub(super) fn is_one_look_up(&self) -> bool {
-        let lists = [&self.organizations, &self.owners, &self.users, &self.workspaces];
-        let listed = lists.iter().filter(|list| list.is_some()).count();
         let kinds = self.method.is_some() || self.connection_type.is_some() || self.app.is_some();
-        !kinds && listed + usize::from(self.connection_id.is_some()) + usize::from(self.id.is_some()) == 1
+        let is_placed = self.organizations.is_some() || self.places.is_some();
+        let keys = [is_placed, self.users.is_some(), self.connection_id.is_some(), self.id.is_some()];
+        !kinds && keys.into_iter().filter(|key| *key).count() == 1
     }
 
     /// Whether a name that nobody has, or two conditions that exclude each other, leave nothing to look for.
@@ -196,6 +224,7 @@ impl Filter {
         };
         contradiction
             || lists.iter().any(|list| list.as_ref().is_some_and(Vec::is_empty))
+            || self.places.as_ref().is_some_and(Vec::is_empty)
             // PostgreSQL cannot even be asked for such a text.
             || texts.iter().any(|text| text.as_ref().is_some_and(|text| text.contains('\0')))
     }
@@ -242,6 +271,33 @@ async fn ids(
     parameters.extend(further);
     let rows = query(transaction, sql, &parameters).await?;
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// The workspaces that have or had a name, each with whether it had others.
+async fn named_workspaces(transaction: &Transaction<'_>, name: &String) -> Result<Vec<(Uuid, bool)>, StoreError> {
+    if name.contains('\0') {
+        return Ok(Vec::new());
+    }
+    let rows = query(transaction, WORKSPACES, &[name]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Where history has what is asked for.
+async fn places(
+    transaction: &Transaction<'_>,
+    organizations: &Option<Vec<Uuid>>,
+    owners: &Option<Vec<Uuid>>,
+    workspaces: &Option<Vec<Uuid>>,
+) -> Result<Option<Vec<Place>>, StoreError> {
+    let rows = match (owners, workspaces) {
+        (None, None) => return Ok(None),
+        (Some(owners), None) => query(transaction, PLACES_OF_OWNERS, &[owners, organizations]).await?,
+        (_, Some(workspaces)) => query(transaction, PLACES_OF_WORKSPACES, &[workspaces, organizations, owners]).await?,
+    };
+    let place = |row: &Row| {
+        Ok(Place { organization_id: row.try_get(0)?, owner_id: row.try_get(1)?, workspace_id: row.try_get(2)? })
+    };
+    rows.iter().map(place).collect::<Result<_, StoreError>>().map(Some)
 }
 
 fn both(a: Option<Vec<Uuid>>, b: Option<Vec<Uuid>>) -> Option<Vec<Uuid>> {

@@ -41,18 +41,18 @@ impl Place<'_> {
                 conditions
             }
             Self::Days(window, days) => {
-                let mut conditions = Conditions::of(&filter.within(window));
+                let mut conditions = Conditions::of_days(&filter.within(window), !days.is_empty());
                 conditions.add_open_span(window.from, window.to);
-                conditions.history &= !days.is_empty();
                 conditions
             }
         }
     }
 
-    /// `columns` of history where `condition` holds. Each day selects for itself: pulling whole tables up out of a
+    /// `columns` of history where `conditions` hold. Each day selects for itself: pulling whole tables up out of a
     /// subquery makes planning four times as long.
-    fn history(self, columns: &str, condition: &str) -> String {
-        let from = |table: &str| format!("SELECT {columns} FROM {table} WHERE {condition}");
+    fn history(self, columns: &str, conditions: &Conditions) -> String {
+        let (join, condition) = (conditions.join(), conditions.history_sql());
+        let from = |table: &str| format!("SELECT {columns} FROM {table}{join} WHERE {condition}");
         match self {
             Self::Span(_) => from("connection_logs"),
             Self::Days(_, days) => {
@@ -144,7 +144,7 @@ pub(super) fn selects(conditions: &Conditions, place: Place<'_>) -> Vec<(&'stati
     }
     if conditions.history {
         let columns = format!("{SHARED_COLUMNS}, {}", HISTORY_ONLY.map(|(column, _)| column).join(", "));
-        selects.push(("connection_logs", place.history(&columns, &conditions.history_sql())));
+        selects.push(("connection_logs", place.history(&columns, conditions)));
     }
     selects
 }
@@ -168,7 +168,7 @@ pub(super) async fn count(
         parts.push(format!("(SELECT 1 FROM open_connections WHERE {} LIMIT {limit})", conditions.open_sql()));
     }
     if conditions.history {
-        parts.push(format!("({} LIMIT {limit})", place.history("1", &conditions.history_sql())));
+        parts.push(format!("({} LIMIT {limit})", place.history("1", &conditions)));
     }
     if parts.is_empty() {
         return Ok(0);

@@ -28,10 +28,14 @@ const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5:
      $8::timestamptz[], $9::smallint[], $10::text[], $11::inet[], $12::uuid[], $13::uuid[], $14::bytea[], \
      $15::timestamptz[], $16::boolean[], $17::text[], $18::int[], $19::bigint[], $20::bigint[]";
 
+/// Connections of history whose ids are in `$1`, by their index, which has hashes of the ids.
+pub(crate) const AMONG: &str = "uuid_hash_extended(id, 0) = ANY(ARRAY(SELECT uuid_hash_extended(wanted, 0) FROM unnest($1::uuid[]) AS wanted)) \
+     AND id = ANY($1::uuid[]) AND method <= 2";
+
 static LOOK_UP: LazyLock<String> = LazyLock::new(|| {
     format!(
         "-- look_up_history\nSELECT {HISTORY_COLUMNS} FROM connection_logs\n\
-         WHERE id = ANY($1::uuid[]) AND method <= 2 AND connect_time >= $2 AND connect_time < $3 AND disconnect_time IS NOT NULL"
+         WHERE {AMONG} AND connect_time >= $2 AND connect_time < $3 AND disconnect_time IS NOT NULL"
     )
 });
 
@@ -54,7 +58,8 @@ static UPDATE: LazyLock<String> = LazyLock::new(|| {
          disconnect_inferred = k.disconnect_inferred, disconnect_reason = k.disconnect_reason, code = k.code, \
          rx_bytes = k.rx_bytes, tx_bytes = k.tx_bytes, changed_xid = pg_current_xact_id()\n\
          FROM {UNNEST}, $21::timestamptz[]) AS k ({HISTORY_COLUMNS}, stored_connect_time)\n\
-         WHERE h.id = k.id AND h.method <= 2 AND h.connect_time = k.stored_connect_time AND h.connect_time BETWEEN $22 AND $23"
+         WHERE uuid_hash_extended(h.id, 0) = uuid_hash_extended(k.id, 0) AND h.id = k.id AND h.method <= 2 \
+         AND h.connect_time = k.stored_connect_time AND h.connect_time BETWEEN $22 AND $23"
     )
 });
 
