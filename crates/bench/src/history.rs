@@ -69,11 +69,12 @@ pub async fn generate(url: &str, rows: i64, days: u32, last: NaiveDate) -> Resul
     Ok(())
 }
 
-/// Adds a day of `rows` rows that no other day has.
-pub(crate) async fn add_day(url: &str, day: NaiveDate, rows: i64) -> Result<()> {
-    let store = Store::new(&StoreConfig::new(url, "connlog-bench", 2))?;
-    store.attach_days([day]).await?;
-    write_day(&connect(url).await?, day, rows, FIRST_OF_ADDED, 0).await
+/// Fills a day up to `rows` rows, with some that no other day has.
+pub(crate) async fn fill_day(url: &str, day: NaiveDate, rows: i64) -> Result<()> {
+    let client = connect(url).await?;
+    let sql = "WITH gone AS (DELETE FROM connection_log_counts WHERE day = $1 RETURNING entries) SELECT coalesce(sum(entries), 0)::bigint FROM gone";
+    let present: i64 = client.query_one(sql, &[&day]).await?.get(0);
+    write_day(&client, day, rows - present, FIRST_OF_ADDED, 0).await
 }
 
 /// Numbers from here on are of no generated day.

@@ -33,7 +33,7 @@ pub async fn make(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// The days that storage is compared over.
+/// The days that storage is compared over: whole ones, to which nothing was written by what else is measured.
 const SAMPLE: &str = "
 CREATE TABLE plain_sample (LIKE plain_logs);
 CREATE UNIQUE INDEX ON plain_sample (connection_id, workspace_id, agent_name);
@@ -42,11 +42,12 @@ CREATE INDEX ON plain_sample (organization_id);
 CREATE INDEX ON plain_sample (workspace_owner_id);
 CREATE INDEX ON plain_sample (workspace_id);
 INSERT INTO plain_sample SELECT * FROM plain_logs
-WHERE connect_time >= (SELECT max(day)::timestamp AT TIME ZONE 'UTC' - interval '8 days' FROM days() AS day) ORDER BY connect_time;
+WHERE connect_time >= date_trunc('day', now(), 'UTC') - interval '9 days' AND connect_time < date_trunc('day', now(), 'UTC')
+ORDER BY connect_time;
 VACUUM (ANALYZE) plain_sample;";
 
-/// Bytes a row of both layouts, all indexes included: connlog's history, and the one table, of the last nine days. Both
-/// were filled row by row in the order of time, with their indexes: one that is built afterwards is denser than it stays.
+/// Bytes a row of both layouts, all indexes included: connlog's history, and the one table, of the nine days before
+/// today. Both were filled row by row in the order of time, with their indexes: one that is built afterwards is denser than it stays.
 pub async fn bytes_per_row(client: &Client) -> Result<(f64, f64)> {
     let exists: bool = client.query_one("SELECT to_regclass('plain_sample') IS NOT NULL", &[]).await?.get(0);
     if !exists {
@@ -56,7 +57,8 @@ pub async fn bytes_per_row(client: &Client) -> Result<(f64, f64)> {
     }
     let sql = "
 SELECT (SELECT sum(pg_total_relation_size(day_table(day)::regclass))::float8
-        FROM days() AS day WHERE day >= (SELECT max(day) FROM days() AS day) - 8),
+        FROM days() AS day, date_trunc('day', now(), 'UTC') AS today
+        WHERE day >= (today AT TIME ZONE 'UTC')::date - 9 AND day < (today AT TIME ZONE 'UTC')::date),
        pg_total_relation_size('plain_sample')::float8, (SELECT count(*) FROM plain_sample)::float8";
     let row = client.query_one(sql, &[]).await?;
     let (ours, plain, rows): (f64, f64, f64) = (row.get(0), row.get(1), row.get(2));

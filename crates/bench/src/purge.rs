@@ -12,35 +12,45 @@ use crate::report::Report;
 /// Rows that the other side deletes at a time.
 const BATCH: i64 = 10_000;
 
-/// Makes a day of `rows` rows before all others, in both layouts, and removes it from both.
-pub(crate) async fn measure(database_url: &str, rows: i64, report: &mut Report) -> Result<()> {
+/// Fills the first day up to `rows` rows in both layouts, removes it from both, and so on with the next one.
+pub(crate) async fn measure(database_url: &str, rows: i64, rounds: u32, report: &mut Report) -> Result<()> {
     let client = connect(database_url).await?;
-    let first: NaiveDate = client.query_one("SELECT min(day) FROM days() AS day", &[]).await?.get(0);
-    let day = first - Days::new(1);
-    history::add_day(database_url, day, rows).await?;
-    let next = day + Days::new(1);
-    let copy = "INSERT INTO plain_logs SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes,
-        tx_bytes, method, organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
-        client_session_id, app_name, ip, user_agent, slug_or_port FROM connection_logs
-        WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC'";
-    client.execute(copy, &[&next]).await?;
-    // Each by itself: a batch is a transaction.
-    for statement in ["VACUUM (ANALYZE) plain_logs", "CHECKPOINT"] {
-        client.batch_execute(statement).await?;
+    let mut pairs = Vec::new();
+    for _ in 0..rounds {
+        let day: NaiveDate = client.query_one("SELECT min(day) FROM days() AS day", &[]).await?.get(0);
+        let next = day + Days::new(1);
+        history::fill_day(database_url, day, rows).await?;
+        for statement in [DELETE_DAY, COPY_DAY] {
+            client.execute(statement, &[&next]).await?;
+        }
+        // Each by itself: a batch is a transaction.
+        for statement in ["VACUUM (ANALYZE) plain_logs", "CHECKPOINT"] {
+            client.batch_execute(statement).await?;
+        }
+
+        let began = Instant::now();
+        run(database_url, next).await?;
+        let ours = began.elapsed().as_secs_f64();
+
+        let began = Instant::now();
+        while client.execute(DELETE_BATCH, &[&next, &BATCH]).await? > 0 {}
+        client.batch_execute("VACUUM plain_logs").await?;
+        pairs.push((ours, began.elapsed().as_secs_f64()));
     }
-
-    let began = Instant::now();
-    run(database_url, next).await?;
-    let ours = began.elapsed().as_secs_f64();
-
-    let delete = "DELETE FROM plain_logs WHERE ctid IN (
-        SELECT ctid FROM plain_logs WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC' ORDER BY connect_time LIMIT $2)";
-    let began = Instant::now();
-    while client.execute(delete, &[&next, &BATCH]).await? > 0 {}
-    client.batch_execute("VACUUM plain_logs").await?;
-    report.add("purge.day", ours, began.elapsed().as_secs_f64(), "s", 1);
+    report.add_rounds("purge.day", &pairs, "s");
     Ok(())
 }
+
+const DELETE_DAY: &str = "DELETE FROM plain_logs WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC'";
+
+const COPY_DAY: &str = "
+INSERT INTO plain_logs SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes,
+    tx_bytes, method, organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
+    client_session_id, app_name, ip, user_agent, slug_or_port FROM connection_logs
+WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC'";
+
+const DELETE_BATCH: &str = "DELETE FROM plain_logs WHERE ctid IN (
+    SELECT ctid FROM plain_logs WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC' ORDER BY connect_time LIMIT $2)";
 
 /// Runs the `connlog-purge` that lies beside this program: what lies before `cutoff`, a whole day, is to go.
 pub(crate) async fn run(database_url: &str, cutoff: NaiveDate) -> Result<()> {

@@ -15,6 +15,8 @@ use crate::service::Service;
 const ROUNDS: u32 = 5;
 /// Requests of a search in a round.
 const REQUESTS: usize = 8;
+/// Requests of a count in a round: of fewer, a p95 is the slowest.
+const COUNTS: usize = 40;
 /// Pages of a walk by cursors.
 const PAGES: usize = 20;
 /// Rounds of exports, each against a COPY.
@@ -91,7 +93,7 @@ async fn counts(client: &Client, service: &Service, report: &mut Report) -> Resu
         let sql = format!("SELECT count(*) FROM plain_logs l WHERE {}", case.sql);
         let mut pairs = Vec::new();
         for _ in 0..ROUNDS {
-            let ours = quantile(&mut pages_of(service, case.query).await?, 95);
+            let ours = quantile(&mut pages_of(service, case.query, COUNTS).await?, 95);
             let began = Instant::now();
             client.query(&sql, &[]).await?;
             pairs.push((millis(ours), millis(began.elapsed())));
@@ -101,9 +103,9 @@ async fn counts(client: &Client, service: &Service, report: &mut Report) -> Resu
     Ok(())
 }
 
-async fn pages_of(service: &Service, query: &str) -> Result<Vec<Duration>> {
-    let mut times = Vec::with_capacity(REQUESTS);
-    for _ in 0..REQUESTS {
+async fn pages_of(service: &Service, query: &str, requests: usize) -> Result<Vec<Duration>> {
+    let mut times = Vec::with_capacity(requests);
+    for _ in 0..requests {
         times.push(service.page(query, None).await?.0);
     }
     Ok(times)
@@ -125,9 +127,8 @@ pub(crate) async fn worst_page_p95(service: &Service) -> Result<f64> {
 
 async fn page_p95(service: &Service, query: &str) -> Result<f64> {
     // The first ones warm up.
-    pages_of(service, query).await?;
-    let mut times = pages_of(service, query).await?;
-    times.extend(pages_of(service, query).await?);
+    pages_of(service, query, REQUESTS).await?;
+    let mut times = pages_of(service, query, 2 * REQUESTS).await?;
     Ok(millis(quantile(&mut times, 95)))
 }
 
@@ -153,7 +154,7 @@ async fn pages(client: &Client, service: &Service, report: &mut Report) -> Resul
         let (mut pairs, mut deep_pairs) = (Vec::new(), Vec::new());
         // The first round warms up.
         for round in 0..=ROUNDS {
-            let mut ours = pages_of(service, case.query).await?;
+            let mut ours = pages_of(service, case.query, REQUESTS).await?;
             let theirs = straightforward(client, case.sql, 0).await?;
             if round == 0 {
                 continue;

@@ -132,7 +132,7 @@ pub async fn run(database_url: &str, scope: &Scope, file: &Path) -> Result<()> {
         pooled::measure(database_url, pooler_url, &service, &agents, scope.size, &mut report).await?;
     }
     if scope.has(Part::Purge) {
-        purge::measure(database_url, scope.rows_of_purged_day, &mut report).await?;
+        purge::measure(database_url, scope.rows_of_purged_day, scope.size.rounds, &mut report).await?;
     }
     if scope.has(Part::Mixed) {
         let most = match report.value("ingest.end_to_end") {
