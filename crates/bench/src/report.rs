@@ -41,11 +41,6 @@ impl Report {
         self.push(Figure { key, value, baseline: None, unit, rounds: 1, spread: None });
     }
 
-    /// What was measured under a key, if it was.
-    pub fn value(&self, key: &str) -> Option<f64> {
-        self.figures.iter().find(|figure| figure.key == key).map(|figure| figure.value)
-    }
-
     /// Adds the medians of pairs that were measured in turn.
     pub fn add_rounds(&mut self, key: &'static str, pairs: &[(f64, f64)], unit: &'static str) {
         let value = crate::median(pairs.iter().map(|(value, _)| *value).collect());

@@ -135,13 +135,7 @@ pub async fn run(database_url: &str, scope: &Scope, file: &Path) -> Result<()> {
         purge::measure(database_url, scope.rows_of_purged_day, scope.size.rounds, &mut report).await?;
     }
     if scope.has(Part::Mixed) {
-        let most = match report.value("ingest.end_to_end") {
-            Some(rate) => rate,
-            None => {
-                crate::median(ingest::rates(database_url, &service, &agents, Size { rounds: 1, ..scope.size }).await?)
-            }
-        };
-        load::measure_mixed(database_url, &service, &agents, most / 2.0, scope.mixed, &mut report).await?;
+        load::measure_mixed(database_url, &service, &agents, scope.mixed, &mut report).await?;
     }
     drop(service);
     if scope.has(Part::Load) {

@@ -87,7 +87,7 @@ $$;
 GRANT SELECT ON refinery_schema_history TO connlog_ingest, connlog_query, connlog_purge;
 GRANT EXECUTE ON FUNCTION day_table(date), days() TO connlog_ingest, connlog_query, connlog_purge;
 
-GRANT SELECT, INSERT, UPDATE ON organizations, users, workspaces, workspace_names, workspace_owners, workspace_agents, agent_tokens TO connlog_ingest;
+GRANT SELECT, INSERT, UPDATE ON organizations, users, workspaces, workspace_names, workspace_agents, agent_tokens TO connlog_ingest;
 GRANT SELECT ON api_tokens, retention_floor TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE, DELETE ON open_connections TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE ON connection_logs, connection_log_counts TO connlog_ingest;

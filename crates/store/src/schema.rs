@@ -1,5 +1,9 @@
 //! Migrations, and the check that a service knows the schema it meets.
 
+use std::error::Error as _;
+
+use tokio_postgres::error::SqlState;
+
 use self::embedded::migrations;
 use crate::{Store, StoreError, roles};
 
@@ -20,14 +24,38 @@ pub async fn migrate(store: &Store) -> Result<Vec<i32>, StoreError> {
     outcome
 }
 
+/// How often a migration is begun anew that waited for a reader who waited for it.
+const ATTEMPTS: u32 = 10;
+
 async fn apply(client: &mut tokio_postgres::Client) -> Result<Vec<i32>, StoreError> {
     let owned = roles::become_owner(client).await?;
-    let report = migrations::runner().run_async(client).await;
-    let report = report.map_err(|error| StoreError::Invalid(format!("a migration failed: {error}")))?;
+    let versions = |report: &refinery::Report| -> Vec<i32> {
+        report.applied_migrations().iter().map(refinery::Migration::version).collect()
+    };
+    let (mut applied, mut attempt) = (Vec::new(), 1);
+    loop {
+        match migrations::runner().run_async(client).await {
+            Ok(report) => {
+                applied.extend(versions(&report));
+                break;
+            }
+            Err(error) if is_deadlock(&error) && attempt < ATTEMPTS => {
+                applied.extend(error.report().map(versions).unwrap_or_default());
+                tracing::info!("a migration and a statement waited for each other; it is begun anew");
+                attempt += 1;
+            }
+            Err(error) => return Err(StoreError::Invalid(format!("a migration failed: {error}"))),
+        }
+    }
     if owned {
         roles::grant(client).await?;
     }
-    Ok(report.applied_migrations().iter().map(refinery::Migration::version).collect())
+    Ok(applied)
+}
+
+fn is_deadlock(error: &refinery::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<tokio_postgres::Error>());
+    source.and_then(tokio_postgres::Error::code) == Some(&SqlState::T_R_DEADLOCK_DETECTED)
 }
 
 /// The newest version that this program knows.

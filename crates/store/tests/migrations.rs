@@ -40,7 +40,11 @@ INSERT INTO workspace_names (name_key, workspace_id) VALUES ('new', 'c0000000-00
 INSERT INTO connection_logs (id, connect_time, disconnect_time, method, disconnect_inferred, organization_id, workspace_owner_id,
     workspace_id, workspace_name, agent_name, connection_id)
 SELECT gen_random_uuid(), current_date + interval '1 minute', current_date + interval '2 minutes', 1, false, gen_random_uuid(),
-    'b0000000-0000-4000-8000-000000000001', 'c0000000-0000-4000-8000-000000000001', 'Old', 'main', gen_random_uuid();";
+    'b0000000-0000-4000-8000-000000000001', 'c0000000-0000-4000-8000-000000000001', 'Old', 'main', gen_random_uuid();
+INSERT INTO open_connections (id, connect_time, method, organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name,
+    connection_id)
+SELECT gen_random_uuid(), current_date + interval '1 minute', 1, gen_random_uuid(), 'b0000000-0000-4000-8000-000000000002',
+    'c0000000-0000-4000-8000-000000000001', 'Older', 'main', gen_random_uuid();";
 
 #[tokio::test]
 async fn version_5_finds_what_was_there_before_it() {
@@ -52,15 +56,43 @@ async fn version_5_finds_what_was_there_before_it() {
     client.batch_execute(MOVED).await.unwrap();
 
     let store = database.store().unwrap();
-    assert_eq!(schema::migrate(&store).await.unwrap().first(), Some(&5));
+    assert_eq!(schema::migrate(&store).await.unwrap(), [5, 6]);
     for (query, entries) in [
-        ("workspace_id:c0000000-0000-4000-8000-000000000001", 1),
+        ("workspace_id:c0000000-0000-4000-8000-000000000001", 2),
         ("workspace_owner:b0000000-0000-4000-8000-000000000001", 1),
+        ("workspace_owner:b0000000-0000-4000-8000-000000000002", 1),
         ("workspace:old", 1),
+        ("workspace:older", 1),
         ("workspace:new", 0),
     ] {
         let request = PageRequest::first(10, chrono::Utc::now());
         let page = store.page(&Search::parse(query).unwrap(), &Reach::default(), request).await.unwrap().unwrap();
         assert_eq!((page.entries.len(), page.count.entries), (entries, entries.try_into().unwrap()), "{query}");
     }
+}
+
+#[tokio::test]
+async fn version_6_is_begun_anew_if_a_reader_and_it_wait_for_each_other() {
+    let database = TestDatabase::create_empty().await.unwrap();
+    let mut client = connect(database.url()).await.unwrap();
+    let migrations = load_sql_migrations("../../migrations").unwrap();
+    Runner::new(&migrations).set_target(Target::Version(5)).run_async(&mut client).await.unwrap();
+    client.batch_execute("SELECT attach_day(current_date - 1), attach_day(current_date)").await.unwrap();
+    let names = "SELECT day_table(current_date - 1), day_table(current_date)";
+    let row = client.query_one(names, &[]).await.unwrap();
+    let (old, new): (String, String) = (row.get(0), row.get(1));
+
+    // A reader goes from new days to old ones, and will not be the one whom the server stops.
+    let reader = connect(database.url()).await.unwrap();
+    reader.batch_execute(&format!("SET deadlock_timeout = '1h'; BEGIN; SELECT FROM {new} LIMIT 1")).await.unwrap();
+    let store = database.store().unwrap();
+    let migrating = tokio::spawn(async move { schema::migrate(&store).await });
+    let waits =
+        "SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' AND relation = $1::text::regclass";
+    while client.query(waits, &[&new]).await.unwrap().is_empty() {
+        assert!(!migrating.is_finished(), "it does not wait for the reader");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    reader.batch_execute(&format!("SELECT FROM {old} LIMIT 1; COMMIT")).await.unwrap();
+    assert_eq!(migrating.await.unwrap().unwrap(), [6]);
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use connlog_model::clock::{Timestamp, truncate_to_micros};
+use connlog_model::cursor::Position;
 use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
 use connlog_model::search::Search;
 use connlog_store::directory::DirectoryEntry;
-use connlog_store::read::{Count, Entry, PageRequest, Reach};
+use connlog_store::read::{Count, Entry, PageRequest, Reach, StatsRequest};
 use connlog_store::write::Batch;
 use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::TestDatabase;
@@ -118,6 +119,23 @@ async fn a_search_finds_what_workspaces_had_under_each_of_their_owners_and_names
         store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap();
     }
 
+    let beginning = Position { transaction: 0, ..store.feed_end().await.unwrap() };
+    // The feed ends where the oldest transaction of the server does, another test's, say.
+    let everything = async || {
+        let changes = store.changes(&Search::default(), &Reach::default(), beginning, 100, now()).await;
+        changes.unwrap().unwrap().entries.len()
+    };
+    while everything().await < 3 * homes.len() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let stats = StatsRequest {
+        from: now() - TimeDelta::days(40),
+        to: now() + TimeDelta::days(1),
+        bucket: TimeDelta::days(1),
+        top: 10,
+        budget: Duration::from_secs(10),
+        now: now(),
+    };
     let organization = |n| fixtures::site(n, n).agent.workspace.organization_id;
     let within = |numbers: &[u128]| Some(numbers.iter().map(|n| organization(*n)).collect::<Vec<_>>());
     let first = format!("workspace_id:{}", fixtures::site(1, 1).agent.workspace.workspace_id);
@@ -151,6 +169,16 @@ async fn a_search_finds_what_workspaces_had_under_each_of_their_owners_and_names
             assert_eq!(found, wanted, "{query} {kind} within {:?}", reach.organizations);
             let count = Count { entries: i64::try_from(wanted.len()).unwrap(), exact: true };
             assert_eq!((page.entries.len(), page.count), (wanted.len(), count), "{query} {kind}");
+
+            let chunk =
+                store.export_chunk(&search, &reach, None, 100, Duration::from_secs(10), now()).await.unwrap().unwrap();
+            assert_eq!(chunk.entries.iter().map(id_of).collect::<BTreeSet<u128>>(), wanted, "export of {query} {kind}");
+            let changes = store.changes(&search, &reach, beginning, 100, now()).await.unwrap().unwrap();
+            assert_eq!(changes.entries.iter().map(id_of).collect::<BTreeSet<u128>>(), wanted, "feed of {query} {kind}");
+            let stats = store.stats(&search, &reach, stats).await.unwrap().unwrap();
+            let counted = stats.buckets.values().flat_map(|bucket| bucket.methods.values()).sum::<i64>();
+            let ranked = stats.workspaces.iter().map(|workspace| workspace.entries).sum::<i64>();
+            assert_eq!((counted, ranked), (count.entries, count.entries), "stats of {query} {kind}");
         }
     }
 }

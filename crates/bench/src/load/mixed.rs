@@ -20,6 +20,9 @@ pub(crate) const AGENTS: u32 = 50;
 /// Sessions that begin, and that end, in one message.
 const HALF_BATCH: u32 = 10;
 
+/// Messages of each agent that show what ingest can do.
+const MESSAGES: u32 = 200;
+
 /// How much.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mixed {
@@ -29,12 +32,12 @@ pub(crate) struct Mixed {
     pub rounds: u32,
 }
 
-/// Measures on a database that [`generate`](crate::history::generate) filled; `rate` is half of what ingest can do, in events a second.
+/// Measures on a database that [`generate`](crate::history::generate) filled, at half of the rate that ingest can do with
+/// messages like these.
 pub(crate) async fn measure(
     database_url: &str,
     ingest: &Ingest,
     agents: &[Agent],
-    rate: f64,
     mixed: Mixed,
     report: &mut Report,
 ) -> Result<()> {
@@ -43,14 +46,25 @@ pub(crate) async fn measure(
     let query = Service::start(database_url).await?;
     let first: NaiveDate = client.query_one("SELECT min(day) FROM days() AS day", &[]).await?.get(0);
     let since = reads::some_days(&client).await?;
+    // The first time warms up.
+    write(ingest, agents, Duration::ZERO, MESSAGES).await?;
+    let began = Instant::now();
+    write(ingest, agents, Duration::ZERO, MESSAGES).await?;
+    let most =
+        f64::from(2 * HALF_BATCH * MESSAGES) * f64::from(u32::try_from(agents.len())?) / began.elapsed().as_secs_f64();
+    let rate = most / 2.0;
+    println!("in messages of {} events ingest can do {most:.0} events/s", 2 * HALF_BATCH);
+    let pause = Duration::from_secs_f64(f64::from(2 * HALF_BATCH) * f64::from(u32::try_from(agents.len())?) / rate);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number of messages")]
+    let messages = (mixed.window.as_secs_f64() / pause.as_secs_f64()) as u32;
     let (mut acks, mut pages) = (Vec::new(), Vec::new());
     for round in 1..=mixed.rounds {
-        let ack_alone = write(ingest, agents, rate, mixed.window).await?;
+        let ack_alone = write(ingest, agents, pause, messages).await?;
         let page_alone = read(&query, mixed.window).await?;
         // The oldest day goes in each round.
         let cutoff = first + Days::new(round.into());
         let (ack, page, (), (), ()) = tokio::try_join!(
-            write(ingest, agents, rate, mixed.window),
+            write(ingest, agents, pause, messages),
             read(&query, mixed.window),
             within(mixed.window, query.export(&since)),
             within(mixed.window, query.tail()),
@@ -72,12 +86,10 @@ async fn within<T>(window: Duration, work: impl Future<Output = Result<T>>) -> R
     tokio::time::timeout(window, work).await.map_or(Ok(()), |done| done.map(|_| ()))
 }
 
-/// Writes at a steady rate; the 99th percentile, in ms, of what it takes from when a message is due to its acknowledgement.
-async fn write(ingest: &Ingest, agents: &[Agent], rate: f64, window: Duration) -> Result<f64> {
+/// Each agent writes `count` messages, one every `pause`; the 99th percentile, in ms, of what it takes from when a message is due
+/// to its acknowledgement.
+async fn write(ingest: &Ingest, agents: &[Agent], pause: Duration, count: u32) -> Result<f64> {
     let agents_f64 = f64::from(u32::try_from(agents.len())?);
-    let pause = Duration::from_secs_f64(f64::from(2 * HALF_BATCH) * agents_f64 / rate);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number of messages")]
-    let count = (window.as_secs_f64() / pause.as_secs_f64()) as u32;
     let mut running = JoinSet::new();
     for (number, agent) in (0_u32..).zip(agents) {
         let channel = Channel::from_shared(format!("http://{}", ingest.address()))?.connect().await?;

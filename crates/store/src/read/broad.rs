@@ -194,8 +194,7 @@ async fn history_in(
     }
     let mut conditions = Conditions::of_history(filter);
     conditions.add_span(from, to);
-    let sql =
-        format!("-- count_history\nSELECT count(*) AS entries FROM connection_logs WHERE {}", conditions.history_sql());
+    let sql = format!("-- count_history\nSELECT count(*) AS entries {}", conditions.on_history("connection_logs"));
     let rows = query_composed(transaction, &sql, &conditions.parameters()).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0))
 }

@@ -12,12 +12,12 @@ use crate::argument::Argument;
 /// A value bound to a parameter.
 pub(super) type Parameter = Box<dyn Argument + Send>;
 
-/// How history is searched in several places.
+/// How history is searched in several homes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Places {
+enum Homes {
     /// By lists of their columns: each row is compared with them.
     Listed,
-    /// By a join: each place is one look into the index. Lists would make it one for each of their combinations.
+    /// By a join: each home is one look into the index. Lists would make it one for each of their combinations.
     Joined,
 }
 
@@ -38,23 +38,27 @@ pub(super) struct Conditions {
 
 impl Conditions {
     pub(super) fn of(filter: &Filter) -> Self {
-        Self::on(filter, true, true, Places::Listed)
+        Self::on(filter, true, true, Homes::Joined)
     }
 
-    /// The conditions on the open set and on whole days of history, each by itself: for these is also the
-    /// [`join`](Self::join). Without `history`, on the open set alone.
-    pub(super) fn of_days(filter: &Filter, history: bool) -> Self {
-        Self::on(filter, true, history, Places::Joined)
+    /// The same for a walk in another order: each row that comes is compared.
+    pub(super) fn of_walk(filter: &Filter) -> Self {
+        Self::on(filter, true, true, Homes::Listed)
+    }
+
+    /// The conditions on the open set and, if there is any, on `history`.
+    pub(super) fn of_open_and(filter: &Filter, history: bool) -> Self {
+        Self::on(filter, true, history, Homes::Joined)
     }
 
     /// The conditions on history alone: a parameter that a statement does not use has no type.
     pub(super) fn of_history(filter: &Filter) -> Self {
-        Self::on(filter, false, true, Places::Listed)
+        Self::on(filter, false, true, Homes::Joined)
     }
 
     /// The conditions on the open set alone.
     pub(super) fn of_open(filter: &Filter) -> Self {
-        Self::on(filter, true, false, Places::Listed)
+        Self::on(filter, true, false, Homes::Joined)
     }
 
     /// The conditions on the counts by day, but for the days.
@@ -70,10 +74,10 @@ impl Conditions {
         conditions
     }
 
-    fn on(filter: &Filter, open: bool, history: bool, places: Places) -> Self {
+    fn on(filter: &Filter, open: bool, history: bool, homes: Homes) -> Self {
         let mut conditions = Self { open, history, ..Self::default() };
         conditions.choose_tables(filter);
-        conditions.add_identities(filter, places);
+        conditions.add_identities(filter, homes);
         conditions.add_kinds(filter);
         conditions.add_scanned(filter);
         if let Some(after) = filter.connected_after {
@@ -107,7 +111,7 @@ impl Conditions {
         }
     }
 
-    fn add_identities(&mut self, filter: &Filter, places: Places) {
+    fn add_identities(&mut self, filter: &Filter, homes: Homes) {
         if self.open {
             let id = filter.id.map(|id| vec![id]);
             let connection_id = filter.connection_id.map(|id| vec![id]);
@@ -123,7 +127,7 @@ impl Conditions {
             }
         }
         if self.history {
-            self.add_places(filter, places);
+            self.add_homes(filter, homes);
             self.add_hashed(filter);
         }
         let users = filter.users.as_ref().map(|ids| self.one_of("user_id", ids.clone()));
@@ -134,18 +138,18 @@ impl Conditions {
     }
 
     /// Where history has the matches: what its index goes by.
-    fn add_places(&mut self, filter: &Filter, places: Places) {
-        let Some(found) = &filter.places else {
+    fn add_homes(&mut self, filter: &Filter, homes: Homes) {
+        let Some(found) = &filter.homes else {
             let condition = filter.organizations.as_ref().map(|ids| self.one_of("organization_id", ids.clone()));
             self.history_only.extend(condition);
             return;
         };
-        let organizations: Vec<Uuid> = found.iter().map(|place| place.organization_id).collect();
-        let owners: Vec<Uuid> = found.iter().map(|place| place.owner_id).collect();
-        let workspaces: Option<Vec<Uuid>> = found.iter().map(|place| place.workspace_id).collect();
-        if let (Places::Joined, Some(workspaces), true) = (places, &workspaces, found.len() > 1) {
+        let organizations: Vec<Uuid> = found.iter().map(|home| home.organization).collect();
+        let owners: Vec<Uuid> = found.iter().map(|home| home.owner).collect();
+        let workspaces: Option<Vec<Uuid>> = found.iter().map(|home| home.workspace).collect();
+        if let (Homes::Joined, Some(workspaces), true) = (homes, &workspaces, found.len() > 1) {
             self.join = format!(
-                " JOIN unnest({}::uuid[], {}::uuid[], {}::uuid[]) AS place (of_organization, of_owner, of_workspace)\n\
+                " JOIN unnest({}::uuid[], {}::uuid[], {}::uuid[]) AS home (of_organization, of_owner, of_workspace)\n\
                  ON organization_id = of_organization AND workspace_owner_id = of_owner AND workspace_id = of_workspace",
                 self.bind(organizations),
                 self.bind(owners),
@@ -329,14 +333,9 @@ impl Conditions {
         joined(&[&self.shared, &self.open_only])
     }
 
-    /// The conditions on `connection_logs`, joined, or `true`.
-    pub(super) fn history_sql(&self) -> String {
-        joined(&[&self.shared, &self.history_only])
-    }
-
-    /// What comes between a day of history and its conditions; may be empty.
-    pub(super) fn join(&self) -> &str {
-        &self.join
+    /// `FROM` and `WHERE` on history, or on one `table` of it.
+    pub(super) fn on_history(&self, table: &str) -> String {
+        format!("FROM {table}{} WHERE {}", self.join, joined(&[&self.shared, &self.history_only]))
     }
 
     /// The parameters, in the order of their numbers.

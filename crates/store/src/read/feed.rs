@@ -147,7 +147,7 @@ async fn read(
     end: Position,
     limit: usize,
 ) -> Result<Vec<Entry>, StoreError> {
-    let mut conditions = Conditions::of(filter);
+    let mut conditions = Conditions::of_walk(filter);
     conditions.add_span(window.from, window.to);
     // The first condition is what the index can do; the second takes away what was given of that transaction.
     conditions.add("changed_xid >= ?", Xid8(position.transaction));

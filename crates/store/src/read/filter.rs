@@ -37,7 +37,7 @@ pub struct Filter {
     pub(super) owners: Option<Vec<Uuid>>,
     pub(super) users: Option<Vec<Uuid>>,
     /// Where history has what is asked for of owners or workspaces; none if neither is.
-    pub(super) places: Option<Vec<Place>>,
+    pub(super) homes: Option<Vec<Home>>,
     pub(super) connection_type: Option<ConnectionType>,
     pub(super) method: Option<Method>,
     pub(super) app: Option<String>,
@@ -66,10 +66,10 @@ pub struct Filter {
 
 /// What the index of history goes by: an owner within an organization, or one of their workspaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) organization_id: Uuid,
-    pub(super) owner_id: Uuid,
-    pub(super) workspace_id: Option<Uuid>,
+pub(super) struct Home {
+    pub(super) organization: Uuid,
+    pub(super) owner: Uuid,
+    pub(super) workspace: Option<Uuid>,
 }
 
 /// What a filter can be answered from.
@@ -91,11 +91,11 @@ const WORKSPACES: &str = "-- find_workspaces
 SELECT workspace_id, EXISTS (SELECT FROM workspace_names other WHERE other.workspace_id = named.workspace_id AND other.name_key <> $1)
 FROM workspace_names named WHERE name_key = $1";
 
-const PLACES_OF_OWNERS: &str = "-- places_of_owners
+const HOMES_OF_OWNERS: &str = "-- homes_of_owners
 SELECT DISTINCT organization_id, owner_id, NULL::uuid FROM workspace_owners
 WHERE owner_id = ANY($1) AND ($2::uuid[] IS NULL OR organization_id = ANY($2))";
 
-const PLACES_OF_WORKSPACES: &str = "-- places_of_workspaces
+const HOMES_OF_WORKSPACES: &str = "-- homes_of_workspaces
 SELECT organization_id, owner_id, workspace_id FROM workspace_owners
 WHERE workspace_id = ANY($1) AND ($2::uuid[] IS NULL OR organization_id = ANY($2)) AND ($3::uuid[] IS NULL OR owner_id = ANY($3))";
 
@@ -141,12 +141,12 @@ impl Filter {
         let user_email = users_by_email(transaction, search.user_email.as_ref()).await?;
         let owners = both(owner, owner_email);
         let workspaces = both(search.workspace_id.map(|id| vec![id]), named);
-        let places = places(transaction, &organizations, &owners, &workspaces).await?;
+        let homes = homes(transaction, organizations.as_deref(), owners.as_deref(), workspaces.as_deref()).await?;
         Ok(Ok(Self {
             id: None,
             organizations,
             owners,
-            places,
+            homes,
             users: both(user, user_email),
             connection_type: search.connection_type,
             method: search.method,
@@ -208,8 +208,8 @@ impl Filter {
     /// Whether it is about one thing that has an index, so that there is nothing to weigh for a planner.
     pub(super) fn is_one_look_up(&self) -> bool {
         let kinds = self.method.is_some() || self.connection_type.is_some() || self.app.is_some();
-        let is_placed = self.organizations.is_some() || self.places.is_some();
-        let keys = [is_placed, self.users.is_some(), self.connection_id.is_some(), self.id.is_some()];
+        let has_home = self.organizations.is_some() || self.homes.is_some();
+        let keys = [has_home, self.users.is_some(), self.connection_id.is_some(), self.id.is_some()];
         !kinds && keys.into_iter().filter(|key| *key).count() == 1
     }
 
@@ -224,7 +224,7 @@ impl Filter {
         };
         contradiction
             || lists.iter().any(|list| list.as_ref().is_some_and(Vec::is_empty))
-            || self.places.as_ref().is_some_and(Vec::is_empty)
+            || self.homes.as_ref().is_some_and(Vec::is_empty)
             // PostgreSQL cannot even be asked for such a text.
             || texts.iter().any(|text| text.as_ref().is_some_and(|text| text.contains('\0')))
     }
@@ -283,21 +283,22 @@ async fn named_workspaces(transaction: &Transaction<'_>, name: &String) -> Resul
 }
 
 /// Where history has what is asked for.
-async fn places(
+async fn homes(
     transaction: &Transaction<'_>,
-    organizations: &Option<Vec<Uuid>>,
-    owners: &Option<Vec<Uuid>>,
-    workspaces: &Option<Vec<Uuid>>,
-) -> Result<Option<Vec<Place>>, StoreError> {
+    organizations: Option<&[Uuid]>,
+    owners: Option<&[Uuid]>,
+    workspaces: Option<&[Uuid]>,
+) -> Result<Option<Vec<Home>>, StoreError> {
     let rows = match (owners, workspaces) {
         (None, None) => return Ok(None),
-        (Some(owners), None) => query(transaction, PLACES_OF_OWNERS, &[owners, organizations]).await?,
-        (_, Some(workspaces)) => query(transaction, PLACES_OF_WORKSPACES, &[workspaces, organizations, owners]).await?,
+        (Some(owners), None) => query(transaction, HOMES_OF_OWNERS, &[&owners, &organizations]).await?,
+        (_, Some(workspaces)) => {
+            query(transaction, HOMES_OF_WORKSPACES, &[&workspaces, &organizations, &owners]).await?
+        }
     };
-    let place = |row: &Row| {
-        Ok(Place { organization_id: row.try_get(0)?, owner_id: row.try_get(1)?, workspace_id: row.try_get(2)? })
-    };
-    rows.iter().map(place).collect::<Result<_, StoreError>>().map(Some)
+    let home =
+        |row: &Row| Ok(Home { organization: row.try_get(0)?, owner: row.try_get(1)?, workspace: row.try_get(2)? });
+    rows.iter().map(home).collect::<Result<_, StoreError>>().map(Some)
 }
 
 fn both(a: Option<Vec<Uuid>>, b: Option<Vec<Uuid>>) -> Option<Vec<Uuid>> {

@@ -33,15 +33,18 @@ pub(super) enum Place<'a> {
 }
 
 impl Place<'_> {
-    fn conditions(self, filter: &Filter) -> Conditions {
+    fn conditions(self, filter: &Filter, order: Order) -> Conditions {
         match self {
             Self::Span(window) => {
-                let mut conditions = Conditions::of(filter);
+                let mut conditions = match order {
+                    Order::FindThenSort => Conditions::of(filter),
+                    Order::Walk => Conditions::of_walk(filter),
+                };
                 conditions.add_span(window.from, window.to);
                 conditions
             }
             Self::Days(window, days) => {
-                let mut conditions = Conditions::of_days(&filter.within(window), !days.is_empty());
+                let mut conditions = Conditions::of_open_and(&filter.within(window), !days.is_empty());
                 conditions.add_open_span(window.from, window.to);
                 conditions
             }
@@ -51,8 +54,7 @@ impl Place<'_> {
     /// `columns` of history where `conditions` hold. Each day selects for itself: pulling whole tables up out of a
     /// subquery makes planning four times as long.
     fn history(self, columns: &str, conditions: &Conditions) -> String {
-        let (join, condition) = (conditions.join(), conditions.history_sql());
-        let from = |table: &str| format!("SELECT {columns} FROM {table}{join} WHERE {condition}");
+        let from = |table: &str| format!("SELECT {columns} {}", conditions.on_history(table));
         match self {
             Self::Span(_) => from("connection_logs"),
             Self::Days(_, days) => {
@@ -96,7 +98,7 @@ pub(super) async fn read(
     slice: Slice,
     order: Order,
 ) -> Result<Vec<Entry>, StoreError> {
-    let mut conditions = place.conditions(filter);
+    let mut conditions = place.conditions(filter, order);
     if let Some((time, id)) = slice.after {
         conditions.add_after(time, id);
     }
@@ -161,7 +163,7 @@ pub(super) async fn count(
     place: Place<'_>,
     limit: i64,
 ) -> Result<i64, StoreError> {
-    let mut conditions = place.conditions(filter);
+    let mut conditions = place.conditions(filter, Order::FindThenSort);
     let limit = conditions.bind(limit);
     let mut parts = Vec::new();
     if conditions.open {

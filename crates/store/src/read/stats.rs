@@ -219,8 +219,8 @@ async fn from_rows(
             let bucket = bucket_of(&mut conditions, "connect_time", request.bucket);
             let sql = format!(
                 "-- stats_of_history\nSELECT {bucket} AS bucket, organization_id, method, coalesce(app_name, '') AS app_name,\n\
-                 false AS is_open, count(*) AS entries FROM connection_logs WHERE {} GROUP BY 1, 2, 3, 4",
-                conditions.history_sql()
+                 false AS is_open, count(*) AS entries {} GROUP BY 1, 2, 3, 4",
+                conditions.on_history("connection_logs")
             );
             groups.extend(read(transaction, &sql, &conditions).await?);
         }
@@ -287,7 +287,7 @@ async fn rank<K: FromSqlOwned + Eq + Hash>(
         parts.push(format!("SELECT {column} FROM open_connections WHERE {}", conditions.open_sql()));
     }
     if conditions.history {
-        parts.push(format!("SELECT {column} FROM connection_logs WHERE {}", conditions.history_sql()));
+        parts.push(format!("SELECT {column} {}", conditions.on_history("connection_logs")));
     }
     if parts.is_empty() {
         return Ok(());
