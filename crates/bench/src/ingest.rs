@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use connlog_testkit::database::connect;
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{SinkExt as _, TryStreamExt as _};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
+use tonic::codegen::Bytes;
 use tonic::transport::Channel;
 
 use crate::cpu::{self, Cpu};
@@ -114,23 +115,29 @@ pub(crate) async fn rates(database_url: &str, ingest: &Ingest, agents: &[Agent],
 /// The final rows of a round, copied into an empty table like a day of history, with all its indexes: two events for each.
 async fn copy_round(client: &Client, size: Size) -> Result<Duration> {
     client.batch_execute(&COPY_SETUP.replace("{rows}", &(size.events / 2).to_string())).await?;
-    let mut bytes = Vec::new();
-    let out = client.copy_out("COPY copy_source TO STDOUT (FORMAT binary)").await?;
-    futures::pin_mut!(out);
-    while let Some(part) = out.next().await {
-        bytes.push(part?);
-    }
+    let rows = copy_out(client, "COPY copy_source TO STDOUT (FORMAT binary)").await?;
     client.batch_execute("CHECKPOINT").await?;
-    let began = Instant::now();
-    let sink = client.copy_in("COPY copy_target FROM STDIN (FORMAT binary)").await?;
-    futures::pin_mut!(sink);
-    for part in bytes {
-        sink.send(part).await?;
-    }
-    sink.finish().await?;
-    let elapsed = began.elapsed();
+    let elapsed = copy_in(client, "COPY copy_target FROM STDIN (FORMAT binary)", rows).await?;
     client.batch_execute("DROP TABLE copy_source; DROP TABLE copy_target").await?;
     Ok(elapsed)
+}
+
+/// What a `COPY … TO STDOUT` gives.
+pub(crate) async fn copy_out(client: &Client, sql: &str) -> Result<Vec<Bytes>> {
+    Ok(client.copy_out(sql).await?.try_collect().await?)
+}
+
+/// How long a `COPY … FROM STDIN` takes.
+pub(crate) async fn copy_in(client: &Client, sql: &str, rows: Vec<Bytes>) -> Result<Duration> {
+    let began = Instant::now();
+    let sink = client.copy_in(sql).await?;
+    futures::pin_mut!(sink);
+    for part in rows {
+        // Not `send`, which would flush after each row.
+        sink.feed(part).await?;
+    }
+    sink.finish().await?;
+    Ok(began.elapsed())
 }
 
 /// A table like a day of history, with the indexes that a day has, and rows with ids of their own.

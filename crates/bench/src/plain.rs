@@ -46,6 +46,19 @@ WHERE connect_time >= date_trunc('day', now(), 'UTC') - interval '9 days' AND co
 ORDER BY connect_time;
 VACUUM (ANALYZE) plain_sample;";
 
+/// What they consist of.
+const PARTS: &str = "
+WITH days AS (SELECT day_table((date_trunc('day', now(), 'UTC') AT TIME ZONE 'UTC')::date - n)::regclass AS oid FROM generate_series(1, 9) AS n),
+    sizes AS (SELECT 'heap' AS part, pg_relation_size(oid) AS size FROM days
+        UNION ALL SELECT replace(substring(pg_get_indexdef(indexrelid) FROM 'USING btree (.*)'), 'uuid_hash_extended', 'hash'), pg_relation_size(indexrelid)
+        FROM days JOIN pg_index ON indrelid = oid)
+SELECT part, sum(size)::float8 / (SELECT count(*) FROM plain_sample) FROM sizes GROUP BY 1 ORDER BY 2 DESC";
+const PLAIN_PARTS: &str = "
+WITH sizes AS (SELECT 'heap' AS part, pg_relation_size('plain_sample') AS size
+    UNION ALL SELECT substring(pg_get_indexdef(indexrelid) FROM 'USING btree (.*)'), pg_relation_size(indexrelid)
+    FROM pg_index WHERE indrelid = 'plain_sample'::regclass)
+SELECT part, size::float8 / (SELECT count(*) FROM plain_sample) FROM sizes ORDER BY 2 DESC";
+
 /// Bytes a row of both layouts, all indexes included: connlog's history, and the one table, of the nine days before
 /// today. Both were filled row by row in the order of time, with their indexes: one that is built afterwards is denser than it stays.
 pub async fn bytes_per_row(client: &Client) -> Result<(f64, f64)> {
@@ -54,6 +67,12 @@ pub async fn bytes_per_row(client: &Client) -> Result<(f64, f64)> {
         for statement in SAMPLE.split(';').filter(|statement| !statement.trim().is_empty()) {
             client.batch_execute(statement).await?;
         }
+    }
+    for (layout, sql) in [("connlog", PARTS), ("the one table", PLAIN_PARTS)] {
+        let parts = client.query(sql, &[]).await?;
+        let parts: Vec<String> =
+            parts.iter().map(|row| format!("{} {:.1}", row.get::<_, String>(0), row.get::<_, f64>(1))).collect();
+        println!("bytes a row of {layout}: {}", parts.join(", "));
     }
     let sql = "
 SELECT (SELECT sum(pg_total_relation_size(day_table(day)::regclass))::float8

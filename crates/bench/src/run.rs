@@ -12,7 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::ingest::{self, Size};
 use crate::load::{self, Load, Mixed};
 use crate::report::Report;
-use crate::{fleet, growth, history, plain, pooled, purge, reads, unary};
+use crate::{costs, fleet, growth, history, plain, pooled, purge, reads, unary};
 
 /// Days of history.
 pub(crate) const DAYS: u32 = 90;
@@ -26,6 +26,8 @@ pub enum Part {
     Reads,
     /// Events over streams.
     Ingest,
+    /// What the steps of writing cost.
+    Costs,
     /// Single calls.
     Unary,
     /// Thousands of agents.
@@ -124,6 +126,9 @@ pub async fn run(database_url: &str, scope: &Scope, file: &Path) -> Result<()> {
     let service = ingest::start(database_url, &[])?;
     if scope.has(Part::Ingest) {
         ingest::measure(database_url, &service, &agents, scope.size, &mut report).await?;
+    }
+    if scope.has(Part::Costs) {
+        costs::measure(database_url, &agents, scope.size.rounds).await?;
     }
     if scope.has(Part::Unary) {
         unary::measure(database_url, &service, &agents[0], (scope.calls, scope.size.rounds), &mut report).await?;

@@ -82,6 +82,9 @@ fn entry_of(workspace: &Workspace) -> DirectoryEntry {
     DirectoryEntry::Workspace { id: workspace_id, organization_id, owner_id, name: workspace_name, deleted: false }
 }
 
+/// A search, the organizations that the caller reaches, and what it finds.
+type Case<'a> = (&'a str, Option<Vec<Uuid>>, fn(&Home) -> bool);
+
 /// Kinds of entries, each by the number that it has here, and searches for them.
 const KINDS: [(&str, &[u128]); 4] = [
     ("", &[COMPLETED, ONGOING, TUNNEL]),
@@ -139,7 +142,7 @@ async fn a_search_finds_what_workspaces_had_under_each_of_their_owners_and_names
     let organization = |n| fixtures::site(n, n).agent.workspace.organization_id;
     let within = |numbers: &[u128]| Some(numbers.iter().map(|n| organization(*n)).collect::<Vec<_>>());
     let first = format!("workspace_id:{}", fixtures::site(1, 1).agent.workspace.workspace_id);
-    let cases: [(&str, Option<Vec<Uuid>>, fn(&Home) -> bool); 15] = [
+    let cases: [Case<'_>; 15] = [
         ("workspace:dev", None, |home| home.3 == "dev"),
         ("workspace:prod", None, |home| home.3 == "Prod"),
         ("workspace:solo", None, |home| home.3 == "solo"),

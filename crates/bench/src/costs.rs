@@ -1,0 +1,104 @@
+//! Where the time goes: each step of the write path by itself, on one connection, without gRPC.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use chrono::Utc;
+use connlog_model::event::{Action, Event, Outcome};
+use connlog_store::write::Batch;
+use connlog_store::{Store, StoreConfig};
+use connlog_testkit::database::connect;
+use connlog_testkit::fixtures;
+use tokio_postgres::Client;
+
+use crate::fleet::Agent;
+use crate::ingest::{copy_in, copy_out};
+use crate::sessions::{Session, sessions};
+
+/// Connections of a round, and how many are committed together.
+const SESSIONS: u32 = 20_000;
+const BATCH: usize = 2_000;
+
+/// The whole days before today that rows are taken from.
+const ROWS: &str =
+    "COPY (SELECT * FROM connection_logs WHERE method <= 2 AND connect_time < date_trunc('day', now(), 'UTC')
+    AND connect_time >= date_trunc('day', now(), 'UTC') - interval '3 days') TO STDOUT (FORMAT binary)";
+
+/// Measures on a database that [`generate`](crate::history::generate) filled.
+pub(crate) async fn measure(database_url: &str, agents: &[Agent], rounds: u32) -> Result<()> {
+    let client = connect(database_url).await?;
+    batches(database_url, &client, agents, rounds).await?;
+    indexes(&client, rounds).await
+}
+
+/// Connects that take new keys, and disconnects that find them, remove them and copy rows into history.
+async fn batches(database_url: &str, client: &Client, agents: &[Agent], rounds: u32) -> Result<()> {
+    let store = Store::new(&StoreConfig::new(database_url, "connlog-bench", 1))?;
+    let (mut connects, mut disconnects) = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        client.batch_execute("CHECKPOINT").await?;
+        let sessions = sessions(SESSIONS);
+        for (has_ended, micros) in [(false, &mut connects), (true, &mut disconnects)] {
+            let began = Instant::now();
+            for part in sessions.chunks(BATCH) {
+                let events = part.iter().zip(agents.iter().cycle());
+                let events = events.map(|(session, agent)| event(session, agent, has_ended)).collect();
+                store.apply_batch(&Batch { events, ..Batch::default() }, 1, Utc::now()).await?;
+            }
+            // The first round warms up.
+            if round > 0 {
+                micros.push(began.elapsed().as_secs_f64() * 1e6 / f64::from(SESSIONS));
+            }
+        }
+    }
+    let (connect, disconnect) = (crate::median(connects), crate::median(disconnects));
+    println!("by one writer, without gRPC: {connect:.1} µs a connect, {disconnect:.1} µs a disconnect");
+    Ok(())
+}
+
+fn event(session: &Session, agent: &Agent, has_ended: bool) -> Event {
+    let connection = session.id.as_u128();
+    if !has_ended {
+        return fixtures::connect(&agent.identity, connection, session.since);
+    }
+    let action = Action::Disconnect { connected_at: Some(session.since), outcome: Outcome::default() };
+    fixtures::agent_event(&agent.identity, connection, session.until, action)
+}
+
+/// A binary COPY of connections into a table without indexes, and into one with each of the indexes of a day alone.
+async fn indexes(client: &Client, rounds: u32) -> Result<()> {
+    let rows = copy_out(client, ROWS).await?;
+    let day = "(SELECT day_table(current_date - 1)::regclass)";
+    let sql = format!(
+        "SELECT pg_get_indexdef(indexrelid), {day}::text, (SELECT count(*) FROM connection_logs WHERE method <= 2
+             AND connect_time < date_trunc('day', now(), 'UTC') AND connect_time >= date_trunc('day', now(), 'UTC') - interval '3 days')
+         FROM pg_index WHERE indrelid = {day} ORDER BY 1"
+    );
+    let found = client.query(&sql, &[]).await?;
+    let mut tables = vec![("no index".to_owned(), String::new())];
+    let mut count = 0_i64;
+    for row in &found {
+        let (definition, day, rows): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
+        count = rows;
+        let (_, on) = definition.split_once(&format!("{day} USING btree ")).unwrap_or_default();
+        tables.push((on.to_owned(), format!("CREATE INDEX ON cost_rows {on}")));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
+    let count = count as f64;
+    let mut micros: Vec<Vec<f64>> = vec![Vec::new(); tables.len()];
+    for _ in 0..rounds {
+        for ((_, index), times) in tables.iter().zip(&mut micros) {
+            client.batch_execute("CREATE TABLE cost_rows (LIKE connection_logs)").await?;
+            client.batch_execute(index).await?;
+            client.batch_execute("CHECKPOINT").await?;
+            let elapsed = copy_in(client, "COPY cost_rows FROM STDIN (FORMAT binary)", rows.clone()).await?;
+            times.push(elapsed.as_secs_f64() * 1e6 / count);
+            client.batch_execute("DROP TABLE cost_rows").await?;
+        }
+    }
+    println!("\nµs of a connection that is copied into a table with one of the indexes of a day");
+    for ((index, _), times) in tables.iter().zip(micros) {
+        println!("{:>7.2}  {index}", crate::median(times));
+    }
+    Ok(())
+}
