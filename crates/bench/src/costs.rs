@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use chrono::Utc;
 use connlog_model::event::{Action, Event, Outcome};
 use connlog_store::write::Batch;
@@ -68,31 +68,23 @@ fn event(session: &Session, agent: &Agent, has_ended: bool) -> Event {
 /// A binary COPY of connections into a table without indexes, and into one with each of the indexes of a day alone.
 async fn indexes(client: &Client, rounds: u32) -> Result<()> {
     let rows = copy_out(client, ROWS).await?;
-    let day = "(SELECT day_table(current_date - 1)::regclass)";
-    let sql = format!(
-        "SELECT pg_get_indexdef(indexrelid), {day}::text, (SELECT count(*) FROM connection_logs WHERE method <= 2
-             AND connect_time < date_trunc('day', now(), 'UTC') AND connect_time >= date_trunc('day', now(), 'UTC') - interval '3 days')
-         FROM pg_index WHERE indrelid = {day} ORDER BY 1"
-    );
-    let found = client.query(&sql, &[]).await?;
-    let mut tables = vec![("no index".to_owned(), String::new())];
-    let mut count = 0_i64;
-    for row in &found {
-        let (definition, day, rows): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
-        count = rows;
-        let (_, on) = definition.split_once(&format!("{day} USING btree ")).unwrap_or_default();
-        tables.push((on.to_owned(), format!("CREATE INDEX ON cost_rows {on}")));
+    let day = "day_table(current_date - 1)";
+    let sql =
+        format!("SELECT {day}, pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = {day}::regclass ORDER BY 2");
+    let mut tables = vec![("none".to_owned(), String::new())];
+    for row in client.query(&sql, &[]).await? {
+        let (day, definition): (String, String) = (row.get(0), row.get(1));
+        let (_, on) = definition.split_once(&format!("{day} USING ")).with_context(|| definition.clone())?;
+        tables.push((on.to_owned(), format!("CREATE INDEX ON cost_rows USING {on}")));
     }
-    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
-    let count = count as f64;
     let mut micros: Vec<Vec<f64>> = vec![Vec::new(); tables.len()];
     for _ in 0..rounds {
         for ((_, index), times) in tables.iter().zip(&mut micros) {
             client.batch_execute("CREATE TABLE cost_rows (LIKE connection_logs)").await?;
             client.batch_execute(index).await?;
             client.batch_execute("CHECKPOINT").await?;
-            let elapsed = copy_in(client, "COPY cost_rows FROM STDIN (FORMAT binary)", rows.clone()).await?;
-            times.push(elapsed.as_secs_f64() * 1e6 / count);
+            let (elapsed, count) = copy_in(client, "COPY cost_rows FROM STDIN (FORMAT binary)", rows.clone()).await?;
+            times.push(elapsed.as_secs_f64() * 1e6 / f64::from(u32::try_from(count)?));
             client.batch_execute("DROP TABLE cost_rows").await?;
         }
     }

@@ -117,7 +117,7 @@ async fn copy_round(client: &Client, size: Size) -> Result<Duration> {
     client.batch_execute(&COPY_SETUP.replace("{rows}", &(size.events / 2).to_string())).await?;
     let rows = copy_out(client, "COPY copy_source TO STDOUT (FORMAT binary)").await?;
     client.batch_execute("CHECKPOINT").await?;
-    let elapsed = copy_in(client, "COPY copy_target FROM STDIN (FORMAT binary)", rows).await?;
+    let (elapsed, _) = copy_in(client, "COPY copy_target FROM STDIN (FORMAT binary)", rows).await?;
     client.batch_execute("DROP TABLE copy_source; DROP TABLE copy_target").await?;
     Ok(elapsed)
 }
@@ -127,8 +127,8 @@ pub(crate) async fn copy_out(client: &Client, sql: &str) -> Result<Vec<Bytes>> {
     Ok(client.copy_out(sql).await?.try_collect().await?)
 }
 
-/// How long a `COPY … FROM STDIN` takes.
-pub(crate) async fn copy_in(client: &Client, sql: &str, rows: Vec<Bytes>) -> Result<Duration> {
+/// How long a `COPY … FROM STDIN` takes, and of how many rows.
+pub(crate) async fn copy_in(client: &Client, sql: &str, rows: Vec<Bytes>) -> Result<(Duration, u64)> {
     let began = Instant::now();
     let sink = client.copy_in(sql).await?;
     futures::pin_mut!(sink);
@@ -136,8 +136,8 @@ pub(crate) async fn copy_in(client: &Client, sql: &str, rows: Vec<Bytes>) -> Res
         // Not `send`, which would flush after each row.
         sink.feed(part).await?;
     }
-    sink.finish().await?;
-    Ok(began.elapsed())
+    let count = sink.finish().await?;
+    Ok((began.elapsed(), count))
 }
 
 /// A table like a day of history, with the indexes that a day has, and rows with ids of their own.
