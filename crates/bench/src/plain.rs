@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use chrono::NaiveDate;
 use connlog_model::identity::AgentIdentity;
 use tokio_postgres::{Client, Statement};
 
 use crate::sessions::Session;
 
-const MAKE: &str = "
-CREATE TABLE plain_logs AS
-SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes, method,
+/// The rows of history, in the columns of the one table.
+const ROWS: &str = "SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes, method,
     organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
     client_session_id, app_name, ip, user_agent, slug_or_port
-FROM connection_logs;
+FROM connection_logs";
+
+const MAKE: &str = "
+CREATE TABLE plain_logs AS {rows};
 CREATE UNIQUE INDEX ON plain_logs (connection_id, workspace_id, agent_name);
 CREATE INDEX ON plain_logs (connect_time);
 CREATE INDEX ON plain_logs (organization_id);
@@ -26,9 +29,23 @@ pub async fn make(client: &Client) -> Result<()> {
     let exists: bool = client.query_one("SELECT to_regclass('plain_logs') IS NOT NULL", &[]).await?.get(0);
     if !exists {
         println!("making the one-table layout with the same rows");
-        for statement in MAKE.split(';').filter(|statement| !statement.trim().is_empty()) {
-            client.batch_execute(statement).await?;
-        }
+        each(client, &MAKE.replace("{rows}", ROWS)).await?;
+    }
+    Ok(())
+}
+
+/// Copies what history has before `day` into `plain_logs`, in place of what is there of that time.
+pub(crate) async fn copy_before(client: &Client, day: NaiveDate) -> Result<()> {
+    let before = "WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC'";
+    client.execute(&format!("DELETE FROM plain_logs {before}"), &[&day]).await?;
+    client.execute(&format!("INSERT INTO plain_logs {ROWS} {before}"), &[&day]).await?;
+    Ok(())
+}
+
+/// Each statement by itself: a batch is a transaction.
+pub(crate) async fn each(client: &Client, statements: &str) -> Result<()> {
+    for statement in statements.split(';').filter(|statement| !statement.trim().is_empty()) {
+        client.batch_execute(statement).await?;
     }
     Ok(())
 }
@@ -46,42 +63,39 @@ WHERE connect_time >= date_trunc('day', now(), 'UTC') - interval '9 days' AND co
 ORDER BY connect_time;
 VACUUM (ANALYZE) plain_sample;";
 
-/// What they consist of.
-const PARTS: &str = "
-WITH days AS (SELECT day_table((date_trunc('day', now(), 'UTC') AT TIME ZONE 'UTC')::date - n)::regclass AS oid FROM generate_series(1, 9) AS n),
-    sizes AS (SELECT 'heap' AS part, pg_relation_size(oid) AS size FROM days
-        UNION ALL SELECT replace(substring(pg_get_indexdef(indexrelid) FROM 'USING btree (.*)'), 'uuid_hash_extended', 'hash'), pg_relation_size(indexrelid)
-        FROM days JOIN pg_index ON indrelid = oid)
-SELECT part, sum(size)::float8 / (SELECT count(*) FROM plain_sample) FROM sizes GROUP BY 1 ORDER BY 2 DESC";
-const PLAIN_PARTS: &str = "
-WITH sizes AS (SELECT 'heap' AS part, pg_relation_size('plain_sample') AS size
-    UNION ALL SELECT substring(pg_get_indexdef(indexrelid) FROM 'USING btree (.*)'), pg_relation_size(indexrelid)
-    FROM pg_index WHERE indrelid = 'plain_sample'::regclass)
-SELECT part, size::float8 / (SELECT count(*) FROM plain_sample) FROM sizes ORDER BY 2 DESC";
+/// Its tables.
+const OF_PLAIN: &str = "SELECT 'plain_sample'::regclass AS oid";
+/// The same days of history.
+const OF_HISTORY: &str =
+    "SELECT day_table((now() AT TIME ZONE 'UTC')::date - n)::regclass AS oid FROM generate_series(1, 9) AS n";
+
+/// Bytes of some tables for each row of the sample: in all, and of each part.
+const BYTES: &str = "
+WITH tables AS ({tables}), sizes AS (
+    SELECT 'all' AS part, pg_total_relation_size(oid) AS size FROM tables
+    UNION ALL SELECT 'heap', pg_relation_size(oid) FROM tables
+    UNION ALL SELECT substring(pg_get_indexdef(indexrelid) FROM ' USING (.*)'), pg_relation_size(indexrelid)
+        FROM tables JOIN pg_index ON indrelid = oid)
+SELECT part, sum(size)::float8 / (SELECT count(*) FROM plain_sample) FROM sizes GROUP BY part ORDER BY part <> 'all', 2 DESC";
 
 /// Bytes a row of both layouts, all indexes included: connlog's history, and the one table, of the nine days before
 /// today. Both were filled row by row in the order of time, with their indexes: one that is built afterwards is denser than it stays.
 pub async fn bytes_per_row(client: &Client) -> Result<(f64, f64)> {
     let exists: bool = client.query_one("SELECT to_regclass('plain_sample') IS NOT NULL", &[]).await?.get(0);
     if !exists {
-        for statement in SAMPLE.split(';').filter(|statement| !statement.trim().is_empty()) {
-            client.batch_execute(statement).await?;
-        }
+        each(client, SAMPLE).await?;
     }
-    for (layout, sql) in [("connlog", PARTS), ("the one table", PLAIN_PARTS)] {
-        let parts = client.query(sql, &[]).await?;
-        let parts: Vec<String> =
-            parts.iter().map(|row| format!("{} {:.1}", row.get::<_, String>(0), row.get::<_, f64>(1))).collect();
-        println!("bytes a row of {layout}: {}", parts.join(", "));
-    }
-    let sql = "
-SELECT (SELECT sum(pg_total_relation_size(day_table(day)::regclass))::float8
-        FROM days() AS day, date_trunc('day', now(), 'UTC') AS today
-        WHERE day >= (today AT TIME ZONE 'UTC')::date - 9 AND day < (today AT TIME ZONE 'UTC')::date),
-       pg_total_relation_size('plain_sample')::float8, (SELECT count(*) FROM plain_sample)::float8";
-    let row = client.query_one(sql, &[]).await?;
-    let (ours, plain, rows): (f64, f64, f64) = (row.get(0), row.get(1), row.get(2));
-    Ok((ours / rows, plain / rows))
+    Ok((bytes(client, "connlog", OF_HISTORY).await?, bytes(client, "the one table", OF_PLAIN).await?))
+}
+
+/// Prints what the bytes of a row consist of, and returns all.
+async fn bytes(client: &Client, layout: &str, tables: &str) -> Result<f64> {
+    let rows = client.query(&BYTES.replace("{tables}", tables), &[]).await?;
+    let parts: Vec<(String, f64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let listed: Vec<String> = parts.iter().map(|(part, bytes)| format!("{part} {bytes:.1}")).collect();
+    println!("bytes a row of {layout}: {}", listed.join(", "));
+    let (_, all) = parts.first().context("there are no tables")?;
+    Ok(*all)
 }
 
 /// An event about a session.

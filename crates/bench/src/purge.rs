@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use chrono::{Days, NaiveDate, Utc};
 use connlog_testkit::database::connect;
 
-use crate::history;
 use crate::report::Report;
+use crate::{history, plain};
 
 /// Rows that the other side deletes at a time.
 const BATCH: i64 = 10_000;
@@ -20,13 +20,8 @@ pub(crate) async fn measure(database_url: &str, rows: i64, rounds: u32, report: 
         let day: NaiveDate = client.query_one("SELECT min(day) FROM days() AS day", &[]).await?.get(0);
         let next = day + Days::new(1);
         history::fill_day(database_url, day, rows).await?;
-        for statement in [DELETE_DAY, COPY_DAY] {
-            client.execute(statement, &[&next]).await?;
-        }
-        // Each by itself: a batch is a transaction.
-        for statement in ["VACUUM (ANALYZE) plain_logs", "CHECKPOINT"] {
-            client.batch_execute(statement).await?;
-        }
+        plain::copy_before(&client, next).await?;
+        plain::each(&client, "VACUUM (ANALYZE) plain_logs; CHECKPOINT").await?;
 
         let began = Instant::now();
         run(database_url, next).await?;
@@ -40,14 +35,6 @@ pub(crate) async fn measure(database_url: &str, rows: i64, rounds: u32, report: 
     report.add_rounds("purge.day", &pairs, "s");
     Ok(())
 }
-
-const DELETE_DAY: &str = "DELETE FROM plain_logs WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC'";
-
-const COPY_DAY: &str = "
-INSERT INTO plain_logs SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes,
-    tx_bytes, method, organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
-    client_session_id, app_name, ip, user_agent, slug_or_port FROM connection_logs
-WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC'";
 
 const DELETE_BATCH: &str = "DELETE FROM plain_logs WHERE ctid IN (
     SELECT ctid FROM plain_logs WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC' ORDER BY connect_time LIMIT $2)";

@@ -1,10 +1,23 @@
 //! Migrations of a database that is in use.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use connlog_model::search::Search;
 use connlog_store::read::{PageRequest, Reach};
 use connlog_store::schema;
 use connlog_testkit::database::{TestDatabase, connect};
 use refinery::{Runner, Target, load_sql_migrations};
+use tokio_postgres::Client;
+
+/// A database as an earlier version of the programs had it, and a connection to it.
+async fn at_version(version: i32) -> (TestDatabase, Client) {
+    let database = TestDatabase::create_empty().await.unwrap();
+    let mut client = connect(database.url()).await.unwrap();
+    client.batch_execute("SET timezone = 'UTC'").await.unwrap();
+    let migrations = load_sql_migrations("../../migrations").unwrap();
+    Runner::new(&migrations).set_target(Target::Version(version)).run_async(&mut client).await.unwrap();
+    (database, client)
+}
 
 /// Two events of one day with one id, which version 2 allowed, and one of another day.
 const SHARED_ID: &str = "
@@ -16,12 +29,7 @@ FROM unnest(ARRAY[current_date - interval '9 hours', current_date + interval '5 
 
 #[tokio::test]
 async fn version_3_keeps_events_that_share_an_id_on_one_day() {
-    let database = TestDatabase::create_empty().await.unwrap();
-    let mut client = connect(database.url()).await.unwrap();
-    client.batch_execute("SET timezone = 'UTC'").await.unwrap();
-    let migrations = load_sql_migrations("../../migrations").unwrap();
-    let to_2 = Runner::new(&migrations).set_target(Target::Version(2));
-    to_2.run_async(&mut client).await.unwrap();
+    let (database, client) = at_version(2).await;
     client.batch_execute(SHARED_ID).await.unwrap();
 
     let applied = schema::migrate(&database.store().unwrap()).await.unwrap();
@@ -48,11 +56,7 @@ SELECT gen_random_uuid(), current_date + interval '1 minute', 1, gen_random_uuid
 
 #[tokio::test]
 async fn version_5_finds_what_was_there_before_it() {
-    let database = TestDatabase::create_empty().await.unwrap();
-    let mut client = connect(database.url()).await.unwrap();
-    client.batch_execute("SET timezone = 'UTC'").await.unwrap();
-    let migrations = load_sql_migrations("../../migrations").unwrap();
-    Runner::new(&migrations).set_target(Target::Version(4)).run_async(&mut client).await.unwrap();
+    let (database, client) = at_version(4).await;
     client.batch_execute(MOVED).await.unwrap();
 
     let store = database.store().unwrap();
@@ -73,10 +77,7 @@ async fn version_5_finds_what_was_there_before_it() {
 
 #[tokio::test]
 async fn version_6_is_begun_anew_if_a_reader_and_it_wait_for_each_other() {
-    let database = TestDatabase::create_empty().await.unwrap();
-    let mut client = connect(database.url()).await.unwrap();
-    let migrations = load_sql_migrations("../../migrations").unwrap();
-    Runner::new(&migrations).set_target(Target::Version(5)).run_async(&mut client).await.unwrap();
+    let (database, client) = at_version(5).await;
     client.batch_execute("SELECT attach_day(current_date - 1), attach_day(current_date)").await.unwrap();
     let names = "SELECT day_table(current_date - 1), day_table(current_date)";
     let row = client.query_one(names, &[]).await.unwrap();

@@ -147,7 +147,10 @@ impl Conditions {
         let organizations: Vec<Uuid> = found.iter().map(|home| home.organization).collect();
         let owners: Vec<Uuid> = found.iter().map(|home| home.owner).collect();
         let workspaces: Option<Vec<Uuid>> = found.iter().map(|home| home.workspace).collect();
-        if let (Homes::Joined, Some(workspaces), true) = (homes, &workspaces, found.len() > 1) {
+        if homes == Homes::Joined
+            && found.len() > 1
+            && let Some(workspaces) = &workspaces
+        {
             self.join = format!(
                 " JOIN unnest({}::uuid[], {}::uuid[], {}::uuid[]) AS home (of_organization, of_owner, of_workspace)\n\
                  ON organization_id = of_organization AND workspace_owner_id = of_owner AND workspace_id = of_workspace",

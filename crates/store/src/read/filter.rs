@@ -257,28 +257,35 @@ async fn users_by_email(
     })
 }
 
-/// The ids that a look-up by `name` gives; nothing is called by a name that PostgreSQL cannot store.
+/// The ids that a look-up by `name` gives.
 async fn ids(
     transaction: &Transaction<'_>,
     sql: &str,
     name: &String,
     further: &[&dyn Argument],
 ) -> Result<Vec<Uuid>, StoreError> {
+    let rows = look_up(transaction, sql, name, further).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// What a look-up by `name` gives; nothing is called by a name that PostgreSQL cannot store.
+async fn look_up(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    name: &String,
+    further: &[&dyn Argument],
+) -> Result<Vec<Row>, StoreError> {
     if name.contains('\0') {
         return Ok(Vec::new());
     }
     let mut parameters: Vec<&dyn Argument> = vec![name];
     parameters.extend(further);
-    let rows = query(transaction, sql, &parameters).await?;
-    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    query(transaction, sql, &parameters).await
 }
 
 /// The workspaces that have or had a name, each with whether it had others.
 async fn named_workspaces(transaction: &Transaction<'_>, name: &String) -> Result<Vec<(Uuid, bool)>, StoreError> {
-    if name.contains('\0') {
-        return Ok(Vec::new());
-    }
-    let rows = query(transaction, WORKSPACES, &[name]).await?;
+    let rows = look_up(transaction, WORKSPACES, name, &[]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
