@@ -33,7 +33,9 @@ pub(crate) async fn measure(database_url: &str, agents: &[Agent], rounds: u32) -
 
 /// Connects that take new keys, and disconnects that find them, remove them and copy rows into history.
 async fn batches(database_url: &str, client: &Client, agents: &[Agent], rounds: u32) -> Result<()> {
-    let store = Store::new(&StoreConfig::new(database_url, "connlog-bench", 1))?;
+    // As the writers of connlog-ingest have it.
+    let config = StoreConfig { by_key: true, ..StoreConfig::new(database_url, "connlog-bench", 1) };
+    let store = Store::new(&config)?;
     let (mut connects, mut disconnects) = (Vec::new(), Vec::new());
     for round in 0..=rounds {
         client.batch_execute("CHECKPOINT").await?;

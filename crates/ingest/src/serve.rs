@@ -14,7 +14,7 @@ use connlog_runtime::listen::Connections;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::telemetry;
 use connlog_runtime::tls::ServerTls;
-use connlog_store::{Store, StoreConfig, StoreError, schema};
+use connlog_store::{Store, StoreConfig, schema};
 use futures::stream::unfold;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -54,9 +54,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the database may take to answer before ingest counts as not serving.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
-fn open_store(config: &Config, name: &str, connections: usize) -> Result<Store, StoreError> {
-    let direct = StoreConfig::new(&config.database_url, name, connections);
-    Store::new(&StoreConfig { pooled: config.database_pooled, ..direct })
+fn store_config(config: &Config, name: &str, connections: usize) -> StoreConfig {
+    StoreConfig { pooled: config.database_pooled, ..StoreConfig::new(&config.database_url, name, connections) }
 }
 
 /// Runs the service until `shutdown`. Returns whether it ended well.
@@ -70,9 +69,10 @@ pub async fn run(
         config.agent_lost_after >= config.heartbeat_interval * 3,
         "--agent-lost-after must be at least three times --heartbeat-interval: every agent would be taken for lost"
     );
-    let store = open_store(&config, "connlog-ingest", OTHER_CONNECTIONS)?;
+    let store = Store::new(&store_config(&config, "connlog-ingest", OTHER_CONNECTIONS))?;
     // Writers have connections of their own: whatever else goes on, a commit does not wait for one.
-    let writers_store = open_store(&config, "connlog-ingest writer", usize::try_from(config.writers).unwrap_or(1))?;
+    let writers = store_config(&config, "connlog-ingest writer", usize::try_from(config.writers).unwrap_or(1));
+    let writers_store = Store::new(&StoreConfig { by_key: true, ..writers })?;
     schema::check(&store).await.context("cannot start on this database")?;
     let tls = ServerTls::load(&config.tls, &["h2"], &shutdown)?;
     let metrics = telemetry::metrics();

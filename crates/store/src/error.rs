@@ -87,6 +87,8 @@ impl From<tokio_postgres::Error> for StoreError {
         };
         match code {
             &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict(error),
+            // Somebody else opened a connection of the batch after those that were open had been locked.
+            &SqlState::UNIQUE_VIOLATION if constraint(&error) == Some("open_connections_pkey") => Self::Conflict(error),
             &SqlState::CHECK_VIOLATION => Self::MissingDay(error),
             &SqlState::UNDEFINED_TABLE => Self::DayGone(error),
             &SqlState::LOCK_NOT_AVAILABLE => Self::LockTimeout(error),
@@ -94,6 +96,10 @@ impl From<tokio_postgres::Error> for StoreError {
             _ => Self::Database(error),
         }
     }
+}
+
+fn constraint(error: &tokio_postgres::Error) -> Option<&str> {
+    error.as_db_error()?.constraint()
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {

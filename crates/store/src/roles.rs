@@ -115,7 +115,7 @@ DECLARE
     day_name text;
 BEGIN
     FOR day_name IN SELECT day_table(day) FROM days() AS day LOOP
-        EXECUTE format('GRANT SELECT ON %I TO connlog_query', day_name);
+        EXECUTE format('GRANT SELECT ON %I TO connlog_ingest, connlog_query', day_name);
     END LOOP;
 END
 $$";

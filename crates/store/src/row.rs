@@ -16,51 +16,66 @@ use uuid::Uuid;
 use crate::StoreError;
 use crate::argument::Argument;
 
-/// What [`Connection`] needs of `open_connections`.
+/// What [`Connection`] needs of `open_connections`. The first [`COMMON`] columns are those of [`HISTORY_COLUMNS`].
 pub(crate) const OPEN_COLUMNS: &str = "id, connection_id, organization_id, workspace_owner_id, workspace_id, \
      workspace_name, agent_name, connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, \
      agent_id, boot_id";
 
-/// What [`Connection`] needs of `connection_logs`.
+/// What [`Connection`] needs of `connection_logs`. Values are read by their place: finding them by name took longer than reading them.
 pub(crate) const HISTORY_COLUMNS: &str = "id, connection_id, organization_id, workspace_owner_id, workspace_id, \
      workspace_name, agent_name, connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, \
      disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes";
 
+/// Columns that both tables share.
+const COMMON: usize = 14;
+
+/// Rows of a table, as one array a column.
+pub(crate) trait Columns {
+    /// How many rows there are.
+    fn len(&self) -> usize;
+
+    /// The arrays, as parameters of a statement that unnests them.
+    fn parameters(&self) -> Vec<&dyn Argument>;
+
+    /// The values of one row.
+    fn row(&self, index: usize) -> Vec<&dyn Argument>;
+}
+
 /// The columns that both tables share, one array each.
 #[derive(Default)]
-pub(crate) struct CommonColumns {
+pub(crate) struct CommonColumns<'a> {
     id: Vec<Uuid>,
     connection_id: Vec<Option<Uuid>>,
     organization_id: Vec<Uuid>,
     workspace_owner_id: Vec<Uuid>,
     workspace_id: Vec<Uuid>,
-    workspace_name: Vec<String>,
-    agent_name: Vec<String>,
+    workspace_name: Vec<&'a str>,
+    agent_name: Vec<&'a str>,
     connect_time: Vec<Timestamp>,
     method: Vec<i16>,
-    app_name: Vec<Option<String>>,
+    app_name: Vec<Option<&'a str>>,
     ip: Vec<Option<IpAddr>>,
     client_session_id: Vec<Option<Uuid>>,
     user_id: Vec<Option<Uuid>>,
     attribute_ranks: Vec<Option<Vec<u8>>>,
 }
 
-impl CommonColumns {
-    fn push(&mut self, connection: &Connection) {
+impl<'a> CommonColumns<'a> {
+    fn push(&mut self, connection: &'a Connection) {
         let workspace = &connection.agent.workspace;
         self.id.push(connection.id);
         self.connection_id.push(Some(connection.connection_id));
         self.push_workspace(workspace, &connection.agent.agent_name);
         self.connect_time.push(connection.connect_time);
         self.method.push(connection.method.value.code());
-        self.app_name.push(connection.app_name.as_ref().map(|ranked| ranked.value.clone()));
+        self.app_name.push(connection.app_name.as_ref().map(|ranked| ranked.value.as_str()));
         self.ip.push(connection.ip.as_ref().map(|ranked| ranked.value));
         self.client_session_id.push(connection.client_session_id.as_ref().map(|ranked| ranked.value));
         self.user_id.push(connection.user_id.as_ref().map(|ranked| ranked.value));
         self.attribute_ranks.push(connection.attribute_ranks().map(encode_ranks));
     }
 
-    fn push_web(&mut self, event: &WebEvent) {
+    fn push_web(&mut self, event: &'a WebEvent) {
         self.id.push(event.event_id);
         self.connection_id.push(event.connection_id);
         self.push_workspace(&event.workspace, &event.agent_name);
@@ -73,12 +88,12 @@ impl CommonColumns {
         self.attribute_ranks.push(None);
     }
 
-    fn push_workspace(&mut self, workspace: &Workspace, agent_name: &str) {
+    fn push_workspace(&mut self, workspace: &'a Workspace, agent_name: &'a str) {
         self.organization_id.push(workspace.organization_id);
         self.workspace_owner_id.push(workspace.owner_id);
         self.workspace_id.push(workspace.workspace_id);
-        self.workspace_name.push(workspace.workspace_name.clone());
-        self.agent_name.push(agent_name.to_owned());
+        self.workspace_name.push(&workspace.workspace_name);
+        self.agent_name.push(agent_name);
     }
 
     fn parameters(&self) -> Vec<&dyn Argument> {
@@ -122,40 +137,52 @@ impl CommonColumns {
 
 /// Rows of `open_connections`, one array a column, in the order of [`OPEN_COLUMNS`].
 #[derive(Default)]
-pub(crate) struct OpenArrays {
-    common: CommonColumns,
+pub(crate) struct OpenArrays<'a> {
+    common: CommonColumns<'a>,
     agent_id: Vec<Option<Uuid>>,
     boot_id: Vec<Option<Uuid>>,
 }
 
-impl OpenArrays {
-    pub(crate) fn push(&mut self, connection: &Connection) {
+impl<'a> OpenArrays<'a> {
+    pub(crate) fn push(&mut self, connection: &'a Connection) {
         self.common.push(connection);
         self.agent_id.push(connection.agent.agent_id);
         self.boot_id.push(connection.boot_id);
     }
+}
 
-    pub(crate) fn parameters(&self) -> Vec<&dyn Argument> {
+impl Columns for OpenArrays<'_> {
+    fn len(&self) -> usize {
+        self.agent_id.len()
+    }
+
+    fn parameters(&self) -> Vec<&dyn Argument> {
         let mut parameters = self.common.parameters();
         parameters.extend([&self.agent_id as &dyn Argument, &self.boot_id]);
         parameters
+    }
+
+    fn row(&self, index: usize) -> Vec<&dyn Argument> {
+        let mut row = self.common.row(index);
+        row.extend([&self.agent_id[index] as &dyn Argument, &self.boot_id[index]]);
+        row
     }
 }
 
 /// Rows of `connection_logs` that are connections, one array a column, in the order of [`HISTORY_COLUMNS`].
 #[derive(Default)]
-pub(crate) struct HistoryArrays {
-    common: CommonColumns,
+pub(crate) struct HistoryArrays<'a> {
+    common: CommonColumns<'a>,
     disconnect_time: Vec<Option<Timestamp>>,
     disconnect_inferred: Vec<bool>,
-    disconnect_reason: Vec<Option<String>>,
+    disconnect_reason: Vec<Option<&'a str>>,
     code: Vec<Option<i32>>,
     rx_bytes: Vec<Option<i64>>,
     tx_bytes: Vec<Option<i64>>,
 }
 
-impl HistoryArrays {
-    pub(crate) fn push(&mut self, connection: &Connection) {
+impl<'a> HistoryArrays<'a> {
+    pub(crate) fn push(&mut self, connection: &'a Connection) {
         self.common.push(connection);
         self.disconnect_time.push(connection.end.as_ref().map(|end| end.time().max(connection.connect_time)));
         let (inferred, reason, outcome) = match &connection.end {
@@ -164,13 +191,19 @@ impl HistoryArrays {
             None => unreachable!("only a completed connection goes to history"),
         };
         self.disconnect_inferred.push(inferred);
-        self.disconnect_reason.push((!reason.is_empty()).then(|| reason.clone()));
+        self.disconnect_reason.push((!reason.is_empty()).then_some(reason.as_str()));
         self.code.push(outcome.map(|outcome| outcome.code));
         self.rx_bytes.push(outcome.and_then(|outcome| outcome.rx_bytes));
         self.tx_bytes.push(outcome.and_then(|outcome| outcome.tx_bytes));
     }
+}
 
-    pub(crate) fn parameters(&self) -> Vec<&dyn Argument> {
+impl Columns for HistoryArrays<'_> {
+    fn len(&self) -> usize {
+        self.disconnect_time.len()
+    }
+
+    fn parameters(&self) -> Vec<&dyn Argument> {
         let mut parameters = self.common.parameters();
         parameters.extend([
             &self.disconnect_time as &dyn Argument,
@@ -183,38 +216,35 @@ impl HistoryArrays {
         parameters
     }
 
-    /// Row by row, each in the order of [`HISTORY_COLUMNS`].
-    pub(crate) fn rows(&self) -> impl Iterator<Item = Vec<&dyn Argument>> {
-        (0..self.disconnect_time.len()).map(|index| {
-            let mut row = self.common.row(index);
-            row.extend([
-                &self.disconnect_time[index] as &dyn Argument,
-                &self.disconnect_inferred[index],
-                &self.disconnect_reason[index],
-                &self.code[index],
-                &self.rx_bytes[index],
-                &self.tx_bytes[index],
-            ]);
-            row
-        })
+    fn row(&self, index: usize) -> Vec<&dyn Argument> {
+        let mut row = self.common.row(index);
+        row.extend([
+            &self.disconnect_time[index] as &dyn Argument,
+            &self.disconnect_inferred[index],
+            &self.disconnect_reason[index],
+            &self.code[index],
+            &self.rx_bytes[index],
+            &self.tx_bytes[index],
+        ]);
+        row
     }
 }
 
 /// Rows of `connection_logs` that are web events, one array a column.
 #[derive(Default)]
-pub(crate) struct WebArrays {
-    common: CommonColumns,
+pub(crate) struct WebArrays<'a> {
+    common: CommonColumns<'a>,
     code: Vec<i32>,
-    user_agent: Vec<String>,
-    slug_or_port: Vec<String>,
+    user_agent: Vec<&'a str>,
+    slug_or_port: Vec<&'a str>,
 }
 
-impl WebArrays {
-    pub(crate) fn push(&mut self, event: &WebEvent) {
+impl<'a> WebArrays<'a> {
+    pub(crate) fn push(&mut self, event: &'a WebEvent) {
         self.common.push_web(event);
         self.code.push(event.status_code);
-        self.user_agent.push(event.user_agent.clone());
-        self.slug_or_port.push(event.slug_or_port.clone());
+        self.user_agent.push(&event.user_agent);
+        self.slug_or_port.push(&event.slug_or_port);
     }
 
     pub(crate) fn parameters(&self) -> Vec<&dyn Argument> {
@@ -227,58 +257,58 @@ impl WebArrays {
 /// Reads a row of [`OPEN_COLUMNS`].
 pub(crate) fn open_connection(row: &Row) -> Result<Connection, StoreError> {
     let mut connection = common(row)?;
-    connection.agent.agent_id = row.try_get("agent_id")?;
-    connection.boot_id = row.try_get("boot_id")?;
+    connection.agent.agent_id = row.try_get(COMMON)?;
+    connection.boot_id = row.try_get(COMMON + 1)?;
     Ok(connection)
 }
 
 /// Reads a row of [`HISTORY_COLUMNS`].
 pub(crate) fn completed_connection(row: &Row) -> Result<Connection, StoreError> {
     let mut connection = common(row)?;
-    let time: Option<DateTime<Utc>> = row.try_get("disconnect_time")?;
-    let reason = row.try_get::<_, Option<String>>("disconnect_reason")?.unwrap_or_default();
+    let time: Option<DateTime<Utc>> = row.try_get(COMMON)?;
+    let reason = row.try_get::<_, Option<String>>(COMMON + 2)?.unwrap_or_default();
     let time = time.ok_or_else(|| StoreError::Inconsistent(format!("connection {} has no end", connection.id)))?;
-    connection.end = Some(if row.try_get("disconnect_inferred")? {
+    connection.end = Some(if row.try_get(COMMON + 1)? {
         End::Inferred { time, reason }
     } else {
-        let code = row.try_get::<_, Option<i32>>("code")?.unwrap_or_default();
-        let outcome = Outcome { reason, code, rx_bytes: row.try_get("rx_bytes")?, tx_bytes: row.try_get("tx_bytes")? };
+        let code = row.try_get::<_, Option<i32>>(COMMON + 3)?.unwrap_or_default();
+        let outcome = Outcome { reason, code, rx_bytes: row.try_get(COMMON + 4)?, tx_bytes: row.try_get(COMMON + 5)? };
         End::Real { time, outcome }
     });
     Ok(connection)
 }
 
 fn common(row: &Row) -> Result<Connection, StoreError> {
-    let id: Uuid = row.try_get("id")?;
-    let connect_time: DateTime<Utc> = row.try_get("connect_time")?;
-    let method: i16 = row.try_get("method")?;
+    let id: Uuid = row.try_get(0)?;
+    let connect_time: DateTime<Utc> = row.try_get(7)?;
+    let method: i16 = row.try_get(8)?;
     let method = Method::from_code(method)
         .ok_or_else(|| StoreError::Inconsistent(format!("connection {id} has the unknown method {method}")))?;
-    let ranks = match row.try_get::<_, Option<&[u8]>>("attribute_ranks")? {
+    let ranks = match row.try_get::<_, Option<&[u8]>>(13)? {
         Some(bytes) => decode_ranks(bytes)
             .ok_or_else(|| StoreError::Inconsistent(format!("connection {id} has unreadable attribute ranks")))?,
         None => [connect_time.timestamp_micros(); 5],
     };
     Ok(Connection {
         id,
-        connection_id: row.try_get("connection_id")?,
+        connection_id: row.try_get(1)?,
         agent: AgentIdentity {
             agent_id: None,
-            agent_name: row.try_get("agent_name")?,
+            agent_name: row.try_get(6)?,
             workspace: Workspace {
-                organization_id: row.try_get("organization_id")?,
-                owner_id: row.try_get("workspace_owner_id")?,
-                workspace_id: row.try_get("workspace_id")?,
-                workspace_name: row.try_get("workspace_name")?,
+                organization_id: row.try_get(2)?,
+                owner_id: row.try_get(3)?,
+                workspace_id: row.try_get(4)?,
+                workspace_name: row.try_get(5)?,
             },
         },
         boot_id: None,
         connect_time,
         method: Ranked { rank: ranks[0], value: method },
-        app_name: ranked(row.try_get("app_name")?, ranks[1]),
-        ip: ranked(row.try_get("ip")?, ranks[2]),
-        client_session_id: ranked(row.try_get("client_session_id")?, ranks[3]),
-        user_id: ranked(row.try_get("user_id")?, ranks[4]),
+        app_name: ranked(row.try_get(9)?, ranks[1]),
+        ip: ranked(row.try_get(10)?, ranks[2]),
+        client_session_id: ranked(row.try_get(11)?, ranks[3]),
+        user_id: ranked(row.try_get(12)?, ranks[4]),
         end: None,
     })
 }

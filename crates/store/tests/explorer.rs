@@ -113,10 +113,7 @@ async fn is_caught(rewrite: Rewrite, prepare: &str, combinations: &[Vec<Action>]
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_do_not_lock_are_caught() {
-    let rewrite: Rewrite = Arc::new(|sql| {
-        sql.starts_with("-- take_keys")
-            .then(|| sql.replace("DO UPDATE SET id = open_connections.id WHERE false", "DO NOTHING"))
-    });
+    let rewrite: Rewrite = Arc::new(|sql| sql.starts_with("-- lock_keys").then(|| sql.replace(" FOR UPDATE", "")));
     assert!(
         is_caught(
             rewrite,
@@ -128,17 +125,19 @@ async fn keys_that_do_not_lock_are_caught() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_look_up_in_the_inserting_statement_is_caught() {
-    // The inserting statement looks up with its own snapshot and leaves what it saw for the later statement.
+async fn a_look_up_before_the_keys_is_caught() {
+    // The statement before the insertion looks up with its own snapshot and leaves what it saw for the later statement.
     let rewrite: Rewrite = Arc::new(|sql| {
-        if sql.starts_with("-- take_keys") {
-            let insert = &sql[sql.find("INSERT").unwrap()..];
+        if sql.starts_with("-- lock_keys") {
+            let lock = &sql[sql.find("SELECT").unwrap()..];
             Some(format!(
-                "-- take_keys\nWITH seen AS (INSERT INTO seen_in_history SELECT * FROM connection_logs WHERE id = ANY($1::uuid[])), \
-                 taken AS ({insert}) SELECT id FROM taken"
+                "-- lock_keys\nWITH seen AS (INSERT INTO seen_in_history SELECT * FROM connection_logs WHERE id = ANY($1::uuid[])) {lock}"
             ))
         } else if sql.starts_with("-- look_up_history") {
-            Some(sql.replace("FROM connection_logs", "FROM seen_in_history"))
+            let parts: Vec<&str> = sql.split(" FROM connection_logs_").collect();
+            let (first, rest) = parts.split_first().unwrap();
+            // Each part begins with the digits of a day.
+            Some(rest.iter().fold((*first).to_owned(), |sql, part| sql + " FROM seen_in_history" + &part[8..]))
         } else {
             None
         }

@@ -19,7 +19,8 @@ pub(super) async fn close(
     end_of: impl Fn(&Connection) -> Timestamp,
     deltas: &mut Deltas,
 ) -> Result<Vec<Connection>, StoreError> {
-    let mut closed = keys::remove(transaction, ids).await?;
+    let mut closed = keys::lock(transaction, ids).await?;
+    keys::remove(transaction, ids).await?;
     closed.retain(|connection| connection.connect_time >= floor);
     for connection in &mut closed {
         let time = end_of(connection).max(connection.connect_time);

@@ -159,7 +159,7 @@ async fn reopen(
     keys::update(transaction, &reopened).await?;
     let ended: Vec<Uuid> =
         fresh.into_iter().filter(|id| !reopened.iter().any(|connection| connection.id == *id)).collect();
-    keys::drop(transaction, &ended).await?;
+    keys::remove(transaction, &ended).await?;
     counts::add(transaction, &deltas, SHARD).await?;
     Ok(reopened)
 }

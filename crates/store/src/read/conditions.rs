@@ -180,7 +180,8 @@ impl Conditions {
             let id = self.bind(id);
             // Connections and web events have an index each.
             let connection = hashed("id", &id);
-            self.history_only.push(format!("({connection} AND method <= 2 OR id = {id} AND method >= 3)"));
+            self.history_only
+                .push(format!("({connection} AND disconnect_time IS NOT NULL OR id = {id} AND method >= 3)"));
         }
         if let Some(id) = filter.connection_id {
             let id = self.bind(id);

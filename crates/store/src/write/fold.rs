@@ -22,8 +22,8 @@ pub(super) struct Entry {
 /// A batch, by row.
 #[derive(Default)]
 pub(super) struct Folded<'a> {
-    /// Connections, in the order of their ids: the order in which keys are taken.
-    pub(super) connections: BTreeMap<Uuid, Entry>,
+    /// Connections, in the order of their ids: the order in which keys are taken. Boxed: a tree moves its values about.
+    pub(super) connections: BTreeMap<Uuid, Box<Entry>>,
     /// Web events, each with its index.
     pub(super) web: Vec<(usize, &'a WebEvent)>,
     /// Indices of events that the log does not take, and why.
@@ -63,7 +63,7 @@ impl Folded<'_> {
             Some(earlier) => earlier.merge(entry),
             None => entry,
         };
-        self.connections.insert(id, entry);
+        self.connections.insert(id, Box::new(entry));
     }
 
     /// Notes that the events at `indices` are not taken.

@@ -1,9 +1,9 @@
 //! History: looking connections up by id, adding and changing them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
-use chrono::{Days, TimeDelta};
+use chrono::{Days, NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::Connection;
 use uuid::Uuid;
@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::fold::Entry;
 use crate::StoreError;
 use crate::argument::Argument;
-use crate::partitions::windows;
-use crate::row::{HISTORY_COLUMNS, HistoryArrays, completed_connection};
-use crate::session::{Transaction, copy, execute, query};
+use crate::partitions::{day_table, start_of, windows};
+use crate::row::{Columns as _, HISTORY_COLUMNS, HistoryArrays, completed_connection};
+use crate::session::{Transaction, execute, insert_rows, plan_for_each, query};
 
 /// How far before a start in a reporter's own words a row is looked for: clocks of one connection's events differ.
 const KNOWN_START_MARGIN: TimeDelta = TimeDelta::days(1);
@@ -28,24 +28,33 @@ const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5:
      $8::timestamptz[], $9::smallint[], $10::text[], $11::inet[], $12::uuid[], $13::uuid[], $14::bytea[], \
      $15::timestamptz[], $16::boolean[], $17::text[], $18::int[], $19::bigint[], $20::bigint[]";
 
-/// Connections of history whose ids are in `$1`, by their index, which has hashes of the ids.
+/// Connections of history whose ids are in `$1`, by their index, which has hashes of the ids. All of them have ended; a condition on
+/// the method would be answered by another index, too.
 pub(crate) const AMONG: &str = "uuid_hash_extended(id, 0) = ANY(ARRAY(SELECT uuid_hash_extended(wanted, 0) FROM unnest($1::uuid[]) AS wanted)) \
-     AND id = ANY($1::uuid[]) AND method <= 2";
+     AND id = ANY($1::uuid[]) AND disconnect_time IS NOT NULL";
 
-static LOOK_UP: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "-- look_up_history\nSELECT {HISTORY_COLUMNS} FROM connection_logs\n\
-         WHERE {AMONG} AND connect_time >= $2 AND connect_time < $3 AND disconnect_time IS NOT NULL"
-    )
-});
+/// The days among those asked for that exist. By the snapshot of the statement: `to_regclass` may not know yet of a day that
+/// another transaction has made. Reading the parent takes its lock before those of the days, as dropping a day does.
+const EXISTING_DAYS: &str = "-- existing_days
+SELECT day FROM unnest($1::date[]) AS day
+JOIN pg_class ON relname = day_table(day) AND relnamespace = 'public'::regnamespace AND relispartition
+WHERE NOT EXISTS (SELECT FROM ONLY connection_logs) ORDER BY day";
+
+/// The look-up in some days, by name. With a condition on the time instead, the planner takes what it knows nothing of
+/// yet, a day that has just begun, for small, and reads all of its index of times with each batch.
+fn look_up_sql(days: &[NaiveDate]) -> String {
+    let of_day = |day: &NaiveDate| format!("SELECT {HISTORY_COLUMNS} FROM {} WHERE {AMONG}", day_table(*day));
+    let selects: Vec<String> = days.iter().map(of_day).collect();
+    format!("-- look_up_history\n{}", selects.join("\nUNION ALL "))
+}
 
 /// Half of what [`INSERT_UNNESTED`] costs.
 static INSERT: LazyLock<String> =
     LazyLock::new(|| format!("-- insert_history\nCOPY connection_logs ({HISTORY_COLUMNS}) FROM STDIN (FORMAT binary)"));
 
-/// The same through a pooler, where a COPY cannot be: the driver gives it a name.
+/// The same through a pooler.
 static INSERT_UNNESTED: LazyLock<String> = LazyLock::new(|| {
-    format!("-- insert_unnested\nINSERT INTO connection_logs ({HISTORY_COLUMNS})\nSELECT * FROM {UNNEST})")
+    format!("-- insert_history\nINSERT INTO connection_logs ({HISTORY_COLUMNS})\nSELECT * FROM {UNNEST})")
 });
 
 /// Addressed by id and exact `connect_time`, with constant bounds, so that only the days concerned are touched. A new
@@ -58,21 +67,21 @@ static UPDATE: LazyLock<String> = LazyLock::new(|| {
          disconnect_inferred = k.disconnect_inferred, disconnect_reason = k.disconnect_reason, code = k.code, \
          rx_bytes = k.rx_bytes, tx_bytes = k.tx_bytes, changed_xid = pg_current_xact_id()\n\
          FROM {UNNEST}, $21::timestamptz[]) AS k ({HISTORY_COLUMNS}, stored_connect_time)\n\
-         WHERE uuid_hash_extended(h.id, 0) = uuid_hash_extended(k.id, 0) AND h.id = k.id AND h.method <= 2 \
+         WHERE uuid_hash_extended(h.id, 0) = uuid_hash_extended(k.id, 0) AND h.id = k.id AND h.disconnect_time IS NOT NULL \
          AND h.connect_time = k.stored_connect_time AND h.connect_time BETWEEN $22 AND $23"
     )
 });
 
-/// Finds those of the fresh connections that history has. The statement is later than the one that took their keys, so
-/// its snapshot has whatever was completed before.
+/// Finds those of the connections that were not open, and whose keys are therefore fresh, in history. The statement is
+/// later than the one that took the keys, so its snapshot has whatever was completed before.
 pub(super) async fn look_up(
     transaction: &Transaction<'_>,
-    entries: &BTreeMap<Uuid, Entry>,
-    fresh: &HashSet<Uuid>,
+    entries: &BTreeMap<Uuid, Box<Entry>>,
+    held: &HashMap<Uuid, Connection>,
     now: Timestamp,
 ) -> Result<HashMap<Uuid, Connection>, StoreError> {
     let (mut near, mut far) = (Probe::default(), Probe::default());
-    for (&id, entry) in entries.iter().filter(|(id, _)| fresh.contains(id)) {
+    for (&id, entry) in entries.iter().filter(|(id, _)| !held.contains_key(id)) {
         let bound = look_up_bound(entry);
         if bound >= now - NEAR { near.add(id, bound) } else { far.add(id, bound) }
     }
@@ -80,7 +89,14 @@ pub(super) async fn look_up(
     for probe in [near, far] {
         let Some(earliest) = probe.earliest else { continue };
         for (from, to) in windows(earliest, now + HORIZON) {
-            for row in query(transaction, &LOOK_UP, &[&probe.ids, &from, &to]).await? {
+            let wanted: Vec<NaiveDate> = from.date_naive().iter_days().take_while(|day| start_of(*day) < to).collect();
+            // Asked under the keys: what was completed before has its day by now.
+            let rows = query(transaction, EXISTING_DAYS, &[&wanted]).await?;
+            let days = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<NaiveDate>, _>>()?;
+            if days.is_empty() {
+                continue;
+            }
+            for row in query(transaction, &look_up_sql(&days), &[&probe.ids]).await? {
                 let connection = completed_connection(&row)?;
                 found.insert(connection.id, connection);
             }
@@ -120,11 +136,7 @@ pub(crate) async fn insert(transaction: &Transaction<'_>, connections: &[Connect
     for connection in connections {
         arrays.push(connection);
     }
-    if transaction.is_pooled() {
-        execute(transaction, &INSERT_UNNESTED, &arrays.parameters()).await?;
-        return Ok(());
-    }
-    copy(transaction, &INSERT, arrays.rows()).await
+    insert_rows(transaction, &INSERT, &INSERT_UNNESTED, &arrays).await
 }
 
 /// Writes completed connections back, each with the `connect_time` under which it is stored.
@@ -140,6 +152,7 @@ pub(crate) async fn update(
     }
     let mut parameters = arrays.parameters();
     parameters.extend([&stored as &dyn Argument, earliest, latest]);
+    plan_for_each(transaction).await?;
     let updated = execute(transaction, &UPDATE, &parameters).await?;
     if usize::try_from(updated).ok() != Some(connections.len()) {
         return Err(StoreError::Purged(format!("{updated} of {} held rows of history changed", connections.len())));

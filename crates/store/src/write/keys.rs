@@ -1,4 +1,7 @@
-//! The open set: taking, reading, changing and giving back the keys that serialize all writers of a connection.
+//! The open set: taking, changing and giving back the keys that serialize all writers of a connection.
+//!
+//! A batch takes its keys in two steps, each in the order of the ids: it locks those that are there, then inserts the
+//! others. The second step never waits for a row that merely is locked, so writers cannot deadlock.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -7,21 +10,28 @@ use connlog_model::connection::Connection;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::row::{OPEN_COLUMNS, OpenArrays, open_connection};
-use crate::session::{Transaction, execute, query};
+use crate::row::{Columns as _, OPEN_COLUMNS, OpenArrays, open_connection};
+use crate::session::{Transaction, execute, insert_rows, query};
 
 const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], \
      $8::timestamptz[], $9::smallint[], $10::text[], $11::inet[], $12::uuid[], $13::uuid[], $14::bytea[], $15::uuid[], \
      $16::uuid[])";
 
-/// `DO UPDATE` locks a conflicting row even though its `WHERE` is false, and returns only what it inserted. With
-/// `DO NOTHING` the row would stay unlocked, and another writer could complete it behind our back.
-static TAKE: LazyLock<String> = LazyLock::new(|| {
+/// In the order of the ids, in which all writers lock. `= ANY`, not a join: on an open set that is empty but bloated the
+/// planner would scan all of it.
+static LOCK: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "-- take_keys\nINSERT INTO open_connections ({OPEN_COLUMNS})\nSELECT * FROM {UNNEST}\n\
-         ON CONFLICT (id) DO UPDATE SET id = open_connections.id WHERE false\nRETURNING id"
+        "-- lock_keys\nSELECT {OPEN_COLUMNS} FROM open_connections WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
     )
 });
+
+/// A key that somebody else is inserting is waited for, and is an error if it stays.
+static INSERT: LazyLock<String> =
+    LazyLock::new(|| format!("-- insert_keys\nCOPY open_connections ({OPEN_COLUMNS}) FROM STDIN (FORMAT binary)"));
+
+/// The same through a pooler.
+static INSERT_UNNESTED: LazyLock<String> =
+    LazyLock::new(|| format!("-- insert_keys\nINSERT INTO open_connections ({OPEN_COLUMNS})\nSELECT * FROM {UNNEST}"));
 
 static TAKE_ABSENT: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -29,14 +39,6 @@ static TAKE_ABSENT: LazyLock<String> = LazyLock::new(|| {
          ON CONFLICT (id) DO NOTHING\nRETURNING id"
     )
 });
-
-/// `= ANY`, not a join: on an open set that is empty but bloated the planner would scan all of it.
-static REMOVE: LazyLock<String> = LazyLock::new(|| {
-    format!("-- remove_keys\nDELETE FROM open_connections WHERE id = ANY($1::uuid[])\nRETURNING {OPEN_COLUMNS}")
-});
-
-static READ: LazyLock<String> =
-    LazyLock::new(|| format!("-- read_keys\nSELECT {OPEN_COLUMNS} FROM open_connections WHERE id = ANY($1::uuid[])"));
 
 static UPDATE: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -49,23 +51,30 @@ static UPDATE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-const DROP: &str = "-- drop_keys
+const REMOVE: &str = "-- remove_keys
 DELETE FROM open_connections WHERE id = ANY($1::uuid[])";
 
-fn arrays<'a>(connections: impl IntoIterator<Item = &'a Connection>) -> OpenArrays {
+fn arrays<'a>(connections: impl IntoIterator<Item = &'a Connection>) -> OpenArrays<'a> {
     let mut arrays = OpenArrays::default();
     connections.into_iter().for_each(|connection| arrays.push(connection));
     arrays
 }
 
-/// Takes the key of each connection, given in the order of the ids, waiting for whoever holds it. Returns the ids that
-/// were not open; these rows are now in the open set as given.
-pub(crate) async fn take<'a>(
+/// Locks those of the connections that are open, waiting for whoever holds them, and returns them in the order of the ids.
+pub(crate) async fn lock(transaction: &Transaction<'_>, ids: &[Uuid]) -> Result<Vec<Connection>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    query(transaction, &LOCK, &[&ids]).await?.iter().map(open_connection).collect()
+}
+
+/// Takes the keys of connections that [`lock`] did not find, given in the order of the ids. They are now in the open set
+/// as given. If somebody else opened one meanwhile, the transaction has to begin anew.
+pub(super) async fn insert<'a>(
     transaction: &Transaction<'_>,
     connections: impl IntoIterator<Item = &'a Connection>,
-) -> Result<HashSet<Uuid>, StoreError> {
-    let rows = query(transaction, &TAKE, &arrays(connections).parameters()).await?;
-    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+) -> Result<(), StoreError> {
+    insert_rows(transaction, &INSERT, &INSERT_UNNESTED, &arrays(connections)).await
 }
 
 /// Takes the keys of those connections, given in the order of the ids, that are not open, and returns their ids.
@@ -77,30 +86,6 @@ pub(crate) async fn take_absent(
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
-/// Removes open connections and returns them.
-pub(crate) async fn remove(transaction: &Transaction<'_>, ids: &[Uuid]) -> Result<Vec<Connection>, StoreError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = query(transaction, &REMOVE, &[&ids]).await?;
-    if rows.len() != ids.len() {
-        return Err(StoreError::Inconsistent(format!(
-            "{} of {} held keys are gone",
-            ids.len() - rows.len(),
-            ids.len()
-        )));
-    }
-    rows.iter().map(open_connection).collect()
-}
-
-/// Reads open connections.
-pub(crate) async fn read(transaction: &Transaction<'_>, ids: &[Uuid]) -> Result<Vec<Connection>, StoreError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    query(transaction, &READ, &[&ids]).await?.iter().map(open_connection).collect()
-}
-
 /// Writes open connections back.
 pub(crate) async fn update(transaction: &Transaction<'_>, connections: &[Connection]) -> Result<(), StoreError> {
     if connections.is_empty() {
@@ -110,10 +95,14 @@ pub(crate) async fn update(transaction: &Transaction<'_>, connections: &[Connect
     Ok(())
 }
 
-/// Gives keys back whose connections are not open after all.
-pub(crate) async fn drop(transaction: &Transaction<'_>, ids: &[Uuid]) -> Result<(), StoreError> {
-    if !ids.is_empty() {
-        execute(transaction, DROP, &[&ids]).await?;
+/// Gives held keys back: their connections are not open, or no longer.
+pub(crate) async fn remove(transaction: &Transaction<'_>, ids: &[Uuid]) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let removed = execute(transaction, REMOVE, &[&ids]).await?;
+    if usize::try_from(removed).ok() != Some(ids.len()) {
+        return Err(StoreError::Inconsistent(format!("of {} held keys {removed} were there", ids.len())));
     }
     Ok(())
 }

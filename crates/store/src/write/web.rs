@@ -15,7 +15,7 @@ use super::fold::Folded;
 use crate::StoreError;
 use crate::partitions::windows;
 use crate::row::WebArrays;
-use crate::session::{Transaction, query};
+use crate::session::{Transaction, plan_for_each, query};
 
 static INSERT: LazyLock<String> = LazyLock::new(|| {
     "-- insert_web
@@ -74,6 +74,7 @@ async fn held(
         return Ok(HashSet::new());
     };
     let ids: Vec<Uuid> = wanted.iter().map(|(id, _)| *id).collect();
+    plan_for_each(transaction).await?;
     let mut held = HashSet::new();
     for (from, to) in windows(earliest, latest) {
         held.extend(keys(&query(transaction, HELD, &[&ids, &from, &to]).await?)?);
