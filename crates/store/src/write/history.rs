@@ -13,7 +13,7 @@ use crate::StoreError;
 use crate::argument::Argument;
 use crate::partitions::{day_table, start_of, windows};
 use crate::row::{Columns as _, HISTORY_COLUMNS, HistoryArrays, completed_connection};
-use crate::session::{Transaction, execute, insert_rows, plan_for_each, query};
+use crate::session::{Transaction, execute, insert_rows, plan_for_each, query, query_composed};
 
 /// How far before a start in a reporter's own words a row is looked for: clocks of one connection's events differ.
 const KNOWN_START_MARGIN: TimeDelta = TimeDelta::days(1);
@@ -27,6 +27,10 @@ pub(crate) const HORIZON: Days = Days::new(2);
 const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], \
      $8::timestamptz[], $9::smallint[], $10::text[], $11::inet[], $12::uuid[], $13::uuid[], $14::bytea[], \
      $15::timestamptz[], $16::boolean[], $17::text[], $18::int[], $19::bigint[], $20::bigint[]";
+
+/// Connections of history the hashes of whose ids are those of `$1`, by their index. One in some 2^64 is another connection.
+const HASHED_AMONG: &str = "uuid_hash_extended(id, 0) = ANY(ARRAY(SELECT uuid_hash_extended(wanted, 0) FROM unnest($1::uuid[]) AS wanted)) \
+     AND disconnect_time IS NOT NULL";
 
 /// Connections of history whose ids are in `$1`, by their index, which has hashes of the ids. All of them have ended; a condition on
 /// the method would be answered by another index, too.
@@ -43,7 +47,7 @@ WHERE NOT EXISTS (SELECT FROM ONLY connection_logs) ORDER BY day";
 /// The look-up in some days, by name. With a condition on the time instead, the planner takes what it knows nothing of
 /// yet, a day that has just begun, for small, and reads all of its index of times with each batch.
 fn look_up_sql(days: &[NaiveDate]) -> String {
-    let of_day = |day: &NaiveDate| format!("SELECT {HISTORY_COLUMNS} FROM {} WHERE {AMONG}", day_table(*day));
+    let of_day = |day: &NaiveDate| format!("SELECT {HISTORY_COLUMNS} FROM {} WHERE {HASHED_AMONG}", day_table(*day));
     let selects: Vec<String> = days.iter().map(of_day).collect();
     format!("-- look_up_history\n{}", selects.join("\nUNION ALL "))
 }
@@ -96,9 +100,12 @@ pub(super) async fn look_up(
             if days.is_empty() {
                 continue;
             }
-            for row in query(transaction, &look_up_sql(&days), &[&probe.ids]).await? {
+            for row in query_composed(transaction, &look_up_sql(&days), &[&probe.ids]).await? {
                 let connection = completed_connection(&row)?;
-                found.insert(connection.id, connection);
+                // Here, not in SQL: a plan for all parameters compares each row with id after id.
+                if entries.contains_key(&connection.id) && !held.contains_key(&connection.id) {
+                    found.insert(connection.id, connection);
+                }
             }
         }
     }

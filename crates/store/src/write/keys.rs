@@ -1,7 +1,7 @@
 //! The open set: taking, changing and giving back the keys that serialize all writers of a connection.
 //!
 //! A batch takes its keys in two steps, each in the order of the ids: it locks those that are there, then inserts the
-//! others. The second step never waits for a row that merely is locked, so writers cannot deadlock.
+//! others. The second step never waits for a row that merely is locked, so writers cannot deadlock (README.md).
 
 use std::collections::HashSet;
 use std::sync::LazyLock;

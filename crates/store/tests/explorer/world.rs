@@ -59,7 +59,8 @@ impl World {
             let through_gate = world.database.url().replace(&server, &format!("127.0.0.1:{}", gate.port()));
             let url = format!("{through_gate}?sslmode=disable&options=-c%20deadlock_timeout%3D10ms");
             let name = format!("actor-{number}");
-            let store = Store::new(&StoreConfig::new(url, name.clone(), 1)).unwrap();
+            let config = StoreConfig { by_key: true, ..StoreConfig::new(url, name.clone(), 1) };
+            let store = Store::new(&config).unwrap();
             store.ping().await.unwrap();
             let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()";
             let pid = world.monitor.query_one(sql, &[&name]).await.unwrap().get(0);
