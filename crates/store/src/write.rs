@@ -2,7 +2,7 @@
 //!
 //! The order of the statements is everything; `README.md` of this crate has the reasons. In one READ COMMITTED
 //! transaction: hold the retention floor, stamp the presence of the senders, take the keys of all connections of the
-//! batch, look the fresh ones up in history, complete, merge, drop the keys that history had, count. From the moment
+//! batch, look the fresh ones up in history, remove the keys of what is not open, complete, merge, count. From the moment
 //! the keys are taken nobody else can work on these connections, so what is read is merged in memory by
 //! [`Connection::merge`](connlog_model::connection::Connection::merge) and written back.
 

@@ -49,7 +49,7 @@ SELECT a.deleted OR w.deleted FROM workspace_agents a JOIN workspaces w ON w.id 
 static INFERRED_AMONG: LazyLock<String> = LazyLock::new(|| {
     format!(
         "-- inferred_among\nSELECT id FROM connection_logs\n\
-         WHERE {AMONG} AND connect_time >= $2 AND connect_time < $3 AND disconnect_inferred"
+         WHERE {AMONG} AND id = ANY($1::uuid[]) AND connect_time >= $2 AND connect_time < $3 AND disconnect_inferred"
     )
 });
 

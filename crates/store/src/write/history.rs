@@ -28,14 +28,10 @@ const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5:
      $8::timestamptz[], $9::smallint[], $10::text[], $11::inet[], $12::uuid[], $13::uuid[], $14::bytea[], \
      $15::timestamptz[], $16::boolean[], $17::text[], $18::int[], $19::bigint[], $20::bigint[]";
 
-/// Connections of history the hashes of whose ids are those of `$1`, by their index. One in some 2^64 is another connection.
-const HASHED_AMONG: &str = "uuid_hash_extended(id, 0) = ANY(ARRAY(SELECT uuid_hash_extended(wanted, 0) FROM unnest($1::uuid[]) AS wanted)) \
-     AND disconnect_time IS NOT NULL";
-
-/// Connections of history whose ids are in `$1`, by their index, which has hashes of the ids. All of them have ended; a condition on
-/// the method would be answered by another index, too.
+/// Connections of history the hashes of whose ids are those of ids in `$1`, by their index: whoever asks compares the ids, too. All of them
+/// have ended; a condition on the method would be answered by another index, too.
 pub(crate) const AMONG: &str = "uuid_hash_extended(id, 0) = ANY(ARRAY(SELECT uuid_hash_extended(wanted, 0) FROM unnest($1::uuid[]) AS wanted)) \
-     AND id = ANY($1::uuid[]) AND disconnect_time IS NOT NULL";
+     AND disconnect_time IS NOT NULL";
 
 /// The days among those asked for that exist. By the snapshot of the statement: `to_regclass` may not know yet of a day that
 /// another transaction has made. Reading the parent takes its lock before those of the days, as dropping a day does.
@@ -47,7 +43,7 @@ WHERE NOT EXISTS (SELECT FROM ONLY connection_logs) ORDER BY day";
 /// The look-up in some days, by name. With a condition on the time instead, the planner takes what it knows nothing of
 /// yet, a day that has just begun, for small, and reads all of its index of times with each batch.
 fn look_up_sql(days: &[NaiveDate]) -> String {
-    let of_day = |day: &NaiveDate| format!("SELECT {HISTORY_COLUMNS} FROM {} WHERE {HASHED_AMONG}", day_table(*day));
+    let of_day = |day: &NaiveDate| format!("SELECT {HISTORY_COLUMNS} FROM {} WHERE {AMONG}", day_table(*day));
     let selects: Vec<String> = days.iter().map(of_day).collect();
     format!("-- look_up_history\n{}", selects.join("\nUNION ALL "))
 }
