@@ -47,7 +47,7 @@ pub async fn generate(url: &str, rows: i64, days: u32, last: NaiveDate) -> Resul
         .replace("{users}", &USERS.to_string())
         .replace("{workspaces}", &WORKSPACES.to_string());
     client.batch_execute(&directory).await?;
-    client.batch_execute("ANALYZE organizations, users, workspaces, workspace_names, workspace_owners").await?;
+    client.batch_execute("ANALYZE organizations, users, workspaces, workspace_names, homes").await?;
     let per_day = rows / i64::from(days);
     let writers = (0..WRITERS).map(|writer| {
         let (url, store) = (url.to_owned(), store.clone());

@@ -1,7 +1,7 @@
 -- generate_day: rows of one day. $1 day, $2 rows, $3 number of the first row.
 -- Pseudo-random, but the same for the same numbers: every attribute comes from a hash of the row's number.
 INSERT INTO connection_logs (id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes,
-    tx_bytes, method, organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
+    tx_bytes, method, organization_id, home, workspace_name, agent_name, connection_id, user_id,
     app_name, ip, user_agent, slug_or_port)
 SELECT
     md5('row' || n)::uuid,
@@ -15,8 +15,7 @@ SELECT
     CASE WHEN NOT web AND NOT inferred THEN hashint8extended(n, 7) & 16777215 END,
     method,
     organizations.id,
-    owners.id,
-    workspaces.id,
+    homes.home,
     workspaces.name,
     'main',
     CASE WHEN NOT web THEN md5('connection' || n)::uuid END,
@@ -40,6 +39,7 @@ FROM (
     ) AS kinds
 ) AS numbers
 JOIN workspaces ON workspaces.id = ('c0000000-0000-0000-0000-' || lpad(workspace::text, 12, '0'))::uuid
+JOIN homes ON homes.workspace_id = workspaces.id
 JOIN users owners ON owners.id = workspaces.owner_id
 JOIN organizations ON organizations.id = workspaces.organization_id
 JOIN users other ON other.id = ('b0000000-0000-0000-0000-' || lpad(((hashint8extended(n, 15) & 1023))::text, 12, '0'))::uuid

@@ -13,7 +13,7 @@ use crate::sessions::Session;
 const ROWS: &str = "SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes, method,
     organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
     client_session_id, app_name, ip, user_agent, slug_or_port
-FROM connection_logs";
+FROM connection_logs JOIN homes USING (home, organization_id)";
 
 const MAKE: &str = "
 CREATE TABLE plain_logs AS {rows};

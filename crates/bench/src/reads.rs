@@ -220,9 +220,9 @@ pub(crate) async fn some_days(client: &Client) -> Result<String> {
 async fn exports(client: &Client, service: &Service, report: &mut Report) -> Result<()> {
     let query = some_days(client).await?;
     let copy = format!(
-        "COPY (SELECT l.*, o.name, o.display_name, o.icon, w.username, u.username, u.name, u.email
-         FROM connection_logs l LEFT JOIN organizations o ON o.id = l.organization_id
-         LEFT JOIN users w ON w.id = l.workspace_owner_id LEFT JOIN users u ON u.id = l.user_id
+        "COPY (SELECT l.*, h.workspace_owner_id, h.workspace_id, o.name, o.display_name, o.icon, w.username, u.username, u.name, u.email
+         FROM connection_logs l JOIN homes h ON h.home = l.home LEFT JOIN organizations o ON o.id = l.organization_id
+         LEFT JOIN users w ON w.id = h.workspace_owner_id LEFT JOIN users u ON u.id = l.user_id
          WHERE l.connect_time >= '{}') TO STDOUT",
         query.split('"').nth(1).unwrap_or_default()
     );

@@ -140,6 +140,14 @@ impl Event {
         }
     }
 
+    /// The workspace that it is about.
+    pub fn workspace(&self) -> &Workspace {
+        match self {
+            Self::Agent(event) => &event.agent.workspace,
+            Self::Web(event) => &event.workspace,
+        }
+    }
+
     /// The earliest time that the event speaks of.
     pub fn start(&self) -> Timestamp {
         match self {

@@ -1,5 +1,6 @@
 //! Who and where: the identity of a connection and of those who report it.
 
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// Namespace of the row ids of agent connections. Fixed for ever: a replay must name the row that it made before.
@@ -28,6 +29,19 @@ pub struct Workspace {
     pub workspace_name: String,
 }
 
+impl Workspace {
+    /// The number of the home of its connections, of organization, owner and workspace: the first eight bytes, big-endian, of
+    /// the SHA-256 of the three ids. What the log keeps in place of them.
+    pub fn home(&self) -> i64 {
+        let mut hash = Sha256::new();
+        for id in [self.organization_id, self.owner_id, self.workspace_id] {
+            hash.update(id);
+        }
+        let hash: [u8; 32] = hash.finalize().into();
+        i64::from_be_bytes(*hash.first_chunk().expect("a SHA-256 has 32 bytes"))
+    }
+}
+
 /// An agent of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentIdentity {
@@ -49,6 +63,20 @@ impl AgentIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_home_is_fixed_by_its_three_parts() {
+        let workspace = Workspace {
+            organization_id: Uuid::from_u128(1),
+            owner_id: Uuid::from_u128(2),
+            workspace_id: Uuid::from_u128(3),
+            workspace_name: "dev".to_owned(),
+        };
+        let renamed = Workspace { workspace_name: "prod".to_owned(), ..workspace.clone() };
+        assert_eq!((workspace.home(), renamed.home()), (821_049_831_972_438_623, workspace.home()));
+        let given = Workspace { owner_id: Uuid::from_u128(3), workspace_id: Uuid::from_u128(2), ..workspace.clone() };
+        assert_ne!(given.home(), workspace.home());
+    }
 
     #[test]
     fn the_row_id_is_fixed_by_its_three_parts() {

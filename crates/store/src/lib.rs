@@ -9,6 +9,7 @@ mod argument;
 mod audit;
 pub mod directory;
 mod error;
+mod homes;
 pub mod infer;
 mod partitions;
 pub mod purge;

@@ -42,7 +42,7 @@ DECLARE
 BEGIN
     SELECT string_agg(relname, ', ') INTO object FROM pg_class c
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN (
-        'organizations', 'users', 'workspaces', 'workspace_agents', 'workspace_names', 'workspace_owners', 'agent_tokens', 'api_tokens',
+        'organizations', 'users', 'workspaces', 'workspace_agents', 'workspace_names', 'homes', 'agent_tokens', 'api_tokens',
         'open_connections', 'connection_logs', 'connection_log_counts', 'agent_presence', 'ingest_attendance',
         'rejected_events', 'lost_events', 'retention_floor', 'purge_runs', 'api_audit', 'refinery_schema_history')
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
@@ -88,14 +88,14 @@ GRANT SELECT ON refinery_schema_history TO connlog_ingest, connlog_query, connlo
 GRANT EXECUTE ON FUNCTION day_table(date), days() TO connlog_ingest, connlog_query, connlog_purge;
 
 GRANT SELECT, INSERT, UPDATE ON organizations, users, workspaces, workspace_names, workspace_agents, agent_tokens TO connlog_ingest;
-GRANT SELECT ON api_tokens, retention_floor TO connlog_ingest;
+GRANT SELECT ON homes, api_tokens, retention_floor TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE, DELETE ON open_connections TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE ON connection_logs, connection_log_counts TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE ON agent_presence, ingest_attendance, lost_events TO connlog_ingest;
 GRANT SELECT, INSERT ON rejected_events TO connlog_ingest;
-GRANT EXECUTE ON FUNCTION attach_day(date), take_inferred(uuid[], timestamptz, timestamptz) TO connlog_ingest;
+GRANT EXECUTE ON FUNCTION attach_day(date), take_inferred(uuid[], timestamptz, timestamptz), note_home(uuid, uuid, uuid) TO connlog_ingest;
 
-GRANT SELECT ON organizations, users, workspaces, workspace_names, workspace_owners, workspace_agents, api_tokens TO connlog_query;
+GRANT SELECT ON organizations, users, workspaces, workspace_names, homes, workspace_agents, api_tokens TO connlog_query;
 GRANT SELECT ON open_connections, connection_logs, connection_log_counts TO connlog_query;
 GRANT SELECT ON rejected_events, lost_events, agent_presence, ingest_attendance, retention_floor, purge_runs TO connlog_query;
 GRANT SELECT, INSERT, UPDATE ON api_audit TO connlog_query;

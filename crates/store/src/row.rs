@@ -3,6 +3,7 @@
 //! A batch goes to the database as one array a column, which PostgreSQL unnests.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
 use connlog_model::clock::Timestamp;
@@ -16,17 +17,29 @@ use uuid::Uuid;
 use crate::StoreError;
 use crate::argument::Argument;
 
-/// What [`Connection`] needs of `open_connections`. The first [`COMMON`] columns are those of [`HISTORY_COLUMNS`].
-pub(crate) const OPEN_COLUMNS: &str = "id, connection_id, organization_id, workspace_owner_id, workspace_id, \
-     workspace_name, agent_name, connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, \
-     agent_id, boot_id";
+/// A [`Connection`] as `open_connections` has it. The first columns are those of [`HISTORY_COLUMNS`].
+pub(crate) const OPEN_COLUMNS: &str = "id, connection_id, organization_id, home, workspace_name, agent_name, \
+     connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, agent_id, boot_id";
 
-/// What [`Connection`] needs of `connection_logs`. Values are read by their place: finding them by name took longer than reading them.
-pub(crate) const HISTORY_COLUMNS: &str = "id, connection_id, organization_id, workspace_owner_id, workspace_id, \
-     workspace_name, agent_name, connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, \
+/// A [`Connection`] as `connection_logs` has it.
+pub(crate) const HISTORY_COLUMNS: &str = "id, connection_id, organization_id, home, workspace_name, agent_name, \
+     connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, \
      disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes";
 
-/// Columns that both tables share.
+/// [`OPEN_COLUMNS`] as they are read, [`AT_HOME`].
+pub(crate) static OPEN_READ: LazyLock<String> = LazyLock::new(|| read(OPEN_COLUMNS));
+
+/// [`HISTORY_COLUMNS`] as they are read, [`AT_HOME`]. By their place: finding values by name took longer than reading them.
+pub(crate) static HISTORY_READ: LazyLock<String> = LazyLock::new(|| read(HISTORY_COLUMNS));
+
+/// What rows are joined with to be read.
+pub(crate) const AT_HOME: &str = "JOIN homes USING (home, organization_id)";
+
+fn read(columns: &str) -> String {
+    columns.replace("home", "workspace_owner_id, workspace_id")
+}
+
+/// Columns that both tables share, as they are read.
 const COMMON: usize = 14;
 
 /// Rows of a table, as one array a column.
@@ -47,8 +60,7 @@ pub(crate) struct CommonColumns<'a> {
     id: Vec<Uuid>,
     connection_id: Vec<Option<Uuid>>,
     organization_id: Vec<Uuid>,
-    workspace_owner_id: Vec<Uuid>,
-    workspace_id: Vec<Uuid>,
+    home: Vec<i64>,
     workspace_name: Vec<&'a str>,
     agent_name: Vec<&'a str>,
     connect_time: Vec<Timestamp>,
@@ -90,8 +102,7 @@ impl<'a> CommonColumns<'a> {
 
     fn push_workspace(&mut self, workspace: &'a Workspace, agent_name: &'a str) {
         self.organization_id.push(workspace.organization_id);
-        self.workspace_owner_id.push(workspace.owner_id);
-        self.workspace_id.push(workspace.workspace_id);
+        self.home.push(workspace.home());
         self.workspace_name.push(&workspace.workspace_name);
         self.agent_name.push(agent_name);
     }
@@ -101,8 +112,7 @@ impl<'a> CommonColumns<'a> {
             &self.id,
             &self.connection_id,
             &self.organization_id,
-            &self.workspace_owner_id,
-            &self.workspace_id,
+            &self.home,
             &self.workspace_name,
             &self.agent_name,
             &self.connect_time,
@@ -120,8 +130,7 @@ impl<'a> CommonColumns<'a> {
             &self.id[index],
             &self.connection_id[index],
             &self.organization_id[index],
-            &self.workspace_owner_id[index],
-            &self.workspace_id[index],
+            &self.home[index],
             &self.workspace_name[index],
             &self.agent_name[index],
             &self.connect_time[index],
@@ -254,7 +263,7 @@ impl<'a> WebArrays<'a> {
     }
 }
 
-/// Reads a row of [`OPEN_COLUMNS`].
+/// Reads a row of [`OPEN_READ`].
 pub(crate) fn open_connection(row: &Row) -> Result<Connection, StoreError> {
     let mut connection = common(row)?;
     connection.agent.agent_id = row.try_get(COMMON)?;
@@ -262,7 +271,7 @@ pub(crate) fn open_connection(row: &Row) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Reads a row of [`HISTORY_COLUMNS`].
+/// Reads a row of [`HISTORY_READ`].
 pub(crate) fn completed_connection(row: &Row) -> Result<Connection, StoreError> {
     let mut connection = common(row)?;
     let time: Option<DateTime<Utc>> = row.try_get(COMMON)?;

@@ -95,6 +95,8 @@ pub struct Store {
     pooled: Option<Arc<str>>,
     /// Days that are known to have a partition. Only a hint: purge may drop a day at any time.
     pub(crate) known_days: Arc<Mutex<HashSet<NaiveDate>>>,
+    /// Homes that are known to be in the database, from which none is ever removed.
+    pub(crate) known_homes: Arc<Mutex<HashSet<i64>>>,
 }
 
 impl Store {
@@ -132,7 +134,13 @@ impl Store {
         let set_up: Vec<String> =
             settings.iter().map(|(name, value)| format!("SET LOCAL {name} = '{value}'")).collect();
         let pooled = config.pooled.then(|| format!("-- set_up\n{}", set_up.join("; ")).into());
-        Ok(Self { pool, name: config.application_name.as_str().into(), pooled, known_days: Arc::default() })
+        Ok(Self {
+            pool,
+            name: config.application_name.as_str().into(),
+            pooled,
+            known_days: Arc::default(),
+            known_homes: Arc::default(),
+        })
     }
 
     /// A connection of the pool.

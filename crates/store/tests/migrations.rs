@@ -60,7 +60,7 @@ async fn version_5_finds_what_was_there_before_it() {
     client.batch_execute(MOVED).await.unwrap();
 
     let store = database.store().unwrap();
-    assert_eq!(schema::migrate(&store).await.unwrap(), [5, 6, 7, 8]);
+    assert_eq!(schema::migrate(&store).await.unwrap(), [5, 6, 7, 8, 9, 10]);
     for (query, entries) in [
         ("workspace_id:c0000000-0000-4000-8000-000000000001", 2),
         ("workspace_owner:b0000000-0000-4000-8000-000000000001", 1),
@@ -95,5 +95,5 @@ async fn version_6_is_begun_anew_if_a_reader_and_it_wait_for_each_other() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     reader.batch_execute(&format!("SELECT FROM {old} LIMIT 1; COMMIT")).await.unwrap();
-    assert_eq!(migrating.await.unwrap().unwrap(), [6, 7, 8]);
+    assert_eq!(migrating.await.unwrap().unwrap(), [6, 7, 8, 9, 10]);
 }

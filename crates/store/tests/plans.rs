@@ -27,17 +27,19 @@ BEGIN
     EXECUTE format('ALTER TABLE %I SET (autovacuum_enabled = off)', day_name);
 END
 $$;
-INSERT INTO connection_logs (id, connect_time, disconnect_time, method, disconnect_inferred, organization_id, workspace_owner_id,
-    workspace_id, workspace_name, agent_name, connection_id)
+INSERT INTO connection_logs (id, connect_time, disconnect_time, method, disconnect_inferred, organization_id, home,
+    workspace_name, agent_name, connection_id)
 SELECT gen_random_uuid(), date_trunc('day', now(), 'UTC') + make_interval(secs => n * 0.1), now(), 1, false, gen_random_uuid(),
-    gen_random_uuid(), gen_random_uuid(), 'dev', 'main', gen_random_uuid()
-FROM generate_series(1, 300) AS n;";
+    n, 'dev', 'main', gen_random_uuid()
+FROM generate_series(1, 300) AS n;
+INSERT INTO homes SELECT n, gen_random_uuid(), gen_random_uuid(), gen_random_uuid() FROM generate_series(1, 5000) AS n;
+ANALYZE homes;";
 
-/// Entries that were read of each index that was used of that day, by the name that it has for all days, and of the open set.
+/// Entries that were read of each index that was used of that day, by the name that it has for all days, of the open set and of the homes.
 const READ: &str = "
 SELECT coalesce((SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = indexrelid), indexrelname) AS index, idx_tup_read
 FROM pg_stat_user_indexes
-WHERE relname IN ('open_connections', day_table((now() AT TIME ZONE 'UTC')::date)) AND idx_scan > 0 ORDER BY 1";
+WHERE relname IN ('open_connections', 'homes', day_table((now() AT TIME ZONE 'UTC')::date)) AND idx_scan > 0 ORDER BY 1";
 
 const CONNECTED: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'plans' AND datname = current_database()";
@@ -92,7 +94,9 @@ async fn a_batch_reads_nothing_but_what_it_looks_for() {
     let read: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     // Each connection once to be locked and once to be removed, and none in history.
     let of_keys = 2 * BATCHES * i64::try_from(CONNECTIONS).unwrap();
-    let expected = [("connection_logs_session_id", 0), ("open_connections_pkey", of_keys)];
+    // What was locked has its home once each; noting the one home of all looks for it, too.
+    let expected =
+        [("connection_logs_session_id", 0), ("homes_pkey", of_keys / 2 + 1), ("open_connections_pkey", of_keys)];
     assert_eq!(read, expected.map(|(index, entries)| (index.to_owned(), entries)));
     assert_eq!(one(&client, SCANS_OF_OPEN).await, scans_before, "scans of the whole open set");
 }

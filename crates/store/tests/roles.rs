@@ -73,7 +73,7 @@ async fn what_is_not_theirs_is_refused() {
         (roles::INGEST, "SELECT drop_day(current_date)"),
         (roles::INGEST, "UPDATE retention_floor SET cutoff = '-infinity'"),
         (roles::INGEST, "CREATE TABLE mine ()"),
-        (roles::INGEST, "DELETE FROM workspace_owners"),
+        (roles::INGEST, "DELETE FROM homes"),
         (roles::QUERY, "UPDATE connection_logs SET code = 0"),
         (roles::QUERY, "DELETE FROM api_audit"),
         (roles::QUERY, "INSERT INTO api_tokens SELECT * FROM api_tokens"),

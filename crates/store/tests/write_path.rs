@@ -174,3 +174,30 @@ async fn nothing_of_a_stream_that_no_longer_owns_its_spool_is_committed() {
     assert_eq!((page(&store, "").await.count.entries, losses().await), (1, 1));
     assert_eq!(store.greet(&newer).await.unwrap().committed_seq, Some(3));
 }
+
+#[tokio::test]
+async fn rows_have_the_number_of_their_home_and_never_that_of_another() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, client) = (database.store().unwrap(), database.client().await.unwrap());
+    let (site, other, time) = (fixtures::site(1, 1), fixtures::site(2, 2), now());
+    // A connection, a completed one and a web event, of an agent that no directory knows.
+    let events = vec![
+        fixtures::connect(&site.agent, 1, time),
+        fixtures::connect(&site.agent, 2, time),
+        fixtures::disconnect(&site.agent, 2, time),
+        fixtures::web(&site.agent, 3, time, Method::Tunnel),
+    ];
+    store.apply_batch(&Batch { events, ..Batch::default() }, 1, time).await.unwrap();
+    let sql = "SELECT count(*), bool_and(home = home_of(organization_id, workspace_owner_id, workspace_id) AND workspace_id = $1)
+        FROM (SELECT home FROM open_connections UNION ALL SELECT home FROM connection_logs) AS rows JOIN homes USING (home)";
+    let row = client.query_one(sql, &[&site.agent.workspace.workspace_id]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1)), (3, true));
+
+    // Two homes of one number: nobody's connection is taken for somebody else's.
+    let forged = "INSERT INTO homes VALUES ($1, gen_random_uuid(), gen_random_uuid(), gen_random_uuid())";
+    client.execute(forged, &[&other.agent.workspace.home()]).await.unwrap();
+    let batch = Batch { events: vec![fixtures::connect(&other.agent, 4, time)], ..Batch::default() };
+    let error = store.apply_batch(&batch, 1, time).await.unwrap_err();
+    assert!(format!("{error:?}").contains("two homes have the number"), "{error:?}");
+    assert_eq!(page(&store, "").await.count.entries, 3);
+}

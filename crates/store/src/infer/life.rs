@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{SHARD, close};
 use crate::partitions::windows;
-use crate::row::{HISTORY_COLUMNS, completed_connection};
+use crate::row::{AT_HOME, HISTORY_READ, completed_connection};
 use crate::session::{Transaction, begin_write, query};
 use crate::write::history::{AMONG, HORIZON, LOOK_BACK};
 use crate::write::{NEVER, Stamp, counts, hold_floor, keys, presence};
@@ -56,6 +56,7 @@ static INFERRED_AMONG: LazyLock<String> = LazyLock::new(|| {
 impl Store {
     /// Notes that the agent lives, and reopens what it lists and the server had taken for ended. A real end stays.
     pub async fn sign_of_life(&self, sign: &SignOfLife<'_>) -> Result<Life, StoreError> {
+        self.note_homes([&sign.agent.workspace]).await?;
         let mut attempts = 0;
         loop {
             match self.sign_of_life_once(sign).await {
@@ -144,7 +145,7 @@ async fn reopen(
     let mut reopened = Vec::new();
     let mut deltas = counts::Deltas::default();
     // take_inferred is a DELETE … RETURNING of history, the only one that the role of ingest may run.
-    let take = format!("-- take_inferred\nSELECT {HISTORY_COLUMNS} FROM take_inferred($1, $2, $3)");
+    let take = format!("-- take_inferred\nSELECT {} FROM take_inferred($1, $2, $3) {AT_HOME}", *HISTORY_READ);
     for (from, to) in windows(earliest, latest) {
         for row in query(transaction, &take, &[&fresh, &from.max(earliest), &to]).await? {
             let mut connection = completed_connection(&row)?;

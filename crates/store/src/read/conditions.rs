@@ -12,10 +12,10 @@ use crate::argument::Argument;
 /// A value bound to a parameter.
 pub(super) type Parameter = Box<dyn Argument + Send>;
 
-/// How history is searched in several homes.
+/// How history is searched in homes of several organizations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Homes {
-    /// By lists of their columns: each row is compared with them.
+    /// By lists of both: each row is compared with them.
     Listed,
     /// By a join: each home is one look into the index. Lists would make it one for each of their combinations.
     Joined,
@@ -112,22 +112,14 @@ impl Conditions {
     }
 
     fn add_identities(&mut self, filter: &Filter, homes: Homes) {
+        self.add_homes(filter, homes);
         if self.open {
-            let id = filter.id.map(|id| vec![id]);
-            let connection_id = filter.connection_id.map(|id| vec![id]);
-            for (column, ids) in [
-                ("organization_id", &filter.organizations),
-                ("workspace_owner_id", &filter.owners),
-                ("workspace_id", &filter.workspaces),
-                ("id", &id),
-                ("connection_id", &connection_id),
-            ] {
-                let condition = ids.as_ref().map(|ids| self.one_of(column, ids.clone()));
+            for (column, id) in [("id", filter.id), ("connection_id", filter.connection_id)] {
+                let condition = id.map(|id| format!("{column} = {}", self.bind(id)));
                 self.open_only.extend(condition);
             }
         }
         if self.history {
-            self.add_homes(filter, homes);
             self.add_hashed(filter);
         }
         let users = filter.users.as_ref().map(|ids| self.one_of("user_id", ids.clone()));
@@ -137,37 +129,32 @@ impl Conditions {
         }
     }
 
-    /// Where history has the matches: what its index goes by.
+    /// Where the log has the matches: what the index of history goes by, organization first.
     fn add_homes(&mut self, filter: &Filter, homes: Homes) {
         let Some(found) = &filter.homes else {
             let condition = filter.organizations.as_ref().map(|ids| self.one_of("organization_id", ids.clone()));
-            self.history_only.extend(condition);
+            self.shared.extend(condition);
             return;
         };
         let organizations: Vec<Uuid> = found.iter().map(|home| home.organization).collect();
-        let owners: Vec<Uuid> = found.iter().map(|home| home.owner).collect();
-        let workspaces: Option<Vec<Uuid>> = found.iter().map(|home| home.workspace).collect();
-        if homes == Homes::Joined
-            && found.len() > 1
-            && let Some(workspaces) = &workspaces
-        {
-            self.join = format!(
-                " JOIN unnest({}::uuid[], {}::uuid[], {}::uuid[]) AS home (of_organization, of_owner, of_workspace)\n\
-                 ON organization_id = of_organization AND workspace_owner_id = of_owner AND workspace_id = of_workspace",
-                self.bind(organizations),
-                self.bind(owners),
-                self.bind(workspaces.clone()),
-            );
+        let numbers: Vec<i64> = found.iter().map(|home| home.number).collect();
+        let is_one = organizations.iter().all(|id| Some(id) == organizations.first());
+        if homes == Homes::Listed || is_one {
+            let listed = [self.one_of("organization_id", organizations), self.one_of("home", numbers)];
+            self.shared.extend(listed);
             return;
         }
-        let lists = [
-            ("organization_id", Some(organizations)),
-            ("workspace_owner_id", Some(owners)),
-            ("workspace_id", workspaces),
-        ];
-        for (column, ids) in lists {
-            let condition = ids.map(|ids| self.one_of(column, ids));
-            self.history_only.extend(condition);
+        if self.open {
+            let listed = self.one_of("home", numbers.clone());
+            self.open_only.push(listed);
+        }
+        if self.history {
+            self.join = format!(
+                " JOIN unnest({}::uuid[], {}::bigint[]) AS wanted (of_organization, of_home)\n\
+                 ON organization_id = of_organization AND home = of_home",
+                self.bind(organizations),
+                self.bind(numbers),
+            );
         }
     }
 
@@ -189,13 +176,17 @@ impl Conditions {
         }
     }
 
-    /// That a column has one of the ids, which are bound.
-    fn one_of(&mut self, column: &str, mut ids: Vec<Uuid>) -> String {
-        ids.sort_unstable();
-        ids.dedup();
-        match ids.as_slice() {
-            [id] => format!("{column} = {}", self.bind(*id)),
-            _ => format!("{column} = ANY({})", self.bind(ids)),
+    /// That a column has one of the values, which are bound.
+    fn one_of<T>(&mut self, column: &str, mut values: Vec<T>) -> String
+    where
+        T: Argument + Ord + Copy + Send + 'static,
+        Vec<T>: Argument,
+    {
+        values.sort_unstable();
+        values.dedup();
+        match values.as_slice() {
+            [value] => format!("{column} = {}", self.bind(*value)),
+            _ => format!("{column} = ANY({})", self.bind(values)),
         }
     }
 
@@ -286,7 +277,8 @@ impl Conditions {
         }
         if filter.other_owner {
             let web = self.bind(web_methods());
-            self.history_only.push(format!("method = ANY({web}) AND user_id <> workspace_owner_id"));
+            let owner = "(SELECT homes.workspace_owner_id FROM homes WHERE homes.home = log.home)";
+            self.history_only.push(format!("method = ANY({web}) AND user_id <> {owner}"));
         }
     }
 
@@ -339,7 +331,7 @@ impl Conditions {
 
     /// `FROM` and `WHERE` on history, or on one `table` of it.
     pub(super) fn on_history(&self, table: &str) -> String {
-        format!("FROM {table}{} WHERE {}", self.join, joined(&[&self.shared, &self.history_only]))
+        format!("FROM {table} AS log{} WHERE {}", self.join, joined(&[&self.shared, &self.history_only]))
     }
 
     /// The parameters, in the order of their numbers.

@@ -83,8 +83,8 @@ const UNKNOWN_TIME: Timestamp = match DateTime::from_timestamp(-62_135_596_800, 
 };
 
 /// Columns of a page that both tables have.
-pub(super) const SHARED_COLUMNS: &str = "id, connect_time, organization_id, workspace_owner_id, workspace_id, \
-     workspace_name, agent_name, ip, method, app_name, connection_id, user_id, client_session_id, changed_xid";
+pub(super) const SHARED_COLUMNS: &str = "id, connect_time, organization_id, home, workspace_name, \
+     agent_name, ip, method, app_name, connection_id, user_id, client_session_id, changed_xid";
 
 /// Columns of a page that only history has, and what an open connection has instead.
 pub(super) const HISTORY_ONLY: [(&str, &str); 8] = [
@@ -98,8 +98,8 @@ pub(super) const HISTORY_ONLY: [(&str, &str); 8] = [
     ("tx_bytes", "NULL::bigint"),
 ];
 
-/// Columns that the directory adds, over `page`, `org`, `owner` and `actor`.
-pub(super) const DIRECTORY_COLUMNS: &str = "org.name AS organization_name, \
+/// Columns that the directory adds, over `page`, `homes`, `org`, `owner` and `actor`.
+pub(super) const DIRECTORY_COLUMNS: &str = "homes.workspace_owner_id, homes.workspace_id, org.name AS organization_name, \
      org.display_name AS organization_display_name, org.icon AS organization_icon, owner.username AS owner_username, \
      actor.username AS actor_username, actor.name AS actor_name, actor.email AS actor_email, \
      actor.avatar_url AS actor_avatar_url, actor.created_at AS actor_created_at, actor.updated_at AS actor_updated_at, \

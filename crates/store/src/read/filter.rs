@@ -36,7 +36,7 @@ pub struct Filter {
     pub(super) organizations: Option<Vec<Uuid>>,
     pub(super) owners: Option<Vec<Uuid>>,
     pub(super) users: Option<Vec<Uuid>>,
-    /// Where history has what is asked for of owners or workspaces; none if neither is.
+    /// Where the log has what is asked for of owners or workspaces; none if neither is.
     pub(super) homes: Option<Vec<Home>>,
     pub(super) connection_type: Option<ConnectionType>,
     pub(super) method: Option<Method>,
@@ -64,12 +64,11 @@ pub struct Filter {
     pub(super) now: Timestamp,
 }
 
-/// What the index of history goes by: an owner within an organization, or one of their workspaces.
+/// What the index of history goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Home {
     pub(super) organization: Uuid,
-    pub(super) owner: Uuid,
-    pub(super) workspace: Option<Uuid>,
+    pub(super) number: i64,
 }
 
 /// What a filter can be answered from.
@@ -92,12 +91,13 @@ SELECT workspace_id, EXISTS (SELECT FROM workspace_names other WHERE other.works
 FROM workspace_names named WHERE name_key = $1";
 
 const HOMES_OF_OWNERS: &str = "-- homes_of_owners
-SELECT DISTINCT organization_id, owner_id, NULL::uuid FROM workspace_owners
-WHERE owner_id = ANY($1) AND ($2::uuid[] IS NULL OR organization_id = ANY($2))";
+SELECT organization_id, home FROM homes
+WHERE workspace_owner_id = ANY($1) AND ($2::uuid[] IS NULL OR organization_id = ANY($2))";
 
 const HOMES_OF_WORKSPACES: &str = "-- homes_of_workspaces
-SELECT organization_id, owner_id, workspace_id FROM workspace_owners
-WHERE workspace_id = ANY($1) AND ($2::uuid[] IS NULL OR organization_id = ANY($2)) AND ($3::uuid[] IS NULL OR owner_id = ANY($3))";
+SELECT organization_id, home FROM homes
+WHERE workspace_id = ANY($1) AND ($2::uuid[] IS NULL OR organization_id = ANY($2))
+    AND ($3::uuid[] IS NULL OR workspace_owner_id = ANY($3))";
 
 const USERS_BY_NAME: &str = "-- users_by_name
 SELECT id FROM users WHERE username_key = $1 AND NOT deleted";
@@ -289,7 +289,7 @@ async fn named_workspaces(transaction: &Transaction<'_>, name: &String) -> Resul
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// Where history has what is asked for.
+/// Where the log has what is asked for.
 async fn homes(
     transaction: &Transaction<'_>,
     organizations: Option<&[Uuid]>,
@@ -303,8 +303,7 @@ async fn homes(
             query(transaction, HOMES_OF_WORKSPACES, &[&workspaces, &organizations, &owners]).await?
         }
     };
-    let home =
-        |row: &Row| Ok(Home { organization: row.try_get(0)?, owner: row.try_get(1)?, workspace: row.try_get(2)? });
+    let home = |row: &Row| Ok(Home { organization: row.try_get(0)?, number: row.try_get(1)? });
     rows.iter().map(home).collect::<Result<_, StoreError>>().map(Some)
 }
 

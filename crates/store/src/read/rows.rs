@@ -152,8 +152,9 @@ pub(super) fn selects(conditions: &Conditions, place: Place<'_>) -> Vec<(&'stati
 }
 
 /// What the directory knows of the rows of `page`.
-pub(super) const DIRECTORY_JOINS: &str = "LEFT JOIN organizations org ON org.id = page.organization_id
-LEFT JOIN users owner ON owner.id = page.workspace_owner_id
+pub(super) const DIRECTORY_JOINS: &str = "LEFT JOIN homes ON homes.home = page.home
+LEFT JOIN organizations org ON org.id = page.organization_id
+LEFT JOIN users owner ON owner.id = homes.workspace_owner_id
 LEFT JOIN users actor ON actor.id = page.user_id";
 
 /// How many match in a place, but no more than `limit`.

@@ -143,9 +143,9 @@ impl Store {
                 break;
             }
             let began = Instant::now();
-            rank(&transaction, &filter, window, "workspace_id", &mut workspaces).await?;
-            rank(&transaction, &filter, window, "user_id", &mut users).await?;
-            rank(&transaction, &filter, window, "ip", &mut addresses).await?;
+            rank(&transaction, &filter, window, WORKSPACE, &mut workspaces).await?;
+            rank(&transaction, &filter, window, USER, &mut users).await?;
+            rank(&transaction, &filter, window, ADDRESS, &mut addresses).await?;
             scan.done(window.from, began.elapsed());
         }
         let all = organizations.len();
@@ -273,11 +273,25 @@ async fn read(transaction: &Transaction<'_>, sql: &str, conditions: &Conditions)
         .collect()
 }
 
+/// What entries are ranked by.
+#[derive(Clone, Copy)]
+struct Rank {
+    /// The column that rows have of it.
+    column: &'static str,
+    /// What it is over counts by that column, and with what these are joined for it.
+    is: &'static str,
+    join: &'static str,
+}
+
+const WORKSPACE: Rank = Rank { column: "home", is: "workspace_id", join: "JOIN homes USING (home)" };
+const USER: Rank = Rank { column: "user_id", is: "user_id", join: "" };
+const ADDRESS: Rank = Rank { column: "ip", is: "ip", join: "" };
+
 async fn rank<K: FromSqlOwned + Eq + Hash>(
     transaction: &Transaction<'_>,
     filter: &Filter,
     window: Window,
-    column: &str,
+    Rank { column, is, join }: Rank,
     totals: &mut HashMap<K, i64>,
 ) -> Result<(), StoreError> {
     let mut conditions = Conditions::of(filter);
@@ -293,7 +307,9 @@ async fn rank<K: FromSqlOwned + Eq + Hash>(
         return Ok(());
     }
     let sql = format!(
-        "-- rank\nSELECT {column} AS id, count(*) AS entries FROM (\n{}\n) AS parts WHERE {column} IS NOT NULL GROUP BY 1",
+        "-- rank\nSELECT {is} AS id, sum(entries)::bigint AS entries FROM (\n\
+         SELECT {column}, count(*) AS entries FROM (\n{}\n) AS parts WHERE {column} IS NOT NULL GROUP BY 1\n\
+         ) AS counted {join} GROUP BY 1",
         parts.join("\nUNION ALL\n")
     );
     for row in query_composed(transaction, &sql, &conditions.parameters()).await? {

@@ -12,7 +12,7 @@ use super::fold::Entry;
 use crate::StoreError;
 use crate::argument::Argument;
 use crate::partitions::{day_table, start_of, windows};
-use crate::row::{Columns as _, HISTORY_COLUMNS, HistoryArrays, completed_connection};
+use crate::row::{AT_HOME, Columns as _, HISTORY_COLUMNS, HISTORY_READ, HistoryArrays, completed_connection};
 use crate::session::{Transaction, execute, insert_rows, plan_for_each, query, query_composed};
 
 /// How far before a start in a reporter's own words a row is looked for: clocks of one connection's events differ.
@@ -24,9 +24,9 @@ const NEAR: TimeDelta = TimeDelta::days(8);
 /// How far in the future a row can lie: events are accepted up to a day ahead.
 pub(crate) const HORIZON: Days = Days::new(2);
 
-const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], \
-     $8::timestamptz[], $9::smallint[], $10::text[], $11::inet[], $12::uuid[], $13::uuid[], $14::bytea[], \
-     $15::timestamptz[], $16::boolean[], $17::text[], $18::int[], $19::bigint[], $20::bigint[]";
+const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], \
+     $7::timestamptz[], $8::smallint[], $9::text[], $10::inet[], $11::uuid[], $12::uuid[], $13::bytea[], \
+     $14::timestamptz[], $15::boolean[], $16::text[], $17::int[], $18::bigint[], $19::bigint[]";
 
 /// Connections of history the hashes of whose ids are those of ids in `$1`, by their index: whoever asks compares the ids, too. All of them
 /// have ended; a condition on the method would be answered by another index, too.
@@ -45,7 +45,9 @@ WHERE NOT EXISTS (SELECT FROM ONLY connection_logs) ORDER BY day";
 fn look_up_sql(days: &[NaiveDate]) -> String {
     let of_day = |day: &NaiveDate| format!("SELECT {HISTORY_COLUMNS} FROM {} WHERE {AMONG}", day_table(*day));
     let selects: Vec<String> = days.iter().map(of_day).collect();
-    format!("-- look_up_history\n{}", selects.join("\nUNION ALL "))
+    // OFFSET keeps the planner from beginning with the homes.
+    let found = selects.join("\nUNION ALL ");
+    format!("-- look_up_history\nSELECT {} FROM (\n{found}\nOFFSET 0) AS found {AT_HOME}", *HISTORY_READ)
 }
 
 /// Half of what [`INSERT_UNNESTED`] costs.
@@ -66,9 +68,9 @@ static UPDATE: LazyLock<String> = LazyLock::new(|| {
          attribute_ranks = k.attribute_ranks, disconnect_time = k.disconnect_time, \
          disconnect_inferred = k.disconnect_inferred, disconnect_reason = k.disconnect_reason, code = k.code, \
          rx_bytes = k.rx_bytes, tx_bytes = k.tx_bytes, changed_xid = pg_current_xact_id()\n\
-         FROM {UNNEST}, $21::timestamptz[]) AS k ({HISTORY_COLUMNS}, stored_connect_time)\n\
+         FROM {UNNEST}, $20::timestamptz[]) AS k ({HISTORY_COLUMNS}, stored_connect_time)\n\
          WHERE uuid_hash_extended(h.id, 0) = uuid_hash_extended(k.id, 0) AND h.id = k.id AND h.disconnect_time IS NOT NULL \
-         AND h.connect_time = k.stored_connect_time AND h.connect_time BETWEEN $22 AND $23"
+         AND h.connect_time = k.stored_connect_time AND h.connect_time BETWEEN $21 AND $22"
     )
 });
 

@@ -10,18 +10,21 @@ use connlog_model::connection::Connection;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::row::{Columns as _, OPEN_COLUMNS, OpenArrays, open_connection};
+use crate::row::{AT_HOME, Columns as _, OPEN_COLUMNS, OPEN_READ, OpenArrays, open_connection};
 use crate::session::{Transaction, execute, insert_rows, query};
 
-const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], \
-     $8::timestamptz[], $9::smallint[], $10::text[], $11::inet[], $12::uuid[], $13::uuid[], $14::bytea[], $15::uuid[], \
-     $16::uuid[])";
+const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], \
+     $7::timestamptz[], $8::smallint[], $9::text[], $10::inet[], $11::uuid[], $12::uuid[], $13::bytea[], $14::uuid[], \
+     $15::uuid[])";
 
-/// In the order of the ids, in which all writers lock. `= ANY`, not a join: on an open set that is empty but bloated the
-/// planner would scan all of it.
+/// In the order of the ids, in which all writers lock. `= ANY`, and homes only to what was locked: on an open set that is empty but
+/// bloated the planner would scan all of it to join, or begin with the homes.
 static LOCK: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "-- lock_keys\nSELECT {OPEN_COLUMNS} FROM open_connections WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
+        "-- lock_keys\nSELECT {} FROM (\n\
+         SELECT {OPEN_COLUMNS} FROM open_connections WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE\n\
+         ) AS held {AT_HOME} ORDER BY id",
+        *OPEN_READ
     )
 });
 
@@ -45,7 +48,7 @@ static UPDATE: LazyLock<String> = LazyLock::new(|| {
         "-- update_open\nUPDATE open_connections AS o\nSET connect_time = k.connect_time, method = k.method, \
          app_name = k.app_name, ip = k.ip, client_session_id = k.client_session_id, user_id = k.user_id, \
          attribute_ranks = k.attribute_ranks, agent_id = k.agent_id, boot_id = k.boot_id, \
-         organization_id = k.organization_id, workspace_owner_id = k.workspace_owner_id, \
+         organization_id = k.organization_id, home = k.home, \
          workspace_name = k.workspace_name, changed_xid = pg_current_xact_id()\n\
          FROM {UNNEST} AS k ({OPEN_COLUMNS})\nWHERE o.id = k.id AND o.id = ANY($1::uuid[])"
     )

@@ -1,0 +1,2 @@
+-- What version 9 made anew.
+DROP TABLE connection_logs_before_9;
