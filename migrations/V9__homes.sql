@@ -80,6 +80,9 @@ COMMENT ON FUNCTION note_home_of_workspace() IS 'Keeps homes. A trigger, so that
 CREATE TRIGGER workspaces_home AFTER INSERT OR UPDATE OF organization_id, owner_id ON workspaces
     FOR EACH ROW EXECUTE FUNCTION note_home_of_workspace();
 
+CREATE INDEX connection_log_counts_organization ON connection_log_counts (organization_id);
+COMMENT ON INDEX connection_log_counts_organization IS 'Counts of an organization, and of tokens limited to organizations.';
+
 ALTER TABLE open_connections
     ALTER COLUMN workspace_id TYPE bigint USING home_of(organization_id, workspace_owner_id, workspace_id);
 ALTER TABLE open_connections DROP COLUMN workspace_owner_id;

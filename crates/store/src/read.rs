@@ -20,6 +20,7 @@ mod scanned;
 mod sessions;
 mod silent;
 mod stats;
+mod whose;
 mod windows;
 
 pub use entry::{DirectoryUser, Entry, Organization};

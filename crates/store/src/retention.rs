@@ -82,7 +82,7 @@ impl Store {
                 totals.try_get("audit")?,
             ],
         };
-        transaction.commit().await?;
+        transaction.end();
         Ok(state)
     }
 }

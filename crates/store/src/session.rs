@@ -284,6 +284,11 @@ impl<'a> Transaction<'a> {
         Ok(Self { transaction, is_pooled: pooled.is_some() })
     }
 
+    /// Ends one that wrote nothing. Nobody waits for it: the rollback is on its way before what is next on the connection.
+    pub(crate) fn end(self) {
+        drop(self);
+    }
+
     /// Commits it.
     pub(crate) async fn commit(self) -> Result<(), tokio_postgres::Error> {
         self.transaction.commit().await

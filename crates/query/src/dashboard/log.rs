@@ -125,7 +125,11 @@ pub(super) async fn log(
         let unreachable = service.reads.unreachable(&asked.search, &viewer.reach()).await?;
         invalid.splice(0..0, unreachable.as_ref().map(out_of_reach));
     }
-    let found = if invalid.is_empty() { Some(found(&service, &viewer, &asked, &parameters, now).await?) } else { None };
+    let found = if invalid.is_empty() {
+        Some(Box::pin(found(&service, &viewer, &asked, &parameters, now)).await?)
+    } else {
+        None
+    };
     let given = found.as_ref().map_or(0, |(_, given)| *given);
     let page = LogPage {
         judged: judged(&asked.query, &invalid),

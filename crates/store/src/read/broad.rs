@@ -31,7 +31,9 @@ impl DayCounts {
     pub(super) async fn of(transaction: &Transaction<'_>, filter: &Filter) -> Result<Self, StoreError> {
         let (mut days, mut of_history) = (BTreeMap::<NaiveDate, i64>::new(), BTreeSet::new());
         let whole = whole_days(filter);
-        for (day, entries) in history(transaction, filter).await? {
+        // In one go: neither waits for the answer to the other.
+        let (closed, ongoing) = tokio::join!(history(transaction, filter), open(transaction, filter));
+        for (day, entries) in closed? {
             let entries = if whole.contains(day) {
                 entries
             } else if whole.touches(day) {
@@ -44,7 +46,7 @@ impl DayCounts {
                 of_history.insert(day);
             }
         }
-        for (day, entries) in open(transaction, filter).await? {
+        for (day, entries) in ongoing? {
             *days.entry(day).or_default() += entries;
         }
         Ok(Self { days, history: of_history })

@@ -9,6 +9,7 @@ use connlog_model::method::Method;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::whose::Home;
 use crate::StoreError;
 use crate::xid::Xid8;
 
@@ -77,7 +78,7 @@ impl Entry {
 }
 
 /// Stands for a time that the directory lacks: the zero time of Go, which clients of the API take for "never".
-const UNKNOWN_TIME: Timestamp = match DateTime::from_timestamp(-62_135_596_800, 0) {
+pub(super) const UNKNOWN_TIME: Timestamp = match DateTime::from_timestamp(-62_135_596_800, 0) {
     Some(time) => time,
     None => panic!("the year 1 is in range"),
 };
@@ -98,70 +99,60 @@ pub(super) const HISTORY_ONLY: [(&str, &str); 8] = [
     ("tx_bytes", "NULL::bigint"),
 ];
 
-/// Columns that the directory adds, over `page`, `homes`, `org`, `owner` and `actor`.
-pub(super) const DIRECTORY_COLUMNS: &str = "homes.workspace_owner_id, homes.workspace_id, org.name AS organization_name, \
-     org.display_name AS organization_display_name, org.icon AS organization_icon, owner.username AS owner_username, \
-     actor.username AS actor_username, actor.name AS actor_name, actor.email AS actor_email, \
-     actor.avatar_url AS actor_avatar_url, actor.created_at AS actor_created_at, actor.updated_at AS actor_updated_at, \
-     actor.last_seen_at AS actor_last_seen_at, actor.status AS actor_status, actor.login_type AS actor_login_type";
-
-/// Reads a row of a page.
-pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {
-    let id: Uuid = row.try_get("id")?;
-    let method: i16 = row.try_get("method")?;
-    let text =
-        |name: &str| -> Result<String, StoreError> { Ok(row.try_get::<_, Option<String>>(name)?.unwrap_or_default()) };
-    Ok(Entry {
-        id,
-        connect_time: row.try_get("connect_time")?,
-        organization: Organization {
-            id: row.try_get("organization_id")?,
-            name: text("organization_name")?,
-            display_name: text("organization_display_name")?,
-            icon: text("organization_icon")?,
-        },
-        workspace_owner_id: row.try_get("workspace_owner_id")?,
-        workspace_owner_username: text("owner_username")?,
-        workspace_id: row.try_get("workspace_id")?,
-        workspace_name: row.try_get("workspace_name")?,
-        agent_name: row.try_get("agent_name")?,
-        ip: row.try_get("ip")?,
-        method: Method::from_code(method)
-            .ok_or_else(|| StoreError::Inconsistent(format!("entry {id} has the unknown method {method}")))?,
-        app_name: row.try_get("app_name")?,
-        connection_id: row.try_get("connection_id")?,
-        user: actor(row)?,
-        disconnect_time: row.try_get("disconnect_time")?,
-        disconnect_reason: row.try_get("disconnect_reason")?,
-        disconnect_inferred: row.try_get("disconnect_inferred")?,
-        code: row.try_get("code")?,
-        user_agent: text("user_agent")?,
-        slug_or_port: text("slug_or_port")?,
-        client_session_id: row.try_get("client_session_id")?,
-        rx_bytes: row.try_get("rx_bytes")?,
-        tx_bytes: row.try_get("tx_bytes")?,
-        changed: row.try_get::<_, Xid8>("changed_xid")?.0,
-    })
+/// The columns of a page, in the order in which [`entry`] reads them. By their place: finding values by name takes longer.
+pub(super) fn columns() -> String {
+    let history_only = HISTORY_ONLY.map(|(column, _)| column).join(", ");
+    format!("{SHARED_COLUMNS}, {history_only}")
 }
 
-/// A user that the directory lacks keeps the id: it is who acted.
-fn actor(row: &Row) -> Result<Option<DirectoryUser>, StoreError> {
-    let Some(id) = row.try_get("user_id")? else { return Ok(None) };
-    let text =
-        |name: &str| -> Result<String, StoreError> { Ok(row.try_get::<_, Option<String>>(name)?.unwrap_or_default()) };
-    let time = |name: &str| -> Result<Timestamp, StoreError> {
-        Ok(row.try_get::<_, Option<Timestamp>>(name)?.unwrap_or(UNKNOWN_TIME))
-    };
-    Ok(Some(DirectoryUser {
+/// The organization of a row.
+pub(super) fn organization_id(row: &Row) -> Result<Uuid, StoreError> {
+    Ok(row.try_get(2)?)
+}
+
+/// The home of a row.
+pub(super) fn home(row: &Row) -> Result<i64, StoreError> {
+    Ok(row.try_get(3)?)
+}
+
+/// The acting user of a row.
+pub(super) fn user_id(row: &Row) -> Result<Option<Uuid>, StoreError> {
+    Ok(row.try_get(10)?)
+}
+
+/// Reads a row of a page, of which it is known whose it is.
+pub(super) fn entry(
+    row: &Row,
+    organization: Organization,
+    home: &Home,
+    user: Option<DirectoryUser>,
+) -> Result<Entry, StoreError> {
+    let id: Uuid = row.try_get(0)?;
+    let method: i16 = row.try_get(7)?;
+    Ok(Entry {
         id,
-        username: text("actor_username")?,
-        name: text("actor_name")?,
-        email: text("actor_email")?,
-        avatar_url: text("actor_avatar_url")?,
-        created_at: time("actor_created_at")?,
-        updated_at: time("actor_updated_at")?,
-        last_seen_at: time("actor_last_seen_at")?,
-        status: text("actor_status")?,
-        login_type: text("actor_login_type")?,
-    }))
+        connect_time: row.try_get(1)?,
+        organization,
+        workspace_owner_id: home.owner_id,
+        workspace_owner_username: home.owner_username.clone(),
+        workspace_id: home.workspace_id,
+        workspace_name: row.try_get(4)?,
+        agent_name: row.try_get(5)?,
+        ip: row.try_get(6)?,
+        method: Method::from_code(method)
+            .ok_or_else(|| StoreError::Inconsistent(format!("entry {id} has the unknown method {method}")))?,
+        app_name: row.try_get(8)?,
+        connection_id: row.try_get(9)?,
+        user,
+        client_session_id: row.try_get(11)?,
+        changed: row.try_get::<_, Xid8>(12)?.0,
+        disconnect_time: row.try_get(13)?,
+        disconnect_reason: row.try_get(14)?,
+        disconnect_inferred: row.try_get(15)?,
+        code: row.try_get(16)?,
+        user_agent: row.try_get::<_, Option<String>>(17)?.unwrap_or_default(),
+        slug_or_port: row.try_get::<_, Option<String>>(18)?.unwrap_or_default(),
+        rx_bytes: row.try_get(19)?,
+        tx_bytes: row.try_get(20)?,
+    })
 }

@@ -49,7 +49,7 @@ impl Store {
         let slice = Slice { limit, offset: 0, after };
         let whole = Calendar::of(&transaction).await?.window(&filter);
         let found = scanned::read(&transaction, &filter, whole, slice, Budget::new(budget)).await?;
-        transaction.commit().await?;
+        transaction.end();
         let full = i64::try_from(found.entries.len()).is_ok_and(|count| count >= limit);
         let last = found.entries.last().filter(|_| full).map(|last| (last.connect_time, last.id));
         Ok(Ok(Chunk { entries: found.entries, next: found.stopped_at.or(last) }))

@@ -8,9 +8,10 @@ use connlog_model::cursor::Position;
 use connlog_model::search::Search;
 
 use super::conditions::Conditions;
-use super::entry::{DIRECTORY_COLUMNS, Entry, HISTORY_ONLY, SHARED_COLUMNS, entry};
+use super::entry::Entry;
 use super::filter::{Filter, Reach, Unreachable};
-use super::rows::{self, DIRECTORY_JOINS, Place};
+use super::rows::{self, Place};
+use super::whose;
 use super::windows::{Calendar, Window};
 use crate::partitions::windows;
 use crate::session::{Transaction, begin_read, query, query_composed};
@@ -111,7 +112,7 @@ impl Store {
                 entries.extend(read(&transaction, &filter, Window { from, to }, position, end, limit).await?);
             }
         }
-        transaction.commit().await?;
+        transaction.end();
         entries.sort_by_key(|entry| (entry.changed, entry.id));
         let at_end = entries.len() < limit;
         entries.truncate(limit);
@@ -163,12 +164,9 @@ async fn read(
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let history_only = HISTORY_ONLY.map(|(column, _)| column).join(", ");
     let sql = format!(
-        "-- read_changes\nWITH page ({SHARED_COLUMNS}, {history_only}) AS (\nSELECT * FROM (\n{}\n) AS parts\n\
-         {sorted} LIMIT {limit})\nSELECT page.*, {DIRECTORY_COLUMNS} FROM page\n{DIRECTORY_JOINS}\n\
-         ORDER BY page.changed_xid, page.id",
+        "-- read_changes\nSELECT * FROM (\n{}\n) AS parts\n{sorted} LIMIT {limit}",
         parts.join("\nUNION ALL\n")
     );
-    query_composed(transaction, &sql, &conditions.parameters()).await?.iter().map(entry).collect()
+    whose::entries(transaction, &query_composed(transaction, &sql, &conditions.parameters()).await?).await
 }

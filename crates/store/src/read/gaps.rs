@@ -121,7 +121,7 @@ impl Store {
         };
         let parameters: &[&dyn Argument] = &[&filter.organizations, &filter.workspaces, &from, &to, &limit];
         let rows = query(&transaction, BETWEEN, parameters).await?;
-        transaction.commit().await?;
+        transaction.end();
         let timeless = Search { connected_after: None, connected_before: None, ..search.clone() };
         Ok(GapsBetween { gaps: rows.iter().map(gap).collect::<Result<_, _>>()?, apply: place == timeless })
     }
@@ -139,7 +139,7 @@ impl Store {
             events_lost: totals.try_get("lost")?,
             events_rejected: totals.try_get("rejected")?,
         };
-        transaction.commit().await?;
+        transaction.end();
         Ok(gaps)
     }
 }

@@ -71,7 +71,7 @@ impl Store {
         let mut client = self.client().await?;
         let transaction = begin_read(&mut client).await?;
         let rows = query(&transaction, sql, &[&reach.organizations, &prefix.to_lowercase(), &limit]).await?;
-        transaction.commit().await?;
+        transaction.end();
         rows.iter().map(named).collect()
     }
 
@@ -85,7 +85,7 @@ impl Store {
         let mut client = self.client().await?;
         let transaction = begin_read(&mut client).await?;
         let rows = query(&transaction, sql, &[&reach.organizations, &id]).await?;
-        transaction.commit().await?;
+        transaction.end();
         rows.first().map(named).transpose()
     }
 }

@@ -168,7 +168,7 @@ impl Store {
                 }
             }
         };
-        transaction.commit().await?;
+        transaction.end();
         let full = i64::try_from(entries.len()).is_ok_and(|found| found >= request.limit);
         let last = entries.last().filter(|_| full).map(|last| (last.connect_time, last.id));
         Ok(Ok(Page { entries, count, next: stopped_at.or(last), incomplete }))

@@ -6,8 +6,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::conditions::Conditions;
-use super::entry::{DIRECTORY_COLUMNS, Entry, HISTORY_ONLY, SHARED_COLUMNS, entry};
+use super::entry::{self, Entry, HISTORY_ONLY, SHARED_COLUMNS};
 use super::filter::Filter;
+use super::whose;
 use super::windows::Window;
 use crate::StoreError;
 use crate::partitions::day_table;
@@ -105,15 +106,14 @@ pub(super) async fn read(
     let reach = conditions.bind(slice.limit.saturating_add(slice.offset));
     let (limit, offset) = (conditions.bind(slice.limit), conditions.bind(slice.offset));
     let sorted = "ORDER BY connect_time DESC, id DESC";
+    let columns = entry::columns();
     let mut materialized = Vec::new();
     let mut parts = Vec::new();
     for (table, select) in selects(&conditions, place) {
         match order {
             Order::Walk => parts.push(format!("({select}\n{sorted} LIMIT {reach})")),
             Order::FindThenSort => {
-                let history_only = HISTORY_ONLY.map(|(column, _)| column).join(", ");
-                materialized
-                    .push(format!("of_{table} ({SHARED_COLUMNS}, {history_only}) AS MATERIALIZED (\n{select})"));
+                materialized.push(format!("of_{table} ({columns}) AS MATERIALIZED (\n{select})"));
                 parts.push(format!("(SELECT * FROM of_{table} {sorted} LIMIT {reach})"));
             }
         }
@@ -121,18 +121,12 @@ pub(super) async fn read(
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let history_only = HISTORY_ONLY.map(|(column, _)| column).join(", ");
-    let mut ctes = materialized;
-    ctes.push(format!(
-        "page ({SHARED_COLUMNS}, {history_only}) AS (\nSELECT * FROM (\n{}\n) AS parts\n{sorted} LIMIT {limit} OFFSET {offset})",
-        parts.join("\nUNION ALL\n")
-    ));
+    let with = if materialized.is_empty() { String::new() } else { format!("WITH {}\n", materialized.join(",\n")) };
     let sql = format!(
-        "-- read_window\nWITH {}\nSELECT page.*, {DIRECTORY_COLUMNS} FROM page\n{DIRECTORY_JOINS}\n\
-         ORDER BY page.connect_time DESC, page.id DESC",
-        ctes.join(",\n")
+        "-- read_window\n{with}SELECT * FROM (\n{}\n) AS parts\n{sorted} LIMIT {limit} OFFSET {offset}",
+        parts.join("\nUNION ALL\n")
     );
-    place.query(transaction, filter, &sql, &conditions).await?.iter().map(entry).collect()
+    whose::entries(transaction, &place.query(transaction, filter, &sql, &conditions).await?).await
 }
 
 /// The tables that can have matches, each with the statement that finds them in `place`, with the columns of a page.
@@ -145,17 +139,10 @@ pub(super) fn selects(conditions: &Conditions, place: Place<'_>) -> Vec<(&'stati
         selects.push(("open_connections", sql));
     }
     if conditions.history {
-        let columns = format!("{SHARED_COLUMNS}, {}", HISTORY_ONLY.map(|(column, _)| column).join(", "));
-        selects.push(("connection_logs", place.history(&columns, conditions)));
+        selects.push(("connection_logs", place.history(&entry::columns(), conditions)));
     }
     selects
 }
-
-/// What the directory knows of the rows of `page`.
-pub(super) const DIRECTORY_JOINS: &str = "LEFT JOIN homes ON homes.home = page.home
-LEFT JOIN organizations org ON org.id = page.organization_id
-LEFT JOIN users owner ON owner.id = homes.workspace_owner_id
-LEFT JOIN users actor ON actor.id = page.user_id";
 
 /// How many match in a place, but no more than `limit`.
 pub(super) async fn count(

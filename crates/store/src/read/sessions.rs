@@ -80,7 +80,7 @@ impl Store {
             entries
                 .extend(scanned::read(&transaction, &filter, whole, slice, Budget::new(request.budget)).await?.entries);
         }
-        transaction.commit().await?;
+        transaction.end();
         let is_full = i64::try_from(entries.len()).is_ok_and(|count| count >= request.limit);
         Ok(Ok(Sessions { entries, complete: !found.incomplete && !is_full }))
     }

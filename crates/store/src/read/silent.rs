@@ -42,7 +42,7 @@ impl Store {
         let mut client = self.client().await?;
         let transaction = begin_read(&mut client).await?;
         let rows = query(&transaction, SILENT, &[&reach.organizations, &since, &limit]).await?;
-        transaction.commit().await?;
+        transaction.end();
         rows.iter()
             .map(|row| {
                 Ok(SilentAgent {
@@ -62,7 +62,7 @@ impl Store {
         let mut client = self.client().await?;
         let transaction = begin_read(&mut client).await?;
         let rows = query(&transaction, ATTENDED, &[]).await?;
-        transaction.commit().await?;
+        transaction.end();
         Ok(rows.first().map(|row| row.try_get("attended_at")).transpose()?)
     }
 }

@@ -153,7 +153,7 @@ impl Store {
         stats.workspaces = named(&transaction, "workspaces", "name", workspaces, request.top).await?;
         stats.users = named(&transaction, "users", "username", users, request.top).await?;
         stats.addresses = most(addresses, request.top);
-        transaction.commit().await?;
+        transaction.end();
         Ok(Ok(stats))
     }
 }
