@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use chrono::{NaiveDate, TimeDelta, Utc};
 use connlog_model::clock::Timestamp;
-use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    ClientWrapper, Hook, Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime,
+};
 use futures::SinkExt as _;
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue, global};
@@ -95,7 +97,7 @@ pub struct Store {
     pooled: Option<Arc<str>>,
     /// Days that are known to have a partition. Only a hint: purge may drop a day at any time.
     pub(crate) known_days: Arc<Mutex<HashSet<NaiveDate>>>,
-    /// Homes that are known to be in the database, from which none is ever removed.
+    /// Homes that are known to be in the database that the oldest connection is to.
     pub(crate) known_homes: Arc<Mutex<HashSet<i64>>>,
 }
 
@@ -121,6 +123,12 @@ impl Store {
         // A server that vanished without a word, in a failover, say, is noticed within a minute.
         postgres.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(3);
         postgres.tcp_user_timeout(TCP_USER_TIMEOUT);
+        let known_homes: Arc<Mutex<HashSet<i64>>> = Arc::default();
+        let known = Arc::clone(&known_homes);
+        let forget_homes = Hook::sync_fn(move |_, _| {
+            known.lock().expect("no one panics while holding the known homes").clear();
+            Ok(())
+        });
         let manager = Manager::from_config(postgres, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(config.max_connections)
@@ -129,6 +137,7 @@ impl Store {
             .wait_timeout(Some(config.connect_timeout))
             .create_timeout(Some(config.connect_timeout))
             .runtime(Runtime::Tokio1)
+            .post_create(forget_homes)
             .build()
             .map_err(|error| StoreError::Unavailable(error.into()))?;
         let set_up: Vec<String> =
@@ -139,7 +148,7 @@ impl Store {
             name: config.application_name.as_str().into(),
             pooled,
             known_days: Arc::default(),
-            known_homes: Arc::default(),
+            known_homes,
         })
     }
 

@@ -80,7 +80,6 @@ impl Store {
     /// Commits `batch`, counting in `shard` (1 to [`WRITER_SHARDS`]). Applying the same events again, alone or among
     /// others, here or on another replica, changes nothing.
     pub async fn apply_batch(&self, batch: &Batch, shard: i16, now: Timestamp) -> Result<Applied, StoreError> {
-        self.note_homes(batch.events.iter().map(Event::workspace)).await?;
         let mut attempt = 0;
         loop {
             self.attach_days(batch.events.iter().map(|event| day_of(event.start()))).await?;
@@ -101,6 +100,7 @@ impl Store {
 
     async fn apply_once(&self, batch: &Batch, shard: i16, now: Timestamp) -> Result<Applied, StoreError> {
         let mut client = self.client().await?;
+        self.note_homes(&client, batch.events.iter().map(Event::workspace)).await?;
         let transaction = begin_write(&mut client).await?;
         let floor = floor::hold(&transaction).await?;
         let displaced = presence::stamp(&transaction, &batch.stamps).await?;

@@ -201,3 +201,25 @@ async fn rows_have_the_number_of_their_home_and_never_that_of_another() {
     assert!(format!("{error:?}").contains("two homes have the number"), "{error:?}");
     assert_eq!(page(&store, "").await.count.entries, 3);
 }
+
+/// Without this, rows that are written after an older backup was restored under a running service cannot be read.
+#[tokio::test]
+async fn homes_are_noted_anew_in_a_database_that_was_restored() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, client) = (database.store().unwrap(), database.client().await.unwrap());
+    let (site, time) = (fixtures::site(1, 1), now());
+    let batch_of =
+        |connection| Batch { events: vec![fixtures::connect(&site.agent, connection, time)], ..Batch::default() };
+    store.apply_batch(&batch_of(1), 1, time).await.unwrap();
+
+    client
+        .batch_execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+             DELETE FROM open_connections; DELETE FROM homes;",
+        )
+        .await
+        .unwrap();
+    store.apply_batch(&batch_of(2), 1, time).await.unwrap();
+    let page = page(&store, "").await;
+    assert_eq!(page.entries[0].workspace_id, site.agent.workspace.workspace_id);
+}

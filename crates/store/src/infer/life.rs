@@ -56,7 +56,6 @@ static INFERRED_AMONG: LazyLock<String> = LazyLock::new(|| {
 impl Store {
     /// Notes that the agent lives, and reopens what it lists and the server had taken for ended. A real end stays.
     pub async fn sign_of_life(&self, sign: &SignOfLife<'_>) -> Result<Life, StoreError> {
-        self.note_homes([&sign.agent.workspace]).await?;
         let mut attempts = 0;
         loop {
             match self.sign_of_life_once(sign).await {
@@ -68,6 +67,7 @@ impl Store {
 
     async fn sign_of_life_once(&self, sign: &SignOfLife<'_>) -> Result<Life, StoreError> {
         let mut client = self.client().await?;
+        self.note_homes(&client, [&sign.agent.workspace]).await?;
         let transaction = begin_write(&mut client).await?;
         let floor = hold_floor(&transaction).await?;
         if !presence::stamp(&transaction, std::slice::from_ref(&sign.stamp)).await?.is_empty() {
