@@ -2,7 +2,7 @@
 //!
 //! The number follows from the ids, so nothing is looked up to write a row. That its home is there to be read is what this makes sure
 //! of, before the row: nothing in the database does. What is known to be there is forgotten with each new connection, since it may be to
-//! a database that was restored from before.
+//! a database that was restored from before; behind a pooler, which may have one at any time, it is not remembered at all.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,10 @@ const MOST_KNOWN: usize = 1_000_000;
 
 /// In the order of the numbers, so that two replicas cannot deadlock.
 const NOTE: &str = "-- note_homes
-SELECT note_home(organization_id, owner_id, workspace_id)
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS k (organization_id, owner_id, workspace_id)";
+SELECT note_home(k.organization_id, k.owner_id, k.workspace_id)
+FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::uuid[]) AS k (home, organization_id, owner_id, workspace_id)
+WHERE NOT EXISTS (SELECT FROM homes h WHERE h.home = k.home AND h.organization_id = k.organization_id
+    AND h.workspace_owner_id = k.owner_id AND h.workspace_id = k.workspace_id)";
 
 impl Store {
     /// Makes the homes of connections to `workspaces` known, in a transaction of its own, over the connection that will write.
@@ -45,16 +47,20 @@ impl Store {
         if missing.is_empty() {
             return Ok(());
         }
+        let homes: Vec<i64> = missing.keys().copied().collect();
         let column = |id: fn(&Workspace) -> Uuid| missing.values().map(|workspace| id(workspace)).collect::<Vec<_>>();
         let organizations = column(|workspace| workspace.organization_id);
         let owners = column(|workspace| workspace.owner_id);
         let ids = column(|workspace| workspace.workspace_id);
-        client.query(NOTE, &[&organizations, &owners, &ids]).await?;
+        client.query(NOTE, &[&homes, &organizations, &owners, &ids]).await?;
+        if client.is_pooled() {
+            return Ok(());
+        }
         let mut known = self.known_homes.lock().expect("no one panics while holding the known homes");
         if known.len() + missing.len() > MOST_KNOWN {
             known.clear();
         }
-        known.extend(missing.into_keys());
+        known.extend(homes);
         Ok(())
     }
 }

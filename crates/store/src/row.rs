@@ -32,8 +32,8 @@ pub(crate) static OPEN_READ: LazyLock<String> = LazyLock::new(|| read(OPEN_COLUM
 /// [`HISTORY_COLUMNS`] as they are read, [`AT_HOME`]. By their place: finding values by name took longer than reading them.
 pub(crate) static HISTORY_READ: LazyLock<String> = LazyLock::new(|| read(HISTORY_COLUMNS));
 
-/// What rows are joined with to be read.
-pub(crate) const AT_HOME: &str = "JOIN homes USING (home, organization_id)";
+/// What rows are joined with to be read. One whose home is unknown must not be passed over: it would be taken for absent.
+pub(crate) const AT_HOME: &str = "LEFT JOIN homes USING (home, organization_id)";
 
 fn read(columns: &str) -> String {
     columns.replace("home", "workspace_owner_id, workspace_id")
@@ -289,6 +289,9 @@ pub(crate) fn completed_connection(row: &Row) -> Result<Connection, StoreError> 
 
 fn common(row: &Row) -> Result<Connection, StoreError> {
     let id: Uuid = row.try_get(0)?;
+    let (Some(owner_id), Some(workspace_id)) = (row.try_get(3)?, row.try_get(4)?) else {
+        return Err(StoreError::Inconsistent(format!("the home of connection {id} is unknown")));
+    };
     let connect_time: DateTime<Utc> = row.try_get(7)?;
     let method: i16 = row.try_get(8)?;
     let method = Method::from_code(method)
@@ -306,8 +309,8 @@ fn common(row: &Row) -> Result<Connection, StoreError> {
             agent_name: row.try_get(6)?,
             workspace: Workspace {
                 organization_id: row.try_get(2)?,
-                owner_id: row.try_get(3)?,
-                workspace_id: row.try_get(4)?,
+                owner_id,
+                workspace_id,
                 workspace_name: row.try_get(5)?,
             },
         },

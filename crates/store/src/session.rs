@@ -258,6 +258,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a pooler may stand between.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.pooled.is_some()
+    }
+
     /// Takes the connection out of the pool.
     pub(crate) fn into_client(self) -> ClientWrapper {
         Object::take(self.client)

@@ -97,3 +97,22 @@ async fn version_6_is_begun_anew_if_a_reader_and_it_wait_for_each_other() {
     reader.batch_execute(&format!("SELECT FROM {old} LIMIT 1; COMMIT")).await.unwrap();
     assert_eq!(migrating.await.unwrap().unwrap(), [6, 7, 8, 9, 10]);
 }
+
+#[tokio::test]
+async fn version_9_waits_for_readers_before_it_keeps_anybody_from_the_log() {
+    let (database, client) = at_version(8).await;
+    // A search for an owner looks for homes, then at the log.
+    let reader = connect(database.url()).await.unwrap();
+    reader.batch_execute("SET deadlock_timeout = '1h'; BEGIN; SELECT FROM workspace_owners").await.unwrap();
+    let store = database.store().unwrap();
+    let migrating = tokio::spawn(async move { schema::migrate(&store).await });
+    let waits = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'workspace_owners'::regclass";
+    while client.query(waits, &[]).await.unwrap().is_empty() {
+        assert!(!migrating.is_finished(), "it does not wait for the reader");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let holds = "SELECT FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock' AND relation IN ('connection_logs'::regclass, 'open_connections'::regclass)";
+    assert!(client.query(holds, &[]).await.unwrap().is_empty(), "the reader would wait for it");
+    reader.batch_execute("SELECT FROM connection_logs, open_connections; COMMIT").await.unwrap();
+    assert_eq!(migrating.await.unwrap().unwrap(), [9, 10]);
+}

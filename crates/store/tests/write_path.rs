@@ -220,6 +220,13 @@ async fn homes_are_noted_anew_in_a_database_that_was_restored() {
         .await
         .unwrap();
     store.apply_batch(&batch_of(2), 1, time).await.unwrap();
+    assert_eq!(page(&store, "").await.entries[0].workspace_id, site.agent.workspace.workspace_id);
+
+    // A row without its home is shown, and is not taken for absent by what writes.
+    client.batch_execute("DELETE FROM homes").await.unwrap();
+    let batch = Batch { events: vec![fixtures::disconnect(&site.agent, 2, time)], ..Batch::default() };
+    let error = store.apply_batch(&batch, 1, time).await.unwrap_err();
+    assert!(error.to_string().contains("the home of connection"), "{error}");
     let page = page(&store, "").await;
-    assert_eq!(page.entries[0].workspace_id, site.agent.workspace.workspace_id);
+    assert_eq!((page.count.entries, page.entries[0].workspace_id), (1, Uuid::nil()));
 }

@@ -55,7 +55,7 @@ SELECT id, agent_id, boot_id FROM open_connections WHERE agent_id = ANY($1::uuid
 const DELETED: &str = "-- open_of_deleted
 SELECT o.id, least(w.deleted_at, a.deleted_at) AS deleted_at
 FROM open_connections o
-JOIN homes USING (home, organization_id)
+LEFT JOIN homes USING (home, organization_id)
 LEFT JOIN workspaces w ON w.id = homes.workspace_id AND w.deleted
 LEFT JOIN workspace_agents a ON a.id = o.agent_id AND a.deleted
 WHERE w.id IS NOT NULL OR a.id IS NOT NULL

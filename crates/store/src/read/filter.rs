@@ -82,6 +82,9 @@ pub(super) enum Shape {
     Scanned,
 }
 
+/// So many homes are looked up one by one, on each day, whatever a planner would weigh.
+const FEW_HOMES: usize = 200;
+
 const ORGANIZATION: &str = "-- find_organization
 SELECT id FROM organizations WHERE (name_key = $1 AND NOT deleted) OR id = $2";
 
@@ -208,9 +211,11 @@ impl Filter {
     /// Whether it is about one thing that has an index, so that there is nothing to weigh for a planner.
     pub(super) fn is_one_look_up(&self) -> bool {
         let kinds = self.method.is_some() || self.connection_type.is_some() || self.app.is_some();
+        // Of many, it depends on how many rows there are.
+        let are_few = self.homes.as_ref().is_none_or(|homes| homes.len() <= FEW_HOMES);
         let has_home = self.organizations.is_some() || self.homes.is_some();
         let keys = [has_home, self.users.is_some(), self.connection_id.is_some(), self.id.is_some()];
-        !kinds && keys.into_iter().filter(|key| *key).count() == 1
+        !kinds && are_few && keys.into_iter().filter(|key| *key).count() == 1
     }
 
     /// Whether a name that nobody has, or two conditions that exclude each other, leave nothing to look for.

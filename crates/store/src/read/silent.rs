@@ -20,11 +20,11 @@ pub struct SilentAgent {
 }
 
 const SILENT: &str = "-- silent_agents_shown
-SELECT o.agent_id, min(o.agent_name) AS agent_name, homes.workspace_id, min(o.workspace_name) AS workspace_name,
+SELECT o.agent_id, min(o.agent_name) AS agent_name, coalesce(homes.workspace_id, '00000000-0000-0000-0000-000000000000') AS workspace_id, min(o.workspace_name) AS workspace_name,
     p.last_seen_at, count(*) AS open_connections
 FROM (SELECT agent_id, max(last_seen_at) AS last_seen_at FROM agent_presence GROUP BY agent_id) AS p
 JOIN open_connections AS o USING (agent_id)
-JOIN homes USING (home)
+LEFT JOIN homes USING (home)
 WHERE p.last_seen_at < $2 AND ($1::uuid[] IS NULL OR o.organization_id = ANY($1))
 GROUP BY o.agent_id, homes.workspace_id, p.last_seen_at ORDER BY p.last_seen_at, o.agent_id LIMIT $3";
 
