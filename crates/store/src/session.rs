@@ -97,7 +97,7 @@ pub struct Store {
     pooled: Option<Arc<str>>,
     /// Days that are known to have a partition. Only a hint: purge may drop a day at any time.
     pub(crate) known_days: Arc<Mutex<HashSet<NaiveDate>>>,
-    /// Homes that are known to be in the database that the oldest connection is to.
+    /// Homes that are known to be in the database, since the newest connection was made.
     pub(crate) known_homes: Arc<Mutex<HashSet<i64>>>,
 }
 

@@ -67,7 +67,9 @@ impl Store {
 
     async fn sign_of_life_once(&self, sign: &SignOfLife<'_>) -> Result<Life, StoreError> {
         let mut client = self.client().await?;
-        self.note_homes(&client, [&sign.agent.workspace]).await?;
+        // What is listed may be opened again; a mere sign of life writes nothing that has a home.
+        let home_of_listed = (!sign.listed.is_empty()).then_some(&sign.agent.workspace);
+        self.note_homes(&client, home_of_listed).await?;
         let transaction = begin_write(&mut client).await?;
         let floor = hold_floor(&transaction).await?;
         if !presence::stamp(&transaction, std::slice::from_ref(&sign.stamp)).await?.is_empty() {

@@ -20,7 +20,7 @@ pub struct SilentAgent {
 }
 
 const SILENT: &str = "-- silent_agents_shown
-SELECT o.agent_id, min(o.agent_name) AS agent_name, coalesce(homes.workspace_id, '00000000-0000-0000-0000-000000000000') AS workspace_id, min(o.workspace_name) AS workspace_name,
+SELECT o.agent_id, min(o.agent_name) AS agent_name, homes.workspace_id, min(o.workspace_name) AS workspace_name,
     p.last_seen_at, count(*) AS open_connections
 FROM (SELECT agent_id, max(last_seen_at) AS last_seen_at FROM agent_presence GROUP BY agent_id) AS p
 JOIN open_connections AS o USING (agent_id)
@@ -48,7 +48,7 @@ impl Store {
                 Ok(SilentAgent {
                     agent_id: row.try_get("agent_id")?,
                     agent_name: row.try_get("agent_name")?,
-                    workspace_id: row.try_get("workspace_id")?,
+                    workspace_id: row.try_get::<_, Option<Uuid>>("workspace_id")?.unwrap_or_default(),
                     workspace_name: row.try_get("workspace_name")?,
                     last_seen_at: row.try_get("last_seen_at")?,
                     open_connections: row.try_get("open_connections")?,
