@@ -9,17 +9,20 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use clap::Parser;
 use connlog_agent::client::{TlsFiles, TokenSource};
+use connlog_agent::spool::SpoolError;
 use connlog_agent::{Config, Connect, Disconnect, Reporter};
 use connlog_runtime::shutdown::Shutdown;
 use connlog_store::roles::INGEST;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
 use connlog_testkit::process::free_address;
+use connlog_testkit::wait::{PATIENCE, until, until_value};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Pause before another attempt at what somebody else still holds.
+const PAUSE: Duration = Duration::from_millis(20);
 
 struct Service {
     shutdown: Shutdown,
@@ -35,7 +38,7 @@ impl Service {
             if let Ok(listener) = TcpListener::bind(address).await {
                 break listener;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(PAUSE).await;
         };
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shutdown = Shutdown::new();
@@ -56,7 +59,8 @@ async fn database() -> (TestDatabase, fixtures::Site) {
     (database, site)
 }
 
-fn reporter(folder: &Path, servers: &[SocketAddr], token: TokenSource, max_spool_bytes: u64) -> Reporter {
+/// Starts a reporter, as soon as the one before has let go of the spool.
+async fn reporter(folder: &Path, servers: &[SocketAddr], token: TokenSource, max_spool_bytes: u64) -> Reporter {
     let config = Config {
         servers: servers.iter().map(|address| format!("http://{address}")).collect(),
         token,
@@ -65,7 +69,13 @@ fn reporter(folder: &Path, servers: &[SocketAddr], token: TokenSource, max_spool
         max_spool_bytes,
         agent_version: "test".to_owned(),
     };
-    Reporter::start(config).unwrap().0
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Reporter::start(config.clone()) {
+            Err(SpoolError::Owned(_)) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            started => return started.unwrap().0,
+        }
+    }
 }
 
 fn ssh() -> Connect {
@@ -81,11 +91,12 @@ async fn number(database: &TestDatabase, sql: &str) -> i64 {
 }
 
 async fn delivered(reporter: &Reporter) {
-    let deadline = Instant::now() + PATIENCE;
-    while reporter.status().await.unwrap().spool.pending > 0 {
-        assert!(Instant::now() < deadline, "{:?}", reporter.status().await.unwrap());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_value(
+        "everything is delivered",
+        async || reporter.status().await.unwrap(),
+        |status| status.spool.pending == 0,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,15 +106,14 @@ async fn events_reach_the_log_once_through_restarts_of_server_and_agent() {
     let address = free_address().unwrap();
     let token = || TokenSource::Text(site.token.clone());
     // Nobody listens yet, and a first life of the agent ends before anybody does.
-    let first = reporter(folder.path(), &[address], token(), 1 << 20);
+    let first = reporter(folder.path(), &[address], token(), 1 << 20).await;
     let ids: Vec<Uuid> = (0..40).map(|_| Uuid::new_v4()).collect();
     for id in &ids[..10] {
         first.connect(*id, ssh()).await.unwrap();
     }
     assert!(!first.status().await.unwrap().connected);
     drop(first);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let second = reporter(folder.path(), &[address], token(), 1 << 20);
+    let second = reporter(folder.path(), &[address], token(), 1 << 20).await;
     for (round, part) in ids.chunks(10).enumerate() {
         let service = Service::start(&database, address).await;
         for id in part {
@@ -125,7 +135,7 @@ async fn what_a_full_spool_gave_up_is_counted_exactly_in_the_log() {
     let (database, site) = database().await;
     let folder = tempfile::tempdir().unwrap();
     let address = free_address().unwrap();
-    let reporter = reporter(folder.path(), &[address], TokenSource::Text(site.token.clone()), 64 << 10);
+    let reporter = reporter(folder.path(), &[address], TokenSource::Text(site.token.clone()), 64 << 10).await;
     for _ in 0..2_000 {
         reporter.connect(Uuid::new_v4(), ssh()).await.unwrap();
     }
@@ -150,19 +160,12 @@ async fn another_server_and_a_rotated_token_are_picked_up() {
     let (nobody, address) = (free_address().unwrap(), free_address().unwrap());
     let service = Service::start(&database, address).await;
     let spool = folder.path().join("spool");
-    let reporter = reporter(&spool, &[nobody, address], TokenSource::File(token.clone()), 1 << 20);
+    let reporter = reporter(&spool, &[nobody, address], TokenSource::File(token.clone()), 1 << 20).await;
     reporter.connect(Uuid::new_v4(), ssh()).await.unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while !reporter
-        .status()
-        .await
-        .unwrap()
-        .last_error
-        .is_some_and(|error| error.contains("unknown, expired or revoked"))
-    {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let refused = |status: &connlog_agent::Status| {
+        status.last_error.as_ref().is_some_and(|error| error.contains("unknown, expired or revoked"))
+    };
+    until_value("the token is refused", async || reporter.status().await.unwrap(), refused).await;
     std::fs::write(&token, format!("{}\n", site.token)).unwrap();
     delivered(&reporter).await;
     assert_eq!(number(&database, "SELECT count(*) FROM open_connections").await, 1);
@@ -176,7 +179,7 @@ async fn heartbeats_list_what_is_open() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address().unwrap();
     let service = Service::start(&database, address).await;
-    let reporter = reporter(folder.path(), &[address], TokenSource::Text(site.token.clone()), 1 << 20);
+    let reporter = reporter(folder.path(), &[address], TokenSource::Text(site.token.clone()), 1 << 20).await;
     let id = Uuid::new_v4();
     reporter.connect(id, ssh()).await.unwrap();
     delivered(&reporter).await;
@@ -185,11 +188,8 @@ async fn heartbeats_list_what_is_open() {
     let now = Utc::now() + chrono::TimeDelta::minutes(30);
     let swept = store.sweep_silent(now, now - chrono::TimeDelta::hours(1), lost_after).await.unwrap();
     assert_eq!(swept.closed.len(), 1, "as if it had been silent");
-    let deadline = Instant::now() + PATIENCE;
-    while number(&database, "SELECT count(*) FROM open_connections").await == 0 {
-        assert!(Instant::now() < deadline, "the next heartbeat reopens it");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let open = async || number(&database, "SELECT count(*) FROM open_connections").await;
+    until("the next heartbeat reopens it", async || open().await > 0).await;
     drop(reporter);
     service.stop().await;
 }
@@ -220,8 +220,9 @@ async fn a_server_that_swallows_everything_costs_the_workspace_nothing() {
     });
     let service = Service::start(&database, healthy).await;
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let with_healthy = reporter(folders[0].path(), &[healthy], TokenSource::Text(site.token.clone()), 8 << 20);
-    let with_black_hole = reporter(folders[1].path(), &[black_hole], TokenSource::Text(site.token.clone()), 8 << 20);
+    let with_healthy = reporter(folders[0].path(), &[healthy], TokenSource::Text(site.token.clone()), 8 << 20).await;
+    let with_black_hole =
+        reporter(folders[1].path(), &[black_hole], TokenSource::Text(site.token.clone()), 8 << 20).await;
     let mut ratios = Vec::new();
     for _ in 0..5 {
         let (healthy, black_hole) = (slow_append(&with_healthy, 200).await, slow_append(&with_black_hole, 200).await);
@@ -242,17 +243,17 @@ async fn a_spool_that_went_back_in_time_loses_nothing_and_does_not_stall() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, snapshot) = (folder.path().join("spool"), folder.path().join("snapshot"));
     let address = free_address().unwrap();
-    let start = || reporter(&spool, &[address], TokenSource::Text(site.token.clone()), 1 << 20);
+    let start = async || reporter(&spool, &[address], TokenSource::Text(site.token.clone()), 1 << 20).await;
     let service = Service::start(&database, address).await;
-    let first = start();
+    let first = start().await;
     for _ in 0..5 {
         first.connect(Uuid::new_v4(), ssh()).await.unwrap();
     }
     delivered(&first).await;
     drop(first);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The second one has the spool, as the first one left it, and has nothing to write yet.
+    let second = start().await;
     copy(&spool, &snapshot);
-    let second = start();
     for _ in 0..3_000 {
         second.disconnect(Uuid::new_v4(), bye()).await.unwrap();
     }
@@ -261,7 +262,7 @@ async fn a_spool_that_went_back_in_time_loses_nothing_and_does_not_stall() {
     service.stop().await;
     std::fs::remove_dir_all(&spool).unwrap();
     copy(&snapshot, &spool);
-    let third = start();
+    let third = start().await;
     for _ in 0..2_500 {
         third.disconnect(Uuid::new_v4(), bye()).await.unwrap();
     }
@@ -286,7 +287,7 @@ async fn long_texts_do_not_keep_anything_from_being_sent() {
     let (database, site) = database().await;
     let folder = tempfile::tempdir().unwrap();
     let address = free_address().unwrap();
-    let reporter = reporter(folder.path(), &[address], TokenSource::Text(site.token.clone()), 64 << 20);
+    let reporter = reporter(folder.path(), &[address], TokenSource::Text(site.token.clone()), 64 << 20).await;
     for _ in 0..150 {
         let reason = Some("ä".repeat(30_000));
         reporter.disconnect(Uuid::new_v4(), Disconnect { reason, ..bye() }).await.unwrap();

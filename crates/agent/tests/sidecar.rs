@@ -7,19 +7,21 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::Utc;
 use clap::Parser;
+use connlog_model::clock::Timestamp;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_store::roles::INGEST;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
-use connlog_testkit::process::Process;
+use connlog_testkit::process::{Process, with_default_signals};
+use connlog_testkit::wait::{PATIENCE, until, until_value};
 use nix::sys::signal::Signal;
 use tokio::net::TcpListener;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const HEARTBEAT: Duration = Duration::from_millis(300);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_connlog-agent");
 
 struct Workspace {
@@ -34,7 +36,9 @@ impl Workspace {
         let database = TestDatabase::create().await.unwrap();
         let site = fixtures::site(1, 1);
         fixtures::import(&database.store().unwrap(), &site.directory, Utc::now()).await.unwrap();
-        let arguments = ["connlog-ingest", "--database-url", &database.url_as(INGEST), "--heartbeat-interval", "300ms"];
+        let heartbeat = format!("{}ms", HEARTBEAT.as_millis());
+        let arguments =
+            ["connlog-ingest", "--database-url", &database.url_as(INGEST), "--heartbeat-interval", &heartbeat];
         let config = connlog_ingest::Config::try_parse_from(arguments).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -50,16 +54,12 @@ impl Workspace {
         self.folder.path().join("spool")
     }
 
-    fn sidecar(&self) -> Process {
+    async fn sidecar(&self) -> Process {
         let mut command = Command::new(PROGRAM);
         command.arg("run").arg("--spool").arg(self.spool()).arg("--token-file").arg(self.folder.path().join("token"));
         command.args(["--server", &format!("http://{}", self.server)]).env("CONNLOG_LOG", "warn");
         let process = Process::spawn("connlog-agent", &command, "KILL").unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while !self.agent(&["status"]).status.success() {
-            assert!(Instant::now() < deadline, "the sidecar answers");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until("the sidecar answers", async || self.agent(&["status"]).status.success()).await;
         process
     }
 
@@ -80,18 +80,19 @@ impl Workspace {
 
     async fn until(&self, sql: &str, expected: i64) {
         let client = self.database.client().await.unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let found: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
-            if found == expected {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{sql} gives {found}, not {expected}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let look = async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
+        until_value(sql, look, |found| *found == expected).await;
+    }
+
+    /// The last sign of life that the log has of the agent.
+    async fn last_seen(&self) -> Timestamp {
+        let sql = "SELECT max(last_seen_at) FROM agent_presence";
+        self.database.client().await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
     }
 }
 
+/// A workload that ends once the sidecar has answered it.
+const WORKLOAD: &str = "connlog-agent report connect --app ssh && for _ in $(seq 600); do connlog-agent status && exit 0; sleep 0.1; done; exit 1";
 const ENDED: &str = "SELECT count(*) FROM connection_logs WHERE code = 3 AND NOT disconnect_inferred";
 const OPEN: &str = "SELECT count(*) FROM open_connections";
 
@@ -100,7 +101,7 @@ async fn hooks_report_while_the_sidecar_is_there_gone_and_killed() {
     let workspace = Workspace::new().await;
     // Before the first sidecar, into the drop directory.
     let early = workspace.connect("ssh");
-    let mut sidecar = workspace.sidecar();
+    let mut sidecar = workspace.sidecar().await;
     let socket = fs::metadata(workspace.spool().join("connlog.sock")).unwrap();
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
     workspace.until(OPEN, 1).await;
@@ -111,11 +112,12 @@ async fn hooks_report_while_the_sidecar_is_there_gone_and_killed() {
     tokio::task::block_in_place(|| sidecar.wait(PATIENCE)).unwrap();
     workspace.disconnect(&early, "ssh");
     let late = workspace.connect("zed");
-    let mut sidecar = workspace.sidecar();
+    let mut sidecar = workspace.sidecar().await;
     workspace.until(ENDED, 1).await;
     // The new sidecar still lists what the killed one had open: after some heartbeats both are open.
     workspace.until(OPEN, 2).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let since = workspace.last_seen().await;
+    until("two heartbeats come", async || workspace.last_seen().await > since + HEARTBEAT * 2).await;
     workspace.until(OPEN, 2).await;
     workspace.disconnect(&during, "cursor");
     workspace.disconnect(&late, "zed");
@@ -163,7 +165,7 @@ async fn what_is_wrong_in_the_drop_directory_holds_up_nothing_else() {
     let output =
         workspace.agent(&["report", "disconnect", "--id", &early, "--app", "ssh", "--code", "3", "--reason", &reason]);
     assert!(output.status.success(), "{output:?}");
-    let _sidecar = workspace.sidecar();
+    let _sidecar = workspace.sidecar().await;
     workspace.until(ENDED, 1).await;
     let late = workspace.connect("ssh");
     let output =
@@ -178,11 +180,11 @@ async fn what_is_wrong_in_the_drop_directory_holds_up_nothing_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_hooks_of_the_examples_report_sessions() {
     let workspace = Workspace::new().await;
-    let _sidecar = workspace.sidecar();
+    let _sidecar = workspace.sidecar().await;
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/agent");
     let path = format!("{}:/usr/bin:/bin", Path::new(PROGRAM).parent().unwrap().display());
     let hook = |script: &str| {
-        let mut command = Command::new(examples.join(script));
+        let mut command = with_default_signals(examples.join(script));
         command.env_clear().env("PATH", &path).env("CONNLOG_AGENT_SPOOL", workspace.spool()).env("SHELL", "/bin/sh");
         command
     };
@@ -224,7 +226,7 @@ async fn the_hooks_of_the_examples_report_sessions() {
     let second = workspace.folder.path().join("second");
     fs::create_dir(&second).unwrap();
     let mut container = hook("entrypoint.sh");
-    container.args(["sh", "-c", "connlog-agent report connect --app ssh && sleep 1 && exec connlog-agent status"]);
+    container.args(["sh", "-c", WORKLOAD]);
     container.env("CONNLOG_AGENT_SPOOL", &second).env("CONNLOG_AGENT_SERVERS", format!("http://{}", workspace.server));
     container.env("CONNLOG_AGENT_TOKEN_FILE", workspace.folder.path().join("token"));
     std::os::unix::process::CommandExt::process_group(&mut container, 0);

@@ -5,7 +5,6 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use clap::Parser;
@@ -15,12 +14,11 @@ use connlog_runtime::shutdown::Shutdown;
 use connlog_store::roles::INGEST;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
+use connlog_testkit::wait::{until, until_value};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use uuid::Uuid;
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An authority whose certificate is in a file.
 struct Authority {
@@ -109,19 +107,11 @@ async fn connect(reporter: &Reporter) {
 }
 
 async fn delivered(reporter: &Reporter) {
-    until(reporter, |status| status.spool.pending == 0).await;
+    reaches(reporter, |status| status.spool.pending == 0).await;
 }
 
-async fn until(reporter: &Reporter, condition: impl Fn(&connlog_agent::Status) -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let status = reporter.status().await.unwrap();
-        if condition(&status) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{status:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+async fn reaches(reporter: &Reporter, condition: impl Fn(&connlog_agent::Status) -> bool) {
+    until_value("the reporter's status", async || reporter.status().await.unwrap(), condition).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,7 +132,7 @@ async fn only_who_shows_a_certificate_of_the_right_authority_to_the_right_server
     for (case, scheme, tls) in refused {
         let reporter = stage.reporter(case, scheme, tls);
         connect(&reporter).await;
-        until(&reporter, |status| status.last_error.is_some()).await;
+        reaches(&reporter, |status| status.last_error.is_some()).await;
         let status = reporter.status().await.unwrap();
         assert!(!status.connected && status.spool.pending == 1, "{case}: {status:?}");
         let error = status.last_error.unwrap();
@@ -164,12 +154,13 @@ async fn new_certificates_are_picked_up_on_both_sides_without_a_restart() {
     delivered(&reporter).await;
     // What is half written leaves the old one in force; then both sides change to another authority.
     fs::write(stage.path("server.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    let refused = || !connlog_runtime::telemetry::metrics().render().contains("connlog_tls_reload_failures_total 0\n");
+    until("the service reads what is half written", async || refused()).await;
     connect(&reporter).await;
     delivered(&reporter).await;
     let other = Authority::new(stage.folder.path(), "others");
     other.issue("localhost", &stage.path("server.pem"), &stage.path("server.key"));
-    until(&reporter, |status| status.last_error.as_ref().is_some_and(|error| error.contains("UnknownIssuer"))).await;
+    reaches(&reporter, |status| status.last_error.as_ref().is_some_and(|error| error.contains("UnknownIssuer"))).await;
     fs::copy(&other.file, &stage.servers.file).unwrap();
     connect(&reporter).await;
     delivered(&reporter).await;

@@ -4,16 +4,14 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
-use connlog_model::event::{Action, Event, Outcome};
 use connlog_store::write::Batch;
 use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::connect;
-use connlog_testkit::fixtures;
 use tokio_postgres::Client;
 
 use crate::fleet::Agent;
 use crate::ingest::{copy_in, copy_out};
-use crate::sessions::{Session, sessions};
+use crate::sessions::sessions;
 
 /// Connections of a round, and how many are committed together.
 const SESSIONS: u32 = 20_000;
@@ -44,7 +42,7 @@ async fn batches(database_url: &str, client: &Client, agents: &[Agent], rounds: 
             let began = Instant::now();
             for part in sessions.chunks(BATCH) {
                 let events = part.iter().zip(agents.iter().cycle());
-                let events = events.map(|(session, agent)| event(session, agent, has_ended)).collect();
+                let events = events.map(|(session, agent)| session.event(&agent.identity, has_ended)).collect();
                 store.apply_batch(&Batch { events, ..Batch::default() }, 1, Utc::now()).await?;
             }
             // The first round warms up.
@@ -56,15 +54,6 @@ async fn batches(database_url: &str, client: &Client, agents: &[Agent], rounds: 
     let (connect, disconnect) = (crate::median(connects), crate::median(disconnects));
     println!("by one writer, without gRPC: {connect:.1} µs a connect, {disconnect:.1} µs a disconnect");
     Ok(())
-}
-
-fn event(session: &Session, agent: &Agent, has_ended: bool) -> Event {
-    let connection = session.id.as_u128();
-    if !has_ended {
-        return fixtures::connect(&agent.identity, connection, session.since);
-    }
-    let action = Action::Disconnect { connected_at: Some(session.since), outcome: Outcome::default() };
-    fixtures::agent_event(&agent.identity, connection, session.until, action)
 }
 
 /// A binary COPY of connections into a table without indexes, and into one with each of the indexes of a day alone.

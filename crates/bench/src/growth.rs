@@ -57,9 +57,9 @@ pub(crate) async fn measure(
     }
     points.sort_by_key(|point| point.rows);
     let (Some(least), Some(most)) = (points.first(), points.last()) else { return Ok(points) };
-    report.add("load.growth_ingest", most.rate, least.rate, "events/s", ROUNDS);
-    report.add("load.growth_first_page", most.first_page, least.first_page, "ms", 1);
-    report.add("load.growth_worst_filter", most.worst_page, least.worst_page, "ms", 1);
+    report.add("load.growth_ingest", most.rate, least.rate);
+    report.add("load.growth_first_page", most.first_page, least.first_page);
+    report.add("load.growth_worst_filter", most.worst_page, least.worst_page);
     Ok(points)
 }
 

@@ -1,4 +1,5 @@
-//! Writing at size: events over gRPC until they are acknowledged, against one prepared upsert into one table, called directly.
+//! Writing at size: events over gRPC until they are acknowledged, against one prepared upsert into one table, called
+//! directly.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,14 +11,16 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use tonic::codegen::Bytes;
 use tonic::transport::Channel;
+use url::Url;
 
 use crate::cpu::{self, Cpu};
 use crate::fleet::Agent;
-use crate::plain::{Row, Upsert};
+use crate::peer::{Layout, Row, Upsert};
 use crate::report::Report;
 use crate::service::Ingest;
 use crate::sessions::{Batch, batches, messages, sessions};
 use crate::stream::{Spool, Stream};
+use crate::wire::CountingProxy;
 
 /// Connections that begin, and that end, in one message of an agent.
 const HALF_BATCH: usize = 500;
@@ -49,6 +52,11 @@ impl Round {
     pub(crate) fn rate(&self, events: u32) -> f64 {
         rate(events, self.elapsed)
     }
+
+    /// µs of CPU an event: of the service, or of the baseline's writer, and of PostgreSQL.
+    fn micros(&self, events: u32) -> (f64, f64) {
+        (self.service.micros() / f64::from(events), self.database.micros() / f64::from(events))
+    }
 }
 
 /// Starts `connlog-ingest` with as many writers as the other side has, and further flags.
@@ -68,33 +76,65 @@ pub(crate) async fn measure(
     let agents = &agents[..size.agents as usize];
     let client = connect(database_url).await?;
     let postmaster = cpu::postmaster(&client).await?;
-    let (mut rates, mut floors, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut peers, mut plains, mut floors, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     // The first round of each warms up.
     for round in 0..=size.rounds {
         // No side pays for what the other one wrote.
         client.batch_execute("CHECKPOINT").await?;
         let our = stream_round(ingest, agents, size, postmaster).await?;
-        let ours = our.rate(size.events);
         client.batch_execute("CHECKPOINT").await?;
-        let theirs = rate(size.events, upsert_round(database_url, agents, size).await?);
+        let peer = upsert_round(database_url, Layout::Peer, agents, size, postmaster).await?;
+        client.batch_execute("CHECKPOINT").await?;
+        let plain = upsert_round(database_url, Layout::Plain, agents, size, postmaster).await?;
         let copied = rate(size.events, copy_round(&client, size).await?);
-        let events = f64::from(size.events);
-        let (service, database) = (our.service.micros() / events, our.database.micros() / events);
+        let [ours, theirs, keyless] = [&our, &peer, &plain].map(|round| round.rate(size.events));
+        let [cost, their_cost] = [&our, &peer].map(|round| round.micros(size.events));
         let warming = if round == 0 { " (warming up)" } else { "" };
         println!(
-            "{ours:.0} events/s over gRPC ({service:.1} µs of CPU an event, {database:.1} of PostgreSQL), {theirs:.0} by upserts, {copied:.0} by COPY{warming}"
+            "{ours:.0} events/s over gRPC ({:.1} µs of CPU an event, {:.1} of PostgreSQL), {theirs:.0} by the peer \
+             ({:.1} and {:.1}), {keyless:.0} without keys, {copied:.0} by COPY{warming}",
+            cost.0, cost.1, their_cost.0, their_cost.1
         );
         if round > 0 {
-            rates.push((ours, theirs));
+            peers.push((ours, theirs));
+            plains.push((ours, keyless));
             floors.push((ours, copied));
-            cpu.push((service, database));
+            cpu.push((cost.0 + cost.1, their_cost.0 + their_cost.1));
         }
     }
-    report.add_rounds("ingest.end_to_end", &rates, "events/s");
-    report.add_rounds("ingest.floor", &floors, "events/s");
-    report.add_rounds("ingest.cpu_per_event", &cpu, "us");
+    report.add_rounds("ingest.peer", &peers);
+    report.add_rounds("ingest.plain", &plains);
+    report.add_rounds("ingest.floor", &floors);
+    report.add_rounds("ingest.cpu_per_event", &cpu);
     println!("connlog-ingest had {:.0} MiB at most", ingest.peak_memory_mib()?);
+    round_trips(database_url, agents, size, report).await
+}
+
+/// Exchanges with PostgreSQL for each transaction of the writers, against those of each statement of the peer.
+async fn round_trips(database_url: &str, agents: &[Agent], size: Size, report: &mut Report) -> Result<()> {
+    let client = connect(database_url).await?;
+    let postmaster = cpu::postmaster(&client).await?;
+    let server = Url::parse(database_url)?.socket_addrs(|| None)?[0];
+    let proxy = CountingProxy::start(server).await?;
+    let counted_url = proxy.url(database_url)?;
+    let ingest = start(&counted_url, &[])?;
+    // Connections are made and statements prepared.
+    stream_round(&ingest, agents, size, postmaster).await?;
+    let before = (proxy.exchanges(), ingest.metric("connlog_ingest_commit_seconds_count").await?);
+    stream_round(&ingest, agents, size, postmaster).await?;
+    let after = (proxy.exchanges(), ingest.metric("connlog_ingest_commit_seconds_count").await?);
+    let ours = ratio(after.0 - before.0, after.1 - before.1);
+    drop(ingest);
+    let (writers, statements) = writers(&counted_url, Layout::Peer, agents, size).await?;
+    let before = proxy.exchanges();
+    upsert(writers).await?;
+    report.add("ingest.round_trips", ours, ratio(proxy.exchanges() - before, statements));
     Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 of both")]
+fn ratio(value: u64, of: u64) -> f64 {
+    value as f64 / of as f64
 }
 
 /// Events a second of `rounds` rounds over gRPC, of each by itself.
@@ -178,13 +218,33 @@ pub(crate) async fn stream_round(ingest: &Ingest, agents: &[Agent], size: Size, 
     Ok(Round { elapsed, service: after.0 - before.0, database: after.1 - before.1 })
 }
 
-/// The same events of the same agents, in statements of [`UPSERTED`] as a server would gather them: some of each agent in turn.
-async fn upsert_round(database_url: &str, agents: &[Agent], size: Size) -> Result<Duration> {
-    let mut running = JoinSet::new();
-    let mut writers = Vec::new();
+/// A connection of the baseline's writer, its statement, and the rows of each execution.
+type Writer = (Client, Upsert, Vec<Vec<Row>>);
+
+/// The same events of the same agents into the one table.
+async fn upsert_round(
+    database_url: &str,
+    layout: Layout,
+    agents: &[Agent],
+    size: Size,
+    postmaster: u32,
+) -> Result<Round> {
+    let (writers, _) = writers(database_url, layout, agents, size).await?;
+    let before = (Cpu::of(std::process::id())?, Cpu::of_children(postmaster)?);
+    let began = Instant::now();
+    let _open = upsert(writers).await?;
+    let elapsed = began.elapsed();
+    let after = (Cpu::of(std::process::id())?, Cpu::of_children(postmaster)?);
+    Ok(Round { elapsed, service: after.0 - before.0, database: after.1 - before.1 })
+}
+
+/// The baseline's writers, with statements of [`UPSERTED`] events as a server would gather them, some of each agent in
+/// turn; and how many statements they have.
+async fn writers(database_url: &str, layout: Layout, agents: &[Agent], size: Size) -> Result<(Vec<Writer>, u64)> {
+    let (mut writers, mut count) = (Vec::new(), 0);
     for writer in 0..WRITERS {
         let client = connect(database_url).await?;
-        let upsert = Upsert::prepare(&client).await?;
+        let upsert = Upsert::prepare(&client, layout).await?;
         let own = agents.iter().skip(writer).step_by(WRITERS);
         let mut queues: Vec<_> = own.map(|agent| (agent.clone(), VecDeque::from(batches_of_round(size)))).collect();
         let mut statements = Vec::new();
@@ -199,21 +259,28 @@ async fn upsert_round(database_url: &str, agents: &[Agent], size: Size) -> Resul
             statements.push(rows);
         }
         statements.retain(|rows| !rows.is_empty());
+        count += statements.len() as u64;
         writers.push((client, upsert, statements));
     }
-    let began = Instant::now();
+    Ok((writers, count))
+}
+
+/// Executes all statements. The connections are returned open, so that what their backends spent can be read.
+async fn upsert(writers: Vec<Writer>) -> Result<Vec<Client>> {
+    let mut running = JoinSet::new();
     for (client, upsert, statements) in writers {
         running.spawn(async move {
             for rows in statements {
                 upsert.run(&client, &rows).await?;
             }
-            anyhow::Ok(())
+            anyhow::Ok(client)
         });
     }
+    let mut clients = Vec::new();
     while let Some(done) = running.join_next().await {
-        done??;
+        clients.push(done??);
     }
-    Ok(began.elapsed())
+    Ok(clients)
 }
 
 fn rows_of(agent: &Agent, batch: Batch) -> impl Iterator<Item = Row> {

@@ -2,12 +2,13 @@
 
 mod costs;
 mod cpu;
+mod figures;
 mod fleet;
 mod growth;
 pub mod history;
 pub mod ingest;
 mod load;
-pub mod plain;
+pub mod peer;
 mod pooled;
 mod purge;
 pub mod reads;
@@ -17,6 +18,7 @@ pub mod service;
 mod sessions;
 mod stream;
 mod unary;
+mod wire;
 
 /// The one in the middle.
 pub(crate) fn median(values: Vec<f64>) -> f64 {

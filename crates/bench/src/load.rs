@@ -43,15 +43,15 @@ pub(crate) async fn measure(database_url: &str, load: &Load, report: &mut Report
     let mut fleet = Fleet::new(ingest.address());
     fleet.grow(&agents[..load.agents as usize]).await?;
     println!("\n{} agents connected in {:.1} s", load.agents, began.elapsed().as_secs_f64());
-    report.state("load.connect", began.elapsed().as_secs_f64(), "s");
-    report.state("load.memory_per_stream", (ingest.memory_mib()? - before) * 1024.0 / f64::from(load.agents), "KiB");
+    report.state("load.connect", began.elapsed().as_secs_f64());
+    report.state("load.memory_per_stream", (ingest.memory_mib()? - before) * 1024.0 / f64::from(load.agents));
 
     let cpu_before = (Cpu::of(ingest.pid())?, Cpu::of_children(postmaster)?);
     fleet.idle(load.idle).await?;
     let cpu_after = (Cpu::of(ingest.pid())?, Cpu::of_children(postmaster)?);
     let share = |cpu: Cpu| cpu.micros() / 1e4 / load.idle.as_secs_f64();
-    report.state("load.idle_cpu", share(cpu_after.0 - cpu_before.0), "% of a core");
-    report.state("load.idle_cpu_postgres", share(cpu_after.1 - cpu_before.1), "% of a core");
+    report.state("load.idle_cpu", share(cpu_after.0 - cpu_before.0));
+    report.state("load.idle_cpu_postgres", share(cpu_after.1 - cpu_before.1));
 
     let rows = Rows::of(&client).await?;
     let began = Instant::now();
@@ -59,8 +59,8 @@ pub(crate) async fn measure(database_url: &str, load: &Load, report: &mut Report
     let took = began.elapsed().as_secs_f64();
     rows.expect_more(&client, sessions).await?;
     println!("a burst of {} events, acknowledged in order within {took:.1} s, nothing lost", sessions * 2);
-    report.state("load.burst", f64::from(load.events) / took, "events/s");
-    report.state("load.burst_memory", ingest.peak_memory_mib()?, "MiB at most");
+    report.state("load.burst", f64::from(load.events) / took);
+    report.state("load.burst_memory", ingest.peak_memory_mib()?);
 
     let rows = Rows::of(&client).await?;
     let (took, sessions, errors) = fleet.reconnect(load.events, &mut ingest).await?;
@@ -70,9 +70,9 @@ pub(crate) async fn measure(database_url: &str, load: &Load, report: &mut Report
         sessions * 2,
         took.as_secs_f64()
     );
-    report.state("load.reconnect", took.as_secs_f64(), "s");
-    report.state("load.reconnect_errors", f64::from(errors), "errors of agents");
-    report.state("load.reconnect_memory", ingest.peak_memory_mib()?, "MiB at most");
+    report.state("load.reconnect", took.as_secs_f64());
+    report.state("load.reconnect_errors", f64::from(errors));
+    report.state("load.reconnect_memory", ingest.peak_memory_mib()?);
 
     let mut held = load.agents;
     for &wanted in &load.largest {
@@ -88,8 +88,8 @@ pub(crate) async fn measure(database_url: &str, load: &Load, report: &mut Report
             }
         }
     }
-    report.state("load.largest_fleet", f64::from(held), "agents");
-    report.state("load.largest_fleet_memory", ingest.peak_memory_mib()?, "MiB at most");
+    report.state("load.largest_fleet", f64::from(held));
+    report.state("load.largest_fleet_memory", ingest.peak_memory_mib()?);
     Ok(())
 }
 

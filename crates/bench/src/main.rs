@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use chrono::Utc;
 use clap::{Parser, Subcommand};
 use connlog_bench::history;
@@ -65,7 +65,9 @@ async fn main() -> Result<()> {
         Command::Run { database_url, quick, large, pooler_url, only, filled, report } => {
             let mut scope = if quick { Scope::quick() } else { Scope::full(large) };
             (scope.only, scope.filled, scope.pooler_url) = (only, filled, pooler_url);
-            run(&database_url, &scope, &report).await
+            let missed = run(&database_url, &scope, &report).await?;
+            ensure!(missed.is_empty(), "these figures miss what is wanted: {}", missed.join(", "));
+            Ok(())
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn measure(
             pages.push(page);
         }
     }
-    report.add_rounds("load.pooled_ingest", &rates, "events/s");
-    report.add_rounds("load.pooled_first_page", &pages, "ms");
+    report.add_rounds("load.pooled_ingest", &rates);
+    report.add_rounds("load.pooled_first_page", &pages);
     Ok(())
 }

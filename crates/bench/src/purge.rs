@@ -7,7 +7,7 @@ use chrono::{Days, NaiveDate, Utc};
 use connlog_testkit::database::connect;
 
 use crate::report::Report;
-use crate::{history, plain};
+use crate::{history, peer};
 
 /// Rows that the other side deletes at a time.
 const BATCH: i64 = 10_000;
@@ -20,8 +20,8 @@ pub(crate) async fn measure(database_url: &str, rows: i64, rounds: u32, report: 
         let day: NaiveDate = client.query_one("SELECT min(day) FROM days() AS day", &[]).await?.get(0);
         let next = day + Days::new(1);
         history::fill_day(database_url, day, rows).await?;
-        plain::copy_before(&client, next).await?;
-        plain::each(&client, "VACUUM (ANALYZE) plain_logs; CHECKPOINT").await?;
+        peer::copy_before(&client, next).await?;
+        peer::each(&client, "VACUUM (ANALYZE) peer_logs; CHECKPOINT").await?;
 
         let began = Instant::now();
         run(database_url, next).await?;
@@ -29,15 +29,15 @@ pub(crate) async fn measure(database_url: &str, rows: i64, rounds: u32, report: 
 
         let began = Instant::now();
         while client.execute(DELETE_BATCH, &[&next, &BATCH]).await? > 0 {}
-        client.batch_execute("VACUUM plain_logs").await?;
+        client.batch_execute("VACUUM peer_logs").await?;
         pairs.push((ours, began.elapsed().as_secs_f64()));
     }
-    report.add_rounds("purge.day", &pairs, "s");
+    report.add_rounds("purge.day", &pairs);
     Ok(())
 }
 
-const DELETE_BATCH: &str = "DELETE FROM plain_logs WHERE ctid IN (
-    SELECT ctid FROM plain_logs WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC' ORDER BY connect_time LIMIT $2)";
+const DELETE_BATCH: &str = "DELETE FROM peer_logs WHERE ctid IN (
+    SELECT ctid FROM peer_logs WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC' ORDER BY connect_time LIMIT $2)";
 
 /// Runs the `connlog-purge` that lies beside this program: what lies before `cutoff`, a whole day, is to go.
 pub(crate) async fn run(database_url: &str, cutoff: NaiveDate) -> Result<()> {

@@ -3,13 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use connlog_store::write::Batch;
+use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::connect;
 use futures::StreamExt as _;
 use tokio_postgres::Client;
 
-use crate::plain;
+use crate::fleet::Agent;
+use crate::peer::{self, Layout, Row, Upsert};
 use crate::report::Report;
 use crate::service::Service;
+use crate::sessions::{Session, sessions};
 
 /// Rounds of a search: [`REQUESTS`] of ours, then one of the straightforward SQL, which is slow.
 const ROUNDS: u32 = 5;
@@ -17,6 +21,11 @@ const ROUNDS: u32 = 5;
 const REQUESTS: usize = 8;
 /// Requests of a count in a round: of fewer, a p95 is the slowest.
 const COUNTS: usize = 40;
+/// Connections that are open: a few, and as many as a large fleet has.
+const OPEN_FEW: usize = 3;
+const OPEN_MANY: u32 = 10_000;
+/// Events that are written at once.
+const WRITTEN: usize = 1_000;
 /// Pages of a walk by cursors.
 const PAGES: usize = 20;
 /// Rounds of exports, each against a COPY.
@@ -74,15 +83,16 @@ pub(crate) const CASES: [Case; 20] = [
 ];
 
 /// Measures on a database that [`generate`](crate::history::generate) filled.
-pub(crate) async fn measure(database_url: &str, report: &mut Report) -> Result<()> {
+pub(crate) async fn measure(database_url: &str, agents: &[Agent], report: &mut Report) -> Result<()> {
     let client = connect(database_url).await?;
     client.batch_execute("SET jit = off").await?;
-    let (ours, one_table) = plain::bytes_per_row(&client).await?;
+    let (ours, one_table) = peer::bytes_per_row(&client).await?;
     let service = Service::start(database_url).await?;
     pages(&client, &service, report).await?;
     counts(&client, &service, report).await?;
+    ongoing(database_url, &client, &service, agents, report).await?;
     exports(&client, &service, report).await?;
-    report.add("storage.bytes_per_row", ours, one_table, "bytes", 1);
+    report.add("storage.open", ours, one_table);
     println!("connlog-query had {:.0} MiB at most", service.peak_memory_mib()?);
     Ok(())
 }
@@ -90,7 +100,7 @@ pub(crate) async fn measure(database_url: &str, report: &mut Report) -> Result<(
 /// Exact counts of much: a page with its count, against the count alone.
 async fn counts(client: &Client, service: &Service, report: &mut Report) -> Result<()> {
     for (key, case) in [("query.count_all", &CASES[0]), ("query.count_org", &CASES[1])] {
-        let sql = format!("SELECT count(*) FROM plain_logs l WHERE {}", case.sql);
+        let sql = format!("SELECT count(*) FROM peer_logs l WHERE {}", case.sql);
         let mut pairs = Vec::new();
         for _ in 0..ROUNDS {
             let ours = quantile(&mut pages_of(service, case.query, COUNTS).await?, 95);
@@ -98,7 +108,56 @@ async fn counts(client: &Client, service: &Service, report: &mut Report) -> Resu
             client.query(&sql, &[]).await?;
             pairs.push((millis(ours), millis(began.elapsed())));
         }
-        report.add_rounds(key, &pairs, "ms");
+        report.add_rounds(key, &pairs);
+    }
+    Ok(())
+}
+
+/// Few and many connections that are open, among the rows of full days.
+async fn ongoing(
+    database_url: &str,
+    client: &Client,
+    service: &Service,
+    agents: &[Agent],
+    report: &mut Report,
+) -> Result<()> {
+    let store = Store::new(&StoreConfig::new(database_url, "connlog-bench", 1))?;
+    let upsert = Upsert::prepare(client, Layout::Peer).await?;
+    let open: Vec<(Session, &Agent)> = sessions(OPEN_MANY).into_iter().zip(agents.iter().cycle()).collect();
+    let (few, rest) = open.split_at(OPEN_FEW);
+    for (key, part) in [("query.ongoing_few", few), ("query.ongoing_many", rest)] {
+        write(&store, part, false).await?;
+        for rows in part.chunks(WRITTEN) {
+            let rows: Vec<Row> = rows.iter().map(|(session, agent)| row(session, agent, false)).collect();
+            upsert.run(client, &rows).await?;
+        }
+        client.batch_execute("ANALYZE peer_logs").await?;
+        let mut pairs = Vec::new();
+        for _ in 0..ROUNDS {
+            let ours = quantile(&mut pages_of(service, "status:ongoing", COUNTS).await?, 95);
+            let theirs = straightforward(client, "disconnect_time IS NULL AND connection_id IS NOT NULL", 0).await?;
+            pairs.push((millis(ours), millis(theirs)));
+        }
+        report.add_rounds(key, &pairs);
+    }
+    // What else is measured has nothing open.
+    write(&store, &open, true).await?;
+    for rows in open.chunks(WRITTEN) {
+        let rows: Vec<Row> = rows.iter().map(|(session, agent)| row(session, agent, true)).collect();
+        upsert.run(client, &rows).await?;
+    }
+    Ok(())
+}
+
+fn row(session: &Session, agent: &Agent, has_ended: bool) -> Row {
+    Row { agent: agent.identity.clone(), session: *session, has_ended }
+}
+
+/// Writes beginnings or ends as connlog-ingest would.
+async fn write(store: &Store, sessions: &[(Session, &Agent)], has_ended: bool) -> Result<()> {
+    for part in sessions.chunks(WRITTEN) {
+        let events = part.iter().map(|(session, agent)| session.event(&agent.identity, has_ended)).collect();
+        store.apply_batch(&Batch { events, ..Batch::default() }, 1, chrono::Utc::now()).await?;
     }
     Ok(())
 }
@@ -176,11 +235,11 @@ async fn pages(client: &Client, service: &Service, report: &mut Report) -> Resul
             worst.clone_from(&pairs);
         }
         if case.query.is_empty() {
-            report.add_rounds("query.first_page", &pairs, "ms");
-            report.add_rounds("query.deep_cursor", &deep_pairs, "ms");
+            report.add_rounds("query.first_page", &pairs);
+            report.add_rounds("query.deep_cursor", &deep_pairs);
         }
         if case.query.starts_with("connection_id") {
-            report.add_rounds("query.no_match", &pairs, "ms");
+            report.add_rounds("query.no_match", &pairs);
         }
         let (median, plain) = (quantile(&mut first, 50), quantile(&mut plain, 50));
         println!(
@@ -193,18 +252,18 @@ async fn pages(client: &Client, service: &Service, report: &mut Report) -> Resul
             if case.query.is_empty() { "(everything)" } else { case.query }
         );
     }
-    report.add_rounds("query.worst_filter", &worst, "ms");
+    report.add_rounds("query.worst_filter", &worst);
     Ok(())
 }
 
 /// The page and its exact count, on one table.
 async fn straightforward(client: &Client, condition: &str, offset: usize) -> Result<Duration> {
     let page = format!(
-        "SELECT l.*, o.name, w.username, u.username FROM plain_logs l LEFT JOIN organizations o ON o.id = l.organization_id
+        "SELECT l.*, o.name, w.username, u.username FROM peer_logs l LEFT JOIN organizations o ON o.id = l.organization_id
          LEFT JOIN users w ON w.id = l.workspace_owner_id LEFT JOIN users u ON u.id = l.user_id
          WHERE {condition} ORDER BY l.connect_time DESC, l.id DESC LIMIT 25 OFFSET {offset}"
     );
-    let count = format!("SELECT count(*) FROM plain_logs l WHERE {condition}");
+    let count = format!("SELECT count(*) FROM peer_logs l WHERE {condition}");
     let began = Instant::now();
     client.query(&page, &[]).await?;
     client.query(&count, &[]).await?;
@@ -243,7 +302,7 @@ async fn exports(client: &Client, service: &Service, report: &mut Report) -> Res
         println!("export: {rows} rows, {} MB: {ours:.0} rows/s; COPY {theirs:.0} rows/s", bytes / 1_000_000);
         pairs.push((ours, theirs));
     }
-    report.add_rounds("export.ndjson", &pairs, "rows/s");
+    report.add_rounds("export.ndjson", &pairs);
     Ok(())
 }
 

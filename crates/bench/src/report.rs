@@ -1,86 +1,151 @@
-//! What was measured, by name: a table for people and JSON for programs.
+//! What was measured: a table for people, JSON for programs, and the verdict against the floors.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-/// A figure, what it is compared with in the same run, and how often both were measured.
-#[derive(Debug, Clone)]
-pub struct Figure {
-    key: &'static str,
+use crate::figures::{Bound, Definition, FIGURES, definition};
+
+/// A measured figure: the medians of its rounds.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    definition: &'static Definition,
     value: f64,
-    /// None if there is nothing that it could be compared with.
+    /// None if there is nothing to compare it with.
     baseline: Option<f64>,
-    unit: &'static str,
-    rounds: u32,
-    /// The least and the largest ratio of a round, if there is one for each.
+    rounds: usize,
+    /// The least and the largest ratio of a round.
     spread: Option<(f64, f64)>,
 }
 
-/// All figures of a run, kept in a file from the first one on: what comes later may fail.
+/// All figures of a run, written to a file after each one: a later part may fail.
 #[derive(Debug)]
 pub struct Report {
     file: PathBuf,
-    figures: Vec<Figure>,
+    measured: Vec<Measured>,
 }
 
 impl Report {
-    /// An empty one.
+    /// Makes an empty report.
     pub fn new(file: &Path) -> Self {
-        Self { file: file.to_owned(), figures: Vec::new() }
+        Self { file: file.to_owned(), measured: Vec::new() }
     }
 
-    /// Adds a figure of which there is one.
-    pub fn add(&mut self, key: &'static str, value: f64, baseline: f64, unit: &'static str, rounds: u32) {
-        self.push(Figure { key, value, baseline: Some(baseline), unit, rounds, spread: None });
+    /// Adds a figure of one round.
+    pub fn add(&mut self, key: &str, value: f64, baseline: f64) {
+        self.add_rounds(key, &[(value, baseline)]);
     }
 
-    /// Adds a figure that is compared with nothing.
-    pub fn state(&mut self, key: &'static str, value: f64, unit: &'static str) {
-        self.push(Figure { key, value, baseline: None, unit, rounds: 1, spread: None });
+    /// Adds a figure without a baseline.
+    pub fn state(&mut self, key: &str, value: f64) {
+        self.push(Measured { definition: definition(key), value, baseline: None, rounds: 1, spread: None });
     }
 
-    /// Adds the medians of pairs that were measured in turn.
-    pub fn add_rounds(&mut self, key: &'static str, pairs: &[(f64, f64)], unit: &'static str) {
+    /// Adds the medians of pairs, value and baseline, that were measured in turn.
+    pub fn add_rounds(&mut self, key: &str, pairs: &[(f64, f64)]) {
         let value = crate::median(pairs.iter().map(|(value, _)| *value).collect());
         let baseline = crate::median(pairs.iter().map(|(_, baseline)| *baseline).collect());
         let ratios = || pairs.iter().map(|(value, baseline)| value / baseline);
         let spread = (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max));
-        let rounds = u32::try_from(pairs.len()).unwrap_or(u32::MAX);
-        self.push(Figure { key, value, baseline: Some(baseline), unit, rounds, spread: Some(spread) });
+        let definition = definition(key);
+        self.push(Measured { definition, value, baseline: Some(baseline), rounds: pairs.len(), spread: Some(spread) });
     }
 
-    /// Prints the table.
+    /// Prints all figures in the order of their table; one that was not measured says why.
     pub fn print(&self) {
         println!(
-            "\n{:<28} {:>12} {:>12} {:>8}  {:<15} {:<14} rounds",
-            "figure", "connlog", "baseline", "ratio", "spread", "unit"
+            "\n{:<27} {:>11} {:>11} {:>7}  {:<14} {:<17} {:<22} rounds",
+            "figure", "connlog", "baseline", "ratio", "spread", "unit", "wanted"
         );
-        for figure in &self.figures {
-            let spread = figure.spread.map_or_else(String::new, |(least, most)| format!("{least:.2} to {most:.2}"));
-            let baseline = figure.baseline.map_or_else(String::new, |baseline| format!("{baseline:.2}"));
-            let ratio = figure.baseline.map_or_else(String::new, |baseline| format!("{:.3}", figure.value / baseline));
-            let Figure { key, value, unit, rounds, .. } = figure;
-            println!("{key:<28} {value:>12.2} {baseline:>12} {ratio:>8}  {spread:<15} {unit:<14} {rounds}");
+        for definition in &FIGURES {
+            let key = definition.key;
+            match self.measured.iter().find(|measured| measured.definition.key == key) {
+                Some(measured) => println!("{}", measured.line()),
+                None => println!("{key:<27} {}", definition.absent.unwrap_or("not measured in this run")),
+            }
         }
     }
 
-    fn push(&mut self, figure: Figure) {
-        self.figures.push(figure);
+    /// The figures that miss a bound that is no time.
+    pub fn missed(&self) -> Vec<&'static str> {
+        let missed = self.measured.iter().filter(|measured| measured.is_met() == Some(false));
+        let missed = missed.filter(|measured| measured.definition.bound.is_some_and(|bound| bound.fails_the_run()));
+        missed.map(|measured| measured.definition.key).collect()
+    }
+
+    fn push(&mut self, measured: Measured) {
+        self.measured.push(measured);
         if let Err(error) = self.write() {
             eprintln!("cannot write {}: {error}", self.file.display());
         }
     }
 
     fn write(&self) -> Result<()> {
-        let figures = self.figures.iter().map(|figure| {
-            let Figure { key, value, baseline, unit, rounds, .. } = figure;
-            let ratio = baseline.map(|baseline| value / baseline);
-            let body = json!({ "value": value, "baseline": baseline, "ratio": ratio, "unit": unit, "rounds": rounds });
-            ((*key).to_owned(), body)
+        let figures = self.measured.iter().map(|measured| {
+            let body = json!({
+                "value": measured.value,
+                "baseline": measured.baseline,
+                "ratio": measured.ratio(),
+                "spread": measured.spread.map(|(least, most)| [least, most]),
+                "unit": measured.definition.unit,
+                "rounds": measured.rounds,
+                "wanted": measured.definition.bound.map(|bound| bound.to_string()),
+                "met": measured.is_met(),
+            });
+            (measured.definition.key.to_owned(), body)
         });
         let text = serde_json::to_string_pretty(&Value::Object(figures.collect::<Map<_, _>>()))?;
         Ok(std::fs::write(&self.file, text + "\n")?)
+    }
+}
+
+impl Measured {
+    fn ratio(&self) -> Option<f64> {
+        self.baseline.map(|baseline| self.value / baseline)
+    }
+
+    fn is_met(&self) -> Option<bool> {
+        let bound = self.definition.bound?;
+        Some(match bound {
+            Bound::RatioAtLeast(least) => self.ratio()? >= least,
+            Bound::RatioAtMost(most) => self.ratio()? <= most,
+            Bound::AtLeast(least) => self.value >= least,
+            Bound::AtMost(most) | Bound::TargetMillis(most) => self.value <= most,
+        })
+    }
+
+    fn line(&self) -> String {
+        let Self { definition, value, baseline, rounds, spread } = self;
+        let spread = spread.map_or_else(String::new, |(least, most)| format!("{least:.2} to {most:.2}"));
+        let ratio = self.ratio().map_or_else(String::new, |ratio| format!("{ratio:.3}"));
+        let baseline = baseline.map_or_else(String::new, |baseline| format!("{baseline:.2}"));
+        let wanted = definition.bound.map_or_else(String::new, |bound| {
+            let verdict = if self.is_met() == Some(true) { "met" } else { "MISSED" };
+            format!("{bound}: {verdict}")
+        });
+        let Definition { key, unit, .. } = definition;
+        format!("{key:<27} {value:>11.2} {baseline:>11} {ratio:>7}  {spread:<14} {unit:<17} {wanted:<22} {rounds}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_ratio_fails_the_run_and_a_missed_time_does_not() {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let mut report = Report::new(&folder.path().join("report.json"));
+        report.add("ingest.peer", 100.0, 100.0);
+        report.add("query.worst_filter", 9_000.0, 1.0);
+        assert_eq!(report.missed(), ["ingest.peer"]);
+        report.add_rounds("export.ndjson", &[(70.0, 100.0), (90.0, 100.0), (80.0, 100.0)]);
+        assert_eq!(report.missed(), ["ingest.peer"]);
+        let written = std::fs::read_to_string(folder.path().join("report.json")).expect("the report is written");
+        let written: Value = serde_json::from_str(&written).expect("the report is JSON");
+        assert_eq!(written["export.ndjson"]["ratio"], 0.8);
+        assert_eq!(written["export.ndjson"]["met"], true);
+        assert_eq!(written["query.worst_filter"]["met"], false);
     }
 }

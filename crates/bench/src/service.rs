@@ -34,7 +34,7 @@ impl Service {
     pub async fn start_with(database_url: &str, direct_url: &str, flags: &[&str]) -> Result<Self> {
         let store = Store::new(&StoreConfig::new(direct_url, "connlog-bench", 1))?;
         let token = fixtures::api_token(&store, Role::Auditor, None, None, Utc::now()).await?;
-        let (address, command) = command("connlog-query", database_url, flags)?;
+        let (address, _, command) = command("connlog-query", database_url, flags)?;
         let process = spawn("connlog-query", &command, address)?;
         Ok(Self { address, token, client: Client::new(), process })
     }
@@ -85,6 +85,7 @@ impl Service {
 /// `connlog-ingest`.
 pub struct Ingest {
     address: SocketAddr,
+    admin: SocketAddr,
     command: Command,
     process: Process,
 }
@@ -92,10 +93,10 @@ pub struct Ingest {
 impl Ingest {
     /// Starts the `connlog-ingest` that lies beside this program. One agent may send as much as it can.
     pub fn start(database_url: &str, flags: &[&str]) -> Result<Self> {
-        let (address, mut command) = command("connlog-ingest", database_url, flags)?;
+        let (address, admin, mut command) = command("connlog-ingest", database_url, flags)?;
         command.args(["--agent-rate", "10000000"]);
         let process = spawn("connlog-ingest", &command, address)?;
-        Ok(Self { address, command, process })
+        Ok(Self { address, admin, command, process })
     }
 
     /// Kills it and starts it anew, at the same address. Returns once it listens.
@@ -116,6 +117,13 @@ impl Ingest {
         self.process.pid().as_raw().cast_unsigned()
     }
 
+    /// A counter among its metrics.
+    pub async fn metric(&self, name: &str) -> Result<u64> {
+        let text = reqwest::get(format!("http://{}/metrics", self.admin)).await?.error_for_status()?.text().await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.with_context(|| format!("there is no metric {name}"))?.parse()?)
+    }
+
     /// The memory that it has now, in MiB.
     pub fn memory_mib(&self) -> Result<f64> {
         memory_mib(&self.process, "VmRSS:")
@@ -127,15 +135,15 @@ impl Ingest {
     }
 }
 
-/// A service that lies beside this program, and where it will listen.
-fn command(name: &str, database_url: &str, flags: &[&str]) -> Result<(SocketAddr, Command)> {
+/// A service that lies beside this program, where it will listen, and where for its operators.
+fn command(name: &str, database_url: &str, flags: &[&str]) -> Result<(SocketAddr, SocketAddr, Command)> {
     let program = std::env::current_exe()?.with_file_name(name);
     ensure!(program.exists(), "{} is missing: build the workspace in the same profile", program.display());
     let (address, admin) = (free_address()?, free_address()?);
     let mut command = Command::new(program);
     command.args(["--database-url", database_url, "--listen", &address.to_string()]).args(flags);
     command.args(["--admin-listen", &admin.to_string()]).env("CONNLOG_LOG", "warn");
-    Ok((address, command))
+    Ok((address, admin, command))
 }
 
 fn spawn(name: &str, command: &Command, address: SocketAddr) -> Result<Process> {

@@ -1,8 +1,13 @@
 //! What agents have to say: connections that begin and end.
 
+use std::sync::Arc;
+
 use chrono::{TimeDelta, Utc};
 use connlog_model::clock::Timestamp;
+use connlog_model::event::{Action, Event, Outcome};
+use connlog_model::identity::AgentIdentity;
 use connlog_proto::v1;
+use connlog_testkit::fixtures;
 use uuid::Uuid;
 
 /// A connection that is reported.
@@ -25,6 +30,16 @@ impl Session {
     pub(crate) fn now() -> Self {
         let since = Utc::now();
         Self { id: Uuid::new_v4(), since, until: since + TimeDelta::seconds(30) }
+    }
+
+    /// Its beginning or its end, as the store takes it.
+    pub(crate) fn event(&self, agent: &Arc<AgentIdentity>, has_ended: bool) -> Event {
+        let connection = self.id.as_u128();
+        if !has_ended {
+            return fixtures::connect(agent, connection, self.since);
+        }
+        let action = Action::Disconnect { connected_at: Some(self.since), outcome: Outcome::default() };
+        fixtures::agent_event(agent, connection, self.until, action)
     }
 
     pub(crate) fn connect(&self) -> v1::Connection {

@@ -1,11 +1,15 @@
 //! The stream of an agent.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use connlog_proto::v1;
 use connlog_proto::v1::connection_log_client::ConnectionLogClient;
 use connlog_proto::v1::stream_events_request::Message as Outbound;
 use connlog_proto::v1::stream_events_response::Message as Inbound;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Streaming};
@@ -74,6 +78,49 @@ impl Stream {
             self.acknowledged().await?;
         }
         Ok(())
+    }
+
+    /// Sends a message each `pause` from `first` on, as many in flight as the server allows, and returns when all are
+    /// acknowledged: of each message the ms from when it was due to its acknowledgement.
+    pub(crate) async fn send_paced(
+        &mut self,
+        batches: Vec<v1::EventBatch>,
+        first: Instant,
+        pause: Duration,
+    ) -> Result<Vec<f64>> {
+        let (mut waiting, mut times) = (VecDeque::new(), Vec::with_capacity(batches.len()));
+        let mut due = first;
+        for batch in batches {
+            let Some(last) = batch.events.last().map(|event| event.seq) else { continue };
+            // Whoever is in flight is acknowledged while this one is not due yet.
+            while !waiting.is_empty() {
+                match tokio::time::timeout_at(due, self.acknowledged()).await {
+                    Ok(answered) => answered?,
+                    Err(_) => break,
+                }
+                self.note(&mut waiting, &mut times);
+            }
+            tokio::time::sleep_until(due).await;
+            while last - self.spool.acked > self.in_flight_limit {
+                self.acknowledged().await?;
+                self.note(&mut waiting, &mut times);
+            }
+            self.send(batch).await?;
+            waiting.push_back((last, due));
+            due += pause;
+        }
+        while !waiting.is_empty() {
+            self.acknowledged().await?;
+            self.note(&mut waiting, &mut times);
+        }
+        Ok(times)
+    }
+
+    /// Takes the times of the messages that are acknowledged by now.
+    fn note(&self, waiting: &mut VecDeque<(u64, Instant)>, times: &mut Vec<f64>) {
+        while let Some((_, due)) = waiting.pop_front_if(|(last, _)| *last <= self.spool.acked) {
+            times.push(due.elapsed().as_secs_f64() * 1000.0);
+        }
     }
 
     /// Gives a sign of life.

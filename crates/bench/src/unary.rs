@@ -12,7 +12,7 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 use crate::fleet::Agent;
-use crate::plain::{Row, Upsert};
+use crate::peer::{Layout, Row, Upsert};
 use crate::report::Report;
 use crate::service::Ingest;
 use crate::sessions::Session;
@@ -47,7 +47,7 @@ pub(crate) async fn measure(
         let mut clients = Vec::new();
         for _ in 0..CLIENTS {
             let client = connect(database_url).await?;
-            let upsert = Upsert::prepare(&client).await?;
+            let upsert = Upsert::prepare(&client, Layout::Peer).await?;
             clients.push(std::sync::Arc::new((client, upsert)));
         }
         let theirs = paced(calls, |number| {
@@ -57,7 +57,7 @@ pub(crate) async fn measure(
         .await?;
         pairs.push((ours, theirs));
     }
-    report.add_rounds("ingest.unary_latency_p99", &pairs, "ms");
+    report.add_rounds("ingest.unary_latency_p99", &pairs);
     Ok(())
 }
 

@@ -5,46 +5,38 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
 
-use chrono::Utc;
 use clap::Parser;
-use connlog_model::clock::truncate_to_micros;
-use connlog_model::role::Role;
 use connlog_runtime::shutdown::Shutdown;
-use connlog_store::Store;
 use connlog_store::roles::QUERY;
-use connlog_store::write::Batch;
-use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures::{self, Site};
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::stage::Stage;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-struct Stage {
-    _database: TestDatabase,
-    store: Store,
-    site: Site,
+struct Served {
+    stage: Stage,
     url: String,
-    token: String,
 }
 
-async fn stage() -> Stage {
-    let database = TestDatabase::create().await.unwrap();
-    let store = database.store().unwrap();
-    let site = fixtures::site(1, 1);
-    fixtures::import(&store, &site.directory, Utc::now()).await.unwrap();
-    let token = fixtures::api_token(&store, Role::Auditor, None, None, Utc::now()).await.unwrap();
-    let config =
-        connlog_query::Config::try_parse_from(["connlog-query", "--database-url", &database.url_as(QUERY)]).unwrap();
+async fn served() -> Served {
+    let stage = Stage::new(vec![fixtures::site(1, 1)]).await;
+    let arguments = ["connlog-query", "--database-url", &stage.database.url_as(QUERY)];
+    let config = connlog_query::Config::try_parse_from(arguments).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(connlog_query::run(config, listener, admin, Shutdown::new()));
-    Stage { _database: database, store, site, url, token }
+    Served { stage, url }
 }
 
-impl Stage {
+impl Served {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_connlogctl"));
-        command.args(arguments).env("CONNLOG_URL", &self.url).env("CONNLOG_TOKEN", &self.token).env("TZ", "UTC");
+        command
+            .args(arguments)
+            .env("CONNLOG_URL", &self.url)
+            .env("CONNLOG_TOKEN", &self.stage.auditor)
+            .env("TZ", "UTC");
         command
     }
 
@@ -53,15 +45,13 @@ impl Stage {
     }
 
     async fn connect(&self, number: u128) {
-        let event = fixtures::connect(&self.site.agent, number, truncate_to_micros(Utc::now()));
-        let batch = Batch { events: vec![event], ..Batch::default() };
-        self.store.apply_batch(&batch, 1, Utc::now()).await.unwrap();
+        self.stage.write(vec![fixtures::connect(&self.stage.sites[0].agent, number, now())]).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_are_a_table_for_people_and_ndjson_for_programs() {
-    let stage = stage().await;
+    let stage = served().await;
     for number in 1..=5 {
         stage.connect(number).await;
     }
@@ -94,11 +84,11 @@ async fn logs_are_a_table_for_people_and_ndjson_for_programs() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tail_shows_what_happens_while_it_runs() {
-    let stage = stage().await;
+    let stage = served().await;
     let position = {
         let rows = stage.run(&["logs", "--format", "ndjson"]);
         assert!(rows.status.success());
-        stage.store.feed_end().await.unwrap().encode()
+        stage.stage.store.feed_end().await.unwrap().encode()
     };
     let mut tail = stage.command(&["tail", "type:ssh", "--since", &position]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
@@ -106,7 +96,7 @@ async fn a_tail_shows_what_happens_while_it_runs() {
         stage.connect(number).await;
         let line = tokio::task::block_in_place(|| lines.next()).unwrap().unwrap();
         let entry: Value = serde_json::from_str(&line).unwrap();
-        let id = stage.site.agent.row_id(uuid::Uuid::from_u128(number));
+        let id = stage.stage.sites[0].agent.row_id(uuid::Uuid::from_u128(number));
         assert_eq!(entry["id"], id.to_string());
     }
     tail.kill().unwrap();

@@ -7,11 +7,12 @@ use connlog_model::role::Role;
 use connlog_proto::coder::agent_client::AgentClient;
 use connlog_proto::v1::directory_client::DirectoryClient;
 use connlog_proto::{coder, v1};
-use connlog_testkit::fixtures;
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::wait::until;
 use prost::Message as _;
 use support::{
-    HelloOf, Service, Stream, authorized, channel, client, connect, database_with, disconnect, minutes_ago, now,
-    number, timestamp, until, web,
+    HelloOf, Service, Stream, authorized, channel, client, connect, database_with, disconnect, minutes_ago, number,
+    timestamp, web,
 };
 use tonic::Code;
 use uuid::Uuid;

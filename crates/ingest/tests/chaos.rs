@@ -8,6 +8,8 @@
 
 mod support;
 
+use connlog_testkit::fixtures::{Site, now};
+use connlog_testkit::wait::PATIENCE;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -24,13 +26,12 @@ use connlog_proto::v1;
 use connlog_store::{Store, StoreConfig, roles, schema};
 use connlog_testkit::database::connect as database_client;
 use connlog_testkit::fault::FaultProxy;
-use connlog_testkit::fixtures::Site;
 use connlog_testkit::postgres::{Options, PostgresServer};
 use connlog_testkit::process::Process;
 use nix::sys::signal::Signal;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use support::{Binary, PATIENCE, connect, disconnect, import_sites, now, number};
+use support::{Binary, connect, disconnect, import_sites, number};
 use uuid::Uuid;
 
 /// Events, unless more are asked for.

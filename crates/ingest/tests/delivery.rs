@@ -4,6 +4,7 @@
 
 mod support;
 
+use connlog_testkit::wait::{PATIENCE, until};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use connlog_testkit::database::{TestDatabase, connect as database_client};
 use connlog_testkit::postgres::{Options, PostgresServer};
 use nix::sys::signal::Signal;
 use support::{
-    Binary, HelloOf, PATIENCE, Service, Stream, authorized, client, connect, database_with, disconnect, import_sites,
-    minutes_ago, number, until,
+    Binary, HelloOf, Service, Stream, authorized, client, connect, database_with, disconnect, import_sites,
+    minutes_ago, number,
 };
 use tonic::Code;
 use uuid::Uuid;

@@ -10,11 +10,11 @@ use connlog_proto::v1;
 use connlog_store::directory::DirectoryEntry;
 use connlog_store::{Store, StoreConfig, roles, schema};
 use connlog_testkit::database::connect as database_client;
-use connlog_testkit::fixtures;
+use connlog_testkit::fixtures::{self, now};
 use connlog_testkit::postgres::{Options, PostgresServer};
+use connlog_testkit::wait::until;
 use support::{
-    HelloOf, Service, Stream, authorized, client, connect, database_with, disconnect, import_sites, minutes_ago, now,
-    number, until,
+    HelloOf, Service, Stream, authorized, client, connect, database_with, disconnect, import_sites, minutes_ago, number,
 };
 use tonic::Code;
 use uuid::Uuid;

@@ -5,11 +5,11 @@ mod support;
 use connlog_model::clock::rfc3339;
 use connlog_model::role::Role;
 use connlog_proto::v1;
-use connlog_testkit::fixtures;
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::wait::{PATIENCE, until};
 use nix::sys::signal::Signal;
 use support::{
-    Binary, HelloOf, PATIENCE, Service, Stream, authorized, client, connect, database_with, disconnect, minutes_ago,
-    now, web,
+    Binary, HelloOf, Service, Stream, authorized, client, connect, database_with, disconnect, minutes_ago, web,
 };
 use uuid::Uuid;
 
@@ -146,11 +146,9 @@ async fn inferred_ends_reopenings_losses_and_dead_letters_have_lines_too() {
         let text = std::fs::read_to_string(&json).unwrap();
         text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect::<Vec<_>>()
     };
-    support::until("the end is inferred", async || lines().await.iter().any(|line| line["fields"]["Inferred"] == true))
-        .await;
+    until("the end is inferred", async || lines().await.iter().any(|line| line["fields"]["Inferred"] == true)).await;
     stream.heartbeat(&[id]).await;
-    support::until("it is open again", async || lines().await.iter().any(|line| line["fields"]["Reopened"] == true))
-        .await;
+    until("it is open again", async || lines().await.iter().any(|line| line["fields"]["Reopened"] == true)).await;
 
     let lines = lines().await;
     let told: Vec<_> =

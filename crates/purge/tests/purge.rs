@@ -4,27 +4,24 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use clap::Parser;
-use connlog_model::clock::{Timestamp, rfc3339, truncate_to_micros};
+use connlog_model::clock::{Timestamp, rfc3339};
 use connlog_model::event::Event;
 use connlog_model::method::Method;
 use connlog_purge::{Config, Failure, Outcome, Settings, Summary};
 use connlog_runtime::shutdown::Shutdown;
 use connlog_store::infer::Hello;
 use connlog_store::roles::PURGE;
-use connlog_store::write::Batch;
 use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures;
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::stage::write;
+use connlog_testkit::wait::{until, until_value};
 use tokio_postgres::Client;
 use uuid::Uuid;
-
-fn now() -> Timestamp {
-    truncate_to_micros(Utc::now())
-}
 
 fn settings(database: &TestDatabase, flags: &[&str]) -> Settings {
     let url = database.url_as(PURGE);
@@ -35,11 +32,10 @@ fn settings(database: &TestDatabase, flags: &[&str]) -> Settings {
 
 async fn purge(database: &TestDatabase, flags: &[&str]) -> Result<Summary, Failure> {
     let store = Store::new(&StoreConfig::new(database.url_as(PURGE), "connlog-purge", 4)).unwrap();
-    connlog_purge::run(&settings(database, flags), &store, &Shutdown::new()).await
-}
-
-async fn write(store: &Store, events: Vec<Event>) {
-    store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap();
+    let settings = settings(database, flags);
+    // The server may not have noticed yet that the connection with the lock of the run before has ended.
+    let run = async || connlog_purge::run(&settings, &store, &Shutdown::new()).await;
+    until_value("the right to purge is free", run, |outcome| !matches!(outcome, Err(Failure::Busy))).await
 }
 
 async fn number(client: &Client, sql: &str) -> i64 {
@@ -251,7 +247,10 @@ async fn with_an_export_held_open_nobody_waits_longer_than_the_lock_timeout_and_
     );
     assert!(number_of_writes > 10);
     export.rollback().await.unwrap();
-    let next = purge(&database, &["--connection-logs-retention", "35d"]).await.unwrap();
+    // The server may not have noticed yet that the connection with the first run's lock has ended.
+    let again = async || purge(&database, &["--connection-logs-retention", "35d"]).await;
+    let next =
+        until_value("the right to purge is free", again, |run| !matches!(run, Err(Failure::Busy))).await.unwrap();
     assert_eq!(next.days_dropped, 4, "the empty days go once nobody reads them");
     assert!(counts_are_right(&database.client().await.unwrap()).await);
 }
@@ -280,15 +279,8 @@ async fn of_two_purges_one_works_and_the_other_says_so() {
     assert_eq!(output.status.code(), Some(75));
     assert_eq!(String::from_utf8(output.stderr).unwrap().lines().last(), Some("error: another purge is running"));
     drop(lock);
-    let began = Instant::now();
-    loop {
-        let output = binary(&database, &["--connection-logs-retention", "30d"]);
-        if output.status.success() {
-            break;
-        }
-        assert!(began.elapsed() < Duration::from_secs(30), "the lock went with its connection");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let succeeds = async || binary(&database, &["--connection-logs-retention", "30d"]).status.success();
+    until("the lock went with its connection", succeeds).await;
 }
 
 #[tokio::test]
@@ -463,27 +455,22 @@ async fn with_an_interval_it_purges_again_and_again_until_it_is_told_to_stop() {
     command.args(["--admin-listen", &admin.to_string()]);
     let mut process = connlog_testkit::process::Process::spawn("connlog-purge", &command, "TERM").unwrap();
     process.wait_until_listening(admin, Duration::from_secs(30)).unwrap();
-    let until = async |runs: usize| {
-        let began = Instant::now();
-        while store.purge_runs(10).await.unwrap().len() < runs {
-            assert!(began.elapsed() < Duration::from_mins(1), "{runs} runs");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    until(1).await;
+    let runs = async || store.purge_runs(10).await.unwrap().len();
+    until("the first run is written down", async || runs().await >= 1).await;
     assert_eq!(number(&database.client().await.unwrap(), "SELECT count(*) FROM connection_logs").await, 6);
     // Another one has the lock for a while: that is no failure.
-    let lock = loop {
-        match store.try_lock_purge().await.unwrap() {
-            Some(lock) => break lock,
-            None => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    drop(lock);
-    let so_far = store.purge_runs(10).await.unwrap().len();
-    until(so_far + 1).await;
+    let mut lock = None;
+    until("the lock is free", async || {
+        lock = store.try_lock_purge().await.unwrap();
+        lock.is_some()
+    })
+    .await;
     let get = async |path: &str| reqwest::get(format!("http://{admin}{path}")).await.unwrap().text().await.unwrap();
+    let turned_away = "coderd_dbpurge_iteration_duration_seconds_count{success=\"false\"}";
+    until("it finds the lock taken", async || get("/metrics").await.contains(turned_away)).await;
+    drop(lock);
+    let so_far = runs().await;
+    until("it purges again", async || runs().await > so_far).await;
     assert_eq!(get("/readyz").await, "ok\n");
     assert!(get("/metrics").await.contains("coderd_dbpurge_records_purged_total{record_type=\"connection_logs\"} 9"));
     process.signal(connlog_testkit::process::Signal::SIGTERM).unwrap();

@@ -67,6 +67,9 @@ pub struct Config {
     /// Most tails of one token at once, so that nobody takes all of them.
     #[arg(long, env = "CONNLOG_MAX_TAILS_PER_TOKEN", default_value_t = 20, value_parser = positive, value_name = "N")]
     pub max_tails_per_token: usize,
+    /// How far behind a tail is before its client is told so.
+    #[arg(long, env = "CONNLOG_TAIL_LAG", default_value = "5s", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub tail_lag: TimeDelta,
     /// How long a shutdown may take.
     #[arg(long, env = "CONNLOG_GRACE_PERIOD", default_value = "20s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub grace_period: TimeDelta,

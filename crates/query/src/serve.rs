@@ -77,6 +77,7 @@ pub(crate) struct Limits {
     pub(crate) count_budget: Duration,
     pub(crate) scan_budget: Duration,
     pub(crate) tails_per_token: usize,
+    pub(crate) tail_lag: Duration,
 }
 
 /// Runs the service until `shutdown`. Returns whether it ended well.
@@ -140,6 +141,7 @@ pub async fn run(
             count_budget: config.count_budget.to_std()?,
             scan_budget: config.scan_budget.to_std()?,
             tails_per_token: config.max_tails_per_token,
+            tail_lag: config.tail_lag.to_std()?,
         },
     };
     let log = Router::new()

@@ -38,8 +38,8 @@ use crate::slot::{Share, Slot};
 const TOGETHER: usize = 200;
 /// Without changes, the client is told where the feed is so often: it also shows that the line is alive.
 const IDLE_INTERVAL: Duration = Duration::from_secs(15);
-/// A client that is further behind is told so, and so often.
-const LAG: Duration = Duration::from_secs(5);
+/// How often the feed is looked at while nothing tells of changes.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the token is looked at again.
 const TOKEN_INTERVAL: Duration = Duration::from_secs(20);
 /// Events that wait for the client to read them.
@@ -195,7 +195,7 @@ impl Tail {
 
     async fn look(&mut self) {
         let behind = self.service.pulse.behind(self.position);
-        if behind > LAG && self.lag_told.is_none_or(|told| told.elapsed() > LAG) {
+        if self.is_told_of(behind) {
             self.lag_told = Some(Instant::now());
             let data = json!({ "behind_seconds": behind.as_secs() });
             self.waiting.push_back(Event::default().event("lag").data(data.to_string()));
@@ -222,17 +222,23 @@ impl Tail {
         }
     }
 
+    /// Whether a lag is long enough to tell, and the last one was told as long ago.
+    fn is_told_of(&self, lag: Duration) -> bool {
+        let notable = self.service.limits.tail_lag;
+        lag > notable && self.lag_told.is_none_or(|told| told.elapsed() > notable)
+    }
+
     /// Until there may be more, or it is time for a sign of life.
     async fn wait(&mut self) {
         let held_up = self.service.pulse.held_up();
-        if held_up > LAG && self.lag_told.is_none_or(|told| told.elapsed() > LAG) {
+        if self.is_told_of(held_up) {
             self.lag_told = Some(Instant::now());
             let data = json!({ "behind_seconds": held_up.as_secs(), "reason": "a transaction on the server is still running" });
             self.waiting.push_back(Event::default().event("lag").data(data.to_string()));
             return;
         }
         tokio::select! {
-            () = tokio::time::sleep(LAG) => {}
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
             () = self.service.pulse.beyond(self.position) => {}
             () = self.service.shutdown.begun() => {}
         }

@@ -4,42 +4,21 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use chrono::{NaiveTime, TimeDelta};
 use connlog_model::clock::rfc3339;
 use connlog_model::method::Method;
 use connlog_model::role::Role;
-use connlog_store::Store;
-use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures::{self, Site};
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::stage::write;
+use connlog_testkit::wait::{until, until_value};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use support::{Service, now, write};
+use support::{Service, stage};
 use uuid::Uuid;
-
-struct Stage {
-    database: TestDatabase,
-    store: Store,
-    sites: Vec<Site>,
-    service: Service,
-    auditor: String,
-}
-
-async fn stage() -> Stage {
-    let database = TestDatabase::create().await.unwrap();
-    let store = database.store().unwrap();
-    let sites: Vec<Site> = (1..=2).map(|number| fixtures::site(number, number)).collect();
-    let directory: Vec<_> = sites.iter().flat_map(|site| site.directory.clone()).collect();
-    fixtures::import(&store, &directory, now()).await.unwrap();
-    let auditor = fixtures::api_token(&store, Role::Auditor, None, None, now()).await.unwrap();
-    let service = Service::start(database.url(), &[]).await;
-    Stage { database, store, sites, service, auditor }
-}
 
 #[tokio::test]
 async fn one_entry_is_found_by_its_id_wherever_it_is_and_by_nobody_else() {
-    let stage = stage().await;
+    let stage = stage(&[]).await;
     let (one, two) = (&stage.sites[0].agent, &stage.sites[1].agent);
     let long_ago = now() - TimeDelta::days(300);
     write(&stage.store, vec![fixtures::connect(one, 1, now()), fixtures::web(two, 50, long_ago, Method::Tunnel)]).await;
@@ -64,7 +43,7 @@ async fn one_entry_is_found_by_its_id_wherever_it_is_and_by_nobody_else() {
 
 #[tokio::test]
 async fn stats_of_rows_and_of_days_agree_with_each_other_and_with_the_list() {
-    let stage = stage().await;
+    let stage = stage(&[]).await;
     let (one, two) = (&stage.sites[0].agent, &stage.sites[1].agent);
     let midnight = (now().date_naive() - TimeDelta::days(5)).and_time(NaiveTime::MIN).and_utc();
     let mut events = Vec::new();
@@ -131,7 +110,7 @@ async fn stats_of_rows_and_of_days_agree_with_each_other_and_with_the_list() {
 
 #[tokio::test]
 async fn every_use_of_a_token_is_audited_and_no_other_request() {
-    let stage = stage().await;
+    let stage = stage(&[]).await;
     write(&stage.store, vec![fixtures::connect(&stage.sites[0].agent, 1, now())]).await;
     let reporter = fixtures::api_token(&stage.store, Role::Reporter, None, None, now()).await.unwrap();
     stage.service.get(&stage.auditor, &[("q", "type:ssh")]).await;
@@ -141,15 +120,8 @@ async fn every_use_of_a_token_is_audited_and_no_other_request() {
     stage.service.get_at("/api/v2/connectionlog/stats", &stage.auditor, &[]).await;
     let client = stage.database.client().await.unwrap();
     let sql = "SELECT endpoint, query, status, rows FROM api_audit ORDER BY id";
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let rows = loop {
-        let rows = client.query(sql, &[]).await.unwrap();
-        if rows.len() >= 4 {
-            break rows;
-        }
-        assert!(Instant::now() < deadline, "uses are recorded");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    let recorded = async || client.query(sql, &[]).await.unwrap();
+    let rows = until_value("four uses are recorded", recorded, |rows| rows.len() >= 4).await;
     let found: Vec<(String, String, i16, Option<i64>)> =
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
     let list = "/api/v2/connectionlog".to_owned();
@@ -164,7 +136,7 @@ async fn every_use_of_a_token_is_audited_and_no_other_request() {
 
 #[tokio::test]
 async fn who_guesses_tokens_is_slowed_down_and_who_has_one_is_not() {
-    let stage = stage().await;
+    let stage = stage(&[]).await;
     assert_eq!(stage.service.get(&stage.auditor, &[]).await.0, StatusCode::OK);
     let mut statuses = Vec::new();
     for guess in 0..25 {
@@ -179,19 +151,13 @@ async fn who_guesses_tokens_is_slowed_down_and_who_has_one_is_not() {
 
 #[tokio::test]
 async fn answers_say_how_fresh_they_are() {
-    let stage = stage().await;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let before = now();
-        let response = stage.service.open("/api/v2/connectionlog", &stage.auditor, &[]).await;
-        if let Some(as_of) = response.headers().get("connlog-fresh-as-of") {
-            let as_of = chrono::DateTime::parse_from_rfc3339(as_of.to_str().unwrap()).unwrap();
-            assert!((before - as_of.to_utc()).abs() < TimeDelta::seconds(10));
-            break;
-        }
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let stage = stage(&[]).await;
+    let ask = async || (now(), stage.service.open("/api/v2/connectionlog", &stage.auditor, &[]).await);
+    let says = |answer: &(_, reqwest::Response)| answer.1.headers().contains_key("connlog-fresh-as-of");
+    let (before, response) = until_value("an answer says how fresh it is", ask, says).await;
+    let as_of = response.headers()["connlog-fresh-as-of"].to_str().unwrap();
+    let as_of = chrono::DateTime::parse_from_rfc3339(as_of).unwrap();
+    assert!((before - as_of.to_utc()).abs() < TimeDelta::seconds(10));
 }
 
 /// Run with `CONNLOG_WRITE_OPENAPI=1` to write the file anew.
@@ -207,7 +173,7 @@ async fn the_committed_description_is_what_the_code_says_and_is_served() {
         committed == description,
         "crates/query/openapi.json is out of date: CONNLOG_WRITE_OPENAPI=1 writes it anew"
     );
-    let stage = stage().await;
+    let stage = stage(&[]).await;
     let (status, served) = stage.service.get_at("/api/v2/connectionlog/openapi.json", "", &[]).await;
     assert_eq!((status, &served["openapi"]), (StatusCode::OK, &Value::from("3.1.0")));
     assert_eq!(served, serde_json::from_str::<Value>(&committed).unwrap());
@@ -220,7 +186,7 @@ async fn the_committed_description_is_what_the_code_says_and_is_served() {
 
 #[tokio::test]
 async fn what_takes_too_long_is_audited_too() {
-    let stage = stage().await;
+    let stage = stage(&[]).await;
     let service = Service::start(stage.database.url(), &["--request-timeout", "300ms"]).await;
     assert_eq!(service.get(&stage.auditor, &[]).await.0, StatusCode::OK);
     let mut client = stage.database.client().await.unwrap();
@@ -228,10 +194,6 @@ async fn what_takes_too_long_is_audited_too() {
     locked.batch_execute("LOCK TABLE connection_log_counts IN ACCESS EXCLUSIVE MODE").await.unwrap();
     assert_eq!(service.get(&stage.auditor, &[]).await.0, StatusCode::SERVICE_UNAVAILABLE);
     locked.commit().await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
     let sql = "SELECT count(*) FROM api_audit WHERE status = 503";
-    while client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) != 1 {
-        assert!(Instant::now() < deadline, "it is recorded");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("it is recorded", async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1).await;
 }

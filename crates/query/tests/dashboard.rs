@@ -5,6 +5,10 @@
 
 mod support;
 
+use connlog_testkit::fixtures::{self, Site, now};
+use connlog_testkit::stage::write;
+use connlog_testkit::wait::until;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
@@ -15,36 +19,31 @@ use connlog_model::method::Method;
 use connlog_model::role::Role;
 use connlog_store::directory::DirectoryEntry;
 use connlog_store::write::Batch;
-use connlog_store::{LostRecord, RejectedRecord, Store};
-use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures::{self, Site};
+use connlog_store::{LostRecord, RejectedRecord};
 use reqwest::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, LOCATION, SET_COOKIE};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
-use support::{Service, now, write};
+use support::Served;
 use uuid::Uuid;
 
-struct Stage {
-    database: TestDatabase,
-    store: Store,
-    service: Service,
+struct Pages {
+    served: Served,
     http: reqwest::Client,
-    sites: Vec<Site>,
-    token: String,
 }
 
-impl Stage {
+impl Deref for Pages {
+    type Target = Served;
+
+    fn deref(&self) -> &Served {
+        &self.served
+    }
+}
+
+impl Pages {
     async fn new() -> Self {
-        let database = TestDatabase::create().await.unwrap();
-        let store = database.store().unwrap();
-        let sites: Vec<Site> = (1..=2).map(|number| fixtures::site(number, number)).collect();
-        for site in &sites {
-            fixtures::import(&store, &site.directory, now()).await.unwrap();
-        }
-        let token = fixtures::api_token(&store, Role::Auditor, None, None, now()).await.unwrap();
-        let service = Service::start(database.url(), &["--token-cache", "1ms"]).await;
+        let served = support::stage(&["--token-cache", "1ms"]).await;
         let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
-        Self { database, store, service, http, sites, token }
+        Self { served, http }
     }
 
     async fn answer(&self, token: &str, path: &str, cookies: &str) -> Response {
@@ -53,7 +52,7 @@ impl Stage {
     }
 
     async fn page(&self, path: &str) -> String {
-        let response = self.answer(&self.token, path, "").await;
+        let response = self.answer(&self.auditor, path, "").await;
         let (status, text) = (response.status(), response.text().await.unwrap());
         assert_eq!(status, StatusCode::OK, "{path}: {text}");
         text
@@ -101,14 +100,14 @@ fn lost(site: &Site, number: u128, time: Timestamp, cause: &str) -> LostRecord {
 
 #[tokio::test]
 async fn a_session_is_the_token_in_a_cookie_and_ends_with_it() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     let signed_out = stage.http.get(format!("{}/record?x=y", stage.service.base)).send().await.unwrap();
     assert_eq!(location(&signed_out), "/signin?next=%2Frecord%3Fx%3Dy");
-    let form = format!("token={}&next=%2Frecord", stage.token);
+    let form = format!("token={}&next=%2Frecord", stage.auditor);
     let signed_in = stage.post("/signin", &form, &[("sec-fetch-site", "same-origin")]).await;
     assert_eq!(location(&signed_in), "/record");
     let cookie = signed_in.headers()[SET_COOKIE].to_str().unwrap().to_owned();
-    for part in [&format!("connlog_session={};", stage.token), "HttpOnly", "SameSite=Lax", "Path=/", "Max-Age="] {
+    for part in [&format!("connlog_session={};", stage.auditor), "HttpOnly", "SameSite=Lax", "Path=/", "Max-Age="] {
         assert!(cookie.contains(part), "{part} is not in {cookie}");
     }
     assert!(!cookie.contains("Secure"), "without TLS a browser would not send it back");
@@ -118,8 +117,10 @@ async fn a_session_is_the_token_in_a_cookie_and_ends_with_it() {
     stage.page("/record").await;
     let client = stage.database.client().await.unwrap();
     client.execute("UPDATE api_tokens SET revoked_at = now()", &[]).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    assert!(location(&stage.answer(&stage.token, "/record", "").await).starts_with("/signin"));
+    let answer = async || stage.answer(&stage.auditor, "/record", "").await;
+    let is_signed_out = async || answer().await.status() == StatusCode::SEE_OTHER;
+    until("the revoked token is no longer in the cache", is_signed_out).await;
+    assert!(location(&answer().await).starts_with("/signin"));
     let signed_out = stage.post("/signout", "", &[("sec-fetch-site", "same-origin")]).await;
     assert_eq!(location(&signed_out), "/signin");
     assert!(signed_out.headers()[SET_COOKIE].to_str().unwrap().starts_with("connlog_session=; "));
@@ -127,7 +128,7 @@ async fn a_session_is_the_token_in_a_cookie_and_ends_with_it() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_sign_in_is_said_and_other_sites_cannot_send_forms() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     let reporter = fixtures::api_token(&stage.store, Role::Reporter, None, None, now()).await.unwrap();
     for (form, status, says) in [
         ("token=unknown".to_owned(), StatusCode::UNAUTHORIZED, "unknown, expired or revoked"),
@@ -139,11 +140,11 @@ async fn what_is_wrong_with_a_sign_in_is_said_and_other_sites_cannot_send_forms(
         assert_eq!((response.status(), response.headers().get(SET_COOKIE)), (status, None), "{form}");
         assert!(response.text().await.unwrap().contains(says), "{form}");
     }
-    let elsewhere = stage.post("/signin", &format!("token={}&next=//evil.example", stage.token), &[]).await;
+    let elsewhere = stage.post("/signin", &format!("token={}&next=//evil.example", stage.auditor), &[]).await;
     assert_eq!(location(&elsewhere), "/");
     for path in ["/signin", "/signout", "/preferences"] {
         for header in [("sec-fetch-site", "cross-site"), ("origin", "http://evil.example")] {
-            let response = stage.post(path, &format!("token={}&zone=UTC", stage.token), &[header]).await;
+            let response = stage.post(path, &format!("token={}&zone=UTC", stage.auditor), &[header]).await;
             assert_eq!(
                 (response.status(), response.headers().get(SET_COOKIE)),
                 (StatusCode::FORBIDDEN, None),
@@ -155,9 +156,9 @@ async fn what_is_wrong_with_a_sign_in_is_said_and_other_sites_cannot_send_forms(
 
 #[tokio::test]
 async fn every_page_keeps_to_itself() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     for path in ["/", "/picture", "/record", "/export", "/signin", "/entries/none", "/complete?word=x"] {
-        let response = stage.answer(&stage.token, path, "").await;
+        let response = stage.answer(&stage.auditor, path, "").await;
         let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
         for part in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "form-action 'self'"] {
             assert!(policy.contains(part), "{path}: {policy}");
@@ -178,7 +179,7 @@ async fn every_page_keeps_to_itself() {
 const PLANTED: &str = "<img src=x onerror=alert(1)>\"'&\u{202e}gnp\u{7}\u{1b}[31m\u{2066}";
 
 /// Plants it in all that users choose, of one user's workspace; returns the user and the agent.
-async fn plant(stage: &Stage) -> (Uuid, Arc<AgentIdentity>) {
+async fn plant(stage: &Pages) -> (Uuid, Arc<AgentIdentity>) {
     let time = now() - TimeDelta::hours(1);
     let plain = &stage.sites[0].agent;
     let agent = Arc::new(AgentIdentity {
@@ -271,7 +272,7 @@ async fn plant(stage: &Stage) -> (Uuid, Arc<AgentIdentity>) {
 
 #[tokio::test]
 async fn what_users_chose_is_shown_as_text_everywhere() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     let (user, agent) = plant(&stage).await;
     let planted = percent_encoding(PLANTED);
     let row = agent.row_id(Uuid::from_u128(1));
@@ -292,7 +293,7 @@ async fn what_users_chose_is_shown_as_text_everywhere() {
         "/complete?word=organization:%3C".to_owned(),
     ];
     for path in &pages {
-        let text = stage.answer(&stage.token, path, "").await.text().await.unwrap();
+        let text = stage.answer(&stage.auditor, path, "").await.text().await.unwrap();
         assert!(text.contains("onerror"), "{path} shows it: {text}");
         let is_page = text.contains("<html");
         assert!(!is_page || !text.contains("<img src=x"), "{path} has markup of a user");
@@ -307,7 +308,7 @@ async fn what_users_chose_is_shown_as_text_everywhere() {
     }
 
     // Rows that arrive live.
-    let mut live = stage.answer(&stage.token, "/live", "").await;
+    let mut live = stage.answer(&stage.auditor, "/live", "").await;
     write(&stage.store, vec![fixtures::connect(&agent, 9, now())]).await;
     let mut text = String::new();
     while !text.contains("event: connect") || !text.ends_with("\n\n") {
@@ -327,7 +328,7 @@ fn percent_encoding(text: &str) -> String {
 
 #[tokio::test]
 async fn who_sees_one_organization_sees_nothing_of_another() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     let (ours, theirs) = (&stage.sites[0], &stage.sites[1]);
     let time = now() - TimeDelta::minutes(30);
     let events = stage.sites.iter().zip([10, 20]).flat_map(|(site, number)| {
@@ -365,7 +366,7 @@ async fn who_sees_one_organization_sees_nothing_of_another() {
         format!("/users/{}", theirs.agent.workspace.owner_id),
     ] {
         assert_eq!(stage.answer(&token, &path, "").await.status(), StatusCode::NOT_FOUND, "{path}");
-        assert_eq!(stage.answer(&stage.token, &path, "").await.status(), StatusCode::OK, "{path}");
+        assert_eq!(stage.answer(&stage.auditor, &path, "").await.status(), StatusCode::OK, "{path}");
     }
     let theirs = stage.answer(&token, "/?q=organization%3Aorg-2", "").await;
     assert_eq!(theirs.status(), StatusCode::BAD_REQUEST);
@@ -374,10 +375,10 @@ async fn who_sees_one_organization_sees_nothing_of_another() {
 
 #[tokio::test]
 async fn menus_work_without_scripts_and_the_address_keeps_what_they_chose() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     let chosen = stage
         .answer(
-            &stage.token,
+            &stage.auditor,
             "/filter?q=app%3Acursor+type%3Assh&type=tunnel&status=&workspace=a+b&from=2026-11-24T10:00&to=&range=24h",
             "connlog_zone=Europe/Berlin",
         )
@@ -387,28 +388,28 @@ async fn menus_work_without_scripts_and_the_address_keeps_what_they_chose() {
     let query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     let expected = r#"app:cursor type:tunnel workspace:"a b" connected_after:"2026-11-24T09:00:00Z""#;
     assert_eq!(query, [("q".to_owned(), expected.to_owned())]);
-    let page = stage.answer(&stage.token, &next, "connlog_zone=Europe/Berlin").await.text().await.unwrap();
+    let page = stage.answer(&stage.auditor, &next, "connlog_zone=Europe/Berlin").await.text().await.unwrap();
     assert!(page.contains(r#"<option value="tunnel" selected>"#), "the menu shows what was chosen");
     assert!(page.contains(r#"name="from" value="2026-11-24T10:00""#), "in the zone that it was chosen in");
     // A finer bound than a field can show is left alone.
     let fine = location(
         &stage
             .answer(
-                &stage.token,
+                &stage.auditor,
                 "/filter?q=connected_after%3A%222026-11-24T09%3A00%3A30.5Z%22&from=2026-11-24T09:00",
                 "",
             )
             .await,
     );
     assert!(fine.contains("30%2E5Z"), "{fine}");
-    let no_time = location(&stage.answer(&stage.token, "/filter?from=yesterday", "").await);
-    let answer = stage.answer(&stage.token, &no_time, "").await;
+    let no_time = location(&stage.answer(&stage.auditor, "/filter?from=yesterday", "").await);
+    let answer = stage.answer(&stage.auditor, &no_time, "").await;
     assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
 async fn entries_are_by_day_of_the_zone_with_gaps_where_they_happened() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     let agent = &stage.sites[0].agent;
     let midnight = truncate_to_micros(Utc::now()).date_naive().and_hms_opt(0, 0, 0).unwrap().and_utc();
     let evening = midnight - TimeDelta::minutes(30);
@@ -426,7 +427,7 @@ async fn entries_are_by_day_of_the_zone_with_gaps_where_they_happened() {
     assert!(place("7 events were lost: spool full") < place(" opened "));
     assert!(page.contains(&format!("<time datetime=\"{}\">23:30:00</time>", rfc3339(evening))));
     // East of Greenwich the session began on the next day.
-    let page = stage.answer(&stage.token, "/", "connlog_zone=Europe/Berlin").await.text().await.unwrap();
+    let page = stage.answer(&stage.auditor, "/", "connlog_zone=Europe/Berlin").await.text().await.unwrap();
     assert_eq!(page.matches("<section class=\"day\"").count(), 2, "two days in Berlin");
     assert!(page.contains(&format!("data-date=\"{}\"", midnight.date_naive())));
     // Gaps belong to everything, not to every search.
@@ -442,7 +443,7 @@ async fn entries_are_by_day_of_the_zone_with_gaps_where_they_happened() {
 
 #[tokio::test]
 async fn a_gap_at_the_border_of_two_pages_is_shown_once() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     let agent = &stage.sites[0].agent;
     let start = now() - TimeDelta::hours(2);
     let events = (0..60).map(|number: i64| {
@@ -478,7 +479,7 @@ async fn a_gap_at_the_border_of_two_pages_is_shown_once() {
 
 #[tokio::test]
 async fn odd_input_gets_an_error_that_helps_and_never_a_failure() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     write(&stage.store, vec![fixtures::connect(&stage.sites[0].agent, 1, now())]).await;
     for (path, says) in [
         ("/?q=tipe%3Assh", "Did you mean &#34;type&#34;?"),
@@ -487,7 +488,7 @@ async fn odd_input_gets_an_error_that_helps_and_never_a_failure() {
         ("/?range=soon", "range"),
         ("/?after=nonsense", "is not a cursor"),
     ] {
-        let response = stage.answer(&stage.token, path, "").await;
+        let response = stage.answer(&stage.auditor, path, "").await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{path}");
         let text = response.text().await.unwrap();
         assert!(text.contains(says), "{path}: {text}");
@@ -519,7 +520,7 @@ async fn odd_input_gets_an_error_that_helps_and_never_a_failure() {
         "/filter?from=%00&type=%22%20x",
         "/assets/x/nothing.js",
     ] {
-        let response = stage.answer(&stage.token, path, "connlog_zone=%00; connlog_theme=<b>").await;
+        let response = stage.answer(&stage.auditor, path, "connlog_zone=%00; connlog_theme=<b>").await;
         let shown: String = path.chars().take(60).collect();
         assert!(!response.status().is_server_error(), "{shown}: {}", response.status());
     }
@@ -527,7 +528,7 @@ async fn odd_input_gets_an_error_that_helps_and_never_a_failure() {
 
 #[tokio::test]
 async fn whatever_can_be_searched_can_be_counted_for_its_export() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     let time = now() - TimeDelta::hours(1);
     let agent = &stage.sites[0].agent;
     let session = ended(agent, 1, time, TimeDelta::minutes(5), 3);
@@ -558,7 +559,7 @@ async fn whatever_can_be_searched_can_be_counted_for_its_export() {
 
 #[tokio::test]
 async fn a_picture_has_the_sessions_that_were_open_whenever_they_began() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     let (agent, time) = (&stage.sites[0].agent, now());
     let long_ago = time - TimeDelta::days(4);
     let events = vec![
@@ -576,12 +577,12 @@ async fn a_picture_has_the_sessions_that_were_open_whenever_they_began() {
 
 #[tokio::test]
 async fn a_live_page_misses_nothing_since_it_was_loaded() {
-    let stage = Stage::new().await;
+    let stage = Pages::new().await;
     let page = stage.page("/").await;
     let (_, rest) = page.split_once("data-live=\"").unwrap();
     let path = rest.split('"').next().unwrap().replace("&#38;", "&").replace("&amp;", "&");
     write(&stage.store, vec![fixtures::connect(&stage.sites[0].agent, 1, now())]).await;
-    let mut live = stage.answer(&stage.token, &path, "").await;
+    let mut live = stage.answer(&stage.auditor, &path, "").await;
     let mut text = String::new();
     while !text.contains("event: connect") {
         let chunk = tokio::time::timeout(std::time::Duration::from_secs(30), live.chunk()).await.unwrap().unwrap();
@@ -591,14 +592,14 @@ async fn a_live_page_misses_nothing_since_it_was_loaded() {
 
 #[tokio::test]
 async fn an_error_is_a_page_like_the_others() {
-    let stage = Stage::new().await;
-    let response = stage.answer(&stage.token, "/entries/none", "connlog_theme=dark").await;
+    let stage = Pages::new().await;
+    let response = stage.answer(&stage.auditor, "/entries/none", "connlog_theme=dark").await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     assert!(response.headers().contains_key(CONTENT_SECURITY_POLICY));
     let page = response.text().await.unwrap();
     assert!(page.contains("data-theme=\"dark\"") && page.contains("<nav") && page.contains("Not found."), "{page}");
     for path in ["/picture?q=tipe%3Ax&range=24h", "/export?q=tipe%3Ax&range=24h"] {
-        let shown = location(&stage.answer(&stage.token, path, "").await);
+        let shown = location(&stage.answer(&stage.auditor, path, "").await);
         assert_eq!(shown, "/?q=tipe%3Ax&range=24h", "the log says what is wrong, under the word");
     }
     // A range is chosen instead of bounds that are written.

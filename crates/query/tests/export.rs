@@ -4,45 +4,42 @@
 
 mod support;
 
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::stage::{Stage, write};
+use connlog_testkit::wait::{PATIENCE, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::time::Instant;
 
 use chrono::TimeDelta;
 use connlog_model::event::{Action, AgentEvent, Event, Outcome, WebEvent};
 use connlog_model::method::Method;
 use connlog_model::role::Role;
-use connlog_store::Store;
 use connlog_store::roles::QUERY;
-use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures::{self, Site};
 use connlog_testkit::process::{Process, free_address};
 use reqwest::StatusCode;
 use serde_json::Value;
-use support::{Service, now, write};
+use support::Served;
 use uuid::Uuid;
 
-const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 const EXPORT: &str = "/api/v2/connectionlog/export";
 
-struct Stage {
-    database: TestDatabase,
-    store: Store,
-    site: Site,
-    service: Service,
-    auditor: String,
+struct Exports(Served);
+
+impl Deref for Exports {
+    type Target = Served;
+
+    fn deref(&self) -> &Served {
+        &self.0
+    }
 }
 
-async fn stage() -> Stage {
-    let database = TestDatabase::create().await.unwrap();
-    let store = database.store().unwrap();
-    let site = fixtures::site(1, 1);
-    fixtures::import(&store, &site.directory, now()).await.unwrap();
-    let auditor = fixtures::api_token(&store, Role::Auditor, None, None, now()).await.unwrap();
-    let service = Service::start(database.url(), &[]).await;
-    Stage { database, store, site, service, auditor }
+async fn stage() -> Exports {
+    Exports(support::serve(Stage::new(support::sites([(1, 1)])).await, &[]).await)
 }
 
-impl Stage {
+impl Exports {
     async fn export(&self, parameters: &[(&str, &str)]) -> String {
         let response = self.service.open(EXPORT, &self.auditor, parameters).await;
         assert_eq!(response.status(), StatusCode::OK);
@@ -58,12 +55,17 @@ impl Stage {
         (lines, end)
     }
 
-    /// The changes since a position, `count` of them at least. Transactions elsewhere on the server hold the feed up.
+    /// The changes since a position, `count` of them at least.
     async fn changes(&self, since: &str, count: usize) -> (Vec<Value>, String) {
+        self.changes_until(since, |all| all.len() >= count).await
+    }
+
+    /// The changes since a position until they are all. Transactions elsewhere on the server hold the feed up.
+    async fn changes_until(&self, since: &str, are_all: impl Fn(&[Value]) -> bool) -> (Vec<Value>, String) {
         let (mut all, mut position) = (Vec::new(), since.to_owned());
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while all.len() < count {
-            assert!(std::time::Instant::now() < deadline, "{} of {count} changes", all.len());
+        let deadline = Instant::now() + PATIENCE;
+        while !are_all(&all) {
+            assert!(Instant::now() < deadline, "{} changes are not all", all.len());
             let (changes, end) = self.ndjson(&[("since", &position)]).await;
             all.extend(changes);
             end["position"].as_str().unwrap().clone_into(&mut position);
@@ -78,9 +80,9 @@ impl Stage {
         let base = chrono::DateTime::from_timestamp(now().timestamp(), 0).unwrap() - TimeDelta::days(30);
         for number in numbers {
             let start = base + TimeDelta::minutes(i64::try_from(number / 3).unwrap());
-            events.push(fixtures::connect(&self.site.agent, number, start));
+            events.push(fixtures::connect(&self.sites[0].agent, number, start));
             if number % 5 > 0 {
-                events.push(fixtures::disconnect(&self.site.agent, number, start + TimeDelta::minutes(4)));
+                events.push(fixtures::disconnect(&self.sites[0].agent, number, start + TimeDelta::minutes(4)));
             }
         }
         write(&self.store, events).await;
@@ -125,16 +127,16 @@ async fn an_export_since_a_position_brings_every_later_change_and_nothing_else()
     let position = end["position"].as_str().unwrap();
 
     // A late event, of long ago; an end of what was open; a new one; and what is open moves to an earlier time.
-    let (agent, long_ago) = (&stage.site.agent, now() - TimeDelta::days(200));
+    let (agent, long_ago) = (&stage.sites[0].agent, now() - TimeDelta::days(200));
     write(&stage.store, vec![fixtures::connect(agent, 1_000, long_ago), fixtures::disconnect(agent, 1_000, long_ago)])
         .await;
     write(&stage.store, vec![fixtures::disconnect(agent, 5, now())]).await;
     write(&stage.store, vec![fixtures::connect(agent, 1_001, now())]).await;
     write(&stage.store, vec![fixtures::connect(agent, 10, now() - TimeDelta::days(60))]).await;
-    let expected: Vec<String> =
-        [1_000, 5, 1_001, 10].map(|number| agent.row_id(Uuid::from_u128(number)).to_string()).into();
+    let expected = [1_000, 5, 1_001, 10].map(|number| agent.row_id(Uuid::from_u128(number)).to_string());
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
     // The export may have begun before the last of its rows could be told from what still ran.
-    let (mut changes, later) = stage.changes(position, expected.len()).await;
+    let (mut changes, later) = stage.changes_until(position, |all| ids(all).ends_with(&expected)).await;
     changes.drain(..changes.len() - expected.len());
     assert_eq!(ids(&changes), expected, "in the order in which they were committed");
     // The two parts together are what a new export has.
@@ -177,13 +179,13 @@ async fn what_commits_late_is_after_every_position_that_was_given_before() {
     late.commit().await.unwrap();
     // The late one, and what could not be told from it when the export began.
     let (changes, _) = stage.changes(end["position"].as_str().unwrap(), 3).await;
-    let late = stage.site.agent.row_id(Uuid::from_u128(1)).to_string();
+    let late = stage.sites[0].agent.row_id(Uuid::from_u128(1)).to_string();
     assert!(ids(&changes).contains(&late.as_str()), "{changes:#?}");
 }
 
 /// Rows with everything that a format could stumble over.
-async fn difficult(stage: &Stage) {
-    let agent = &stage.site.agent;
+async fn difficult(stage: &Exports) {
+    let agent = &stage.sites[0].agent;
     let start = now() - TimeDelta::days(1);
     let outcome = Outcome {
         reason: "=cmd|' /C calc'!A1, \"quoted\"\nnext line".to_owned(),
@@ -348,11 +350,7 @@ async fn an_export_keeps_to_its_tokens_organizations_and_is_audited() {
     let client = stage.database.client().await.unwrap();
     let sql = "SELECT count(*) FROM api_audit WHERE endpoint = '/api/v2/connectionlog/export' AND format = 'ndjson'
                AND query = 'status:ongoing' AND rows = 1 AND complete AND status = 200 AND host(address) = '127.0.0.1'";
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) != 1 {
-        assert!(std::time::Instant::now() < deadline, "the export is audited");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    until("the export is audited", async || client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,10 +10,10 @@ use connlog_store::purge::{PurgeRun, Removed};
 use connlog_store::write::Batch;
 use connlog_store::{LostRecord, RejectedRecord};
 use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures;
+use connlog_testkit::fixtures::{self, now};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use support::{Service, now};
+use support::Service;
 use uuid::Uuid;
 
 #[tokio::test]

@@ -4,21 +4,21 @@
 
 mod support;
 
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::stage::{Stage, write};
+use connlog_testkit::wait::until;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta};
 use connlog_model::clock::{Timestamp, rfc3339};
-use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, WebEvent};
+use connlog_model::event::{Client, Event, Outcome, WebEvent};
 use connlog_model::identity::AgentIdentity;
 use connlog_model::method::Method;
 use connlog_model::role::Role;
-use connlog_store::Store;
-use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures;
 use reqwest::StatusCode;
 use serde_json::Value;
-use support::{Service, now, write};
+use support::Served;
 use uuid::Uuid;
 
 /// A fixed time, so that what is golden stays so. Days that far back exist for events that carry their own time.
@@ -27,7 +27,7 @@ fn at(minute: i64) -> Timestamp {
     midnight + TimeDelta::minutes(minute) + TimeDelta::microseconds(123_400)
 }
 
-fn session(
+fn session_at(
     agent: &Arc<AgentIdentity>,
     number: u128,
     minute: i64,
@@ -35,29 +35,16 @@ fn session(
     app: Option<&str>,
     end: Option<Outcome>,
 ) -> Vec<Event> {
-    let event = |time, action| {
-        Event::Agent(AgentEvent {
-            agent: Arc::clone(agent),
-            connection_id: Uuid::from_u128(number),
-            boot_id: None,
-            time,
-            time_is_receipt: false,
-            client: Client {
-                method,
-                app_name: app.map(str::to_owned),
-                ip: Some("10.0.0.1".parse().unwrap()),
-                session_id: None,
-                user_id: None,
-            },
-            action,
-        })
+    let client = Client {
+        method,
+        app_name: app.map(str::to_owned),
+        ip: Some("10.0.0.1".parse().unwrap()),
+        ..fixtures::ssh_client()
     };
-    let mut events = vec![event(at(minute), Action::Connect)];
-    events.extend(end.map(|outcome| event(at(minute + 5), Action::Disconnect { connected_at: None, outcome })));
-    events
+    fixtures::session(agent, number, at(minute), &client, end.map(|outcome| (at(minute + 5), outcome)))
 }
 
-fn web(
+fn web_at(
     agent: &Arc<AgentIdentity>,
     number: u128,
     minute: i64,
@@ -67,38 +54,20 @@ fn web(
     user: Option<Uuid>,
 ) -> Event {
     Event::Web(WebEvent {
-        event_id: Uuid::from_u128(number),
-        workspace: Arc::new(agent.workspace.clone()),
-        agent_name: agent.agent_name.clone(),
         user_id: user,
-        method,
-        time: at(minute),
         ip: None,
         user_agent: "curl/8.9.1".to_owned(),
         slug_or_port: slug.to_owned(),
         status_code: status,
-        connection_id: None,
+        ..fixtures::web_event(agent, number, at(minute), method)
     })
 }
 
-struct Stage {
-    database: TestDatabase,
-    store: Store,
-    service: Service,
-    sites: Vec<fixtures::Site>,
-    auditor: String,
-}
-
-async fn stage(flags: &[&str]) -> Stage {
-    let database = TestDatabase::create().await.unwrap();
-    let store = database.store().unwrap();
-    let sites: Vec<_> = (1..=4).map(|number| fixtures::site(number, number % 2 + 1)).collect();
-    let directory: Vec<_> = sites.iter().flat_map(|site| site.directory.clone()).collect();
-    fixtures::import(&store, &directory, DateTime::from_timestamp(1_750_000_000, 0).unwrap()).await.unwrap();
+async fn stage(flags: &[&str]) -> Served {
+    let sites = support::sites((1..=4).map(|number| (number, number % 2 + 1)));
     let owner = sites[0].agent.workspace.owner_id;
-    let auditor = fixtures::api_token(&store, Role::Auditor, Some(owner), None, now()).await.unwrap();
-    let service = Service::start(database.url(), flags).await;
-    Stage { database, store, service, sites, auditor }
+    let imported_at = DateTime::from_timestamp(1_750_000_000, 0).unwrap();
+    support::serve(Stage::at(sites, Some(owner), imported_at).await, flags).await
 }
 
 #[tokio::test]
@@ -108,21 +77,21 @@ async fn the_wire_of_each_type_is_golden() {
     let user = Some(agent.workspace.owner_id);
     let outcome = Outcome { reason: "bye".to_owned(), code: 3, rx_bytes: Some(10), tx_bytes: Some(20) };
     let mut events = Vec::new();
-    events.extend(session(agent, 1, 1, Method::Ssh, Some("ssh"), None));
-    events.extend(session(agent, 2, 2, Method::Ssh, Some("cursor"), Some(outcome)));
-    events.extend(session(agent, 3, 3, Method::Ssh, Some("goland"), Some(Outcome::default())));
-    events.extend(session(agent, 4, 4, Method::ReconnectingPty, None, None));
-    events.push(web(agent, 5, 5, Method::WorkspaceApp, "code-server", 200, user));
-    events.push(web(agent, 6, 6, Method::PortForwarding, "8080", 502, None));
-    events.push(web(agent, 7, 7, Method::Tunnel, "", 403, Some(Uuid::from_u128(404))));
+    events.extend(session_at(agent, 1, 1, Method::Ssh, Some("ssh"), None));
+    events.extend(session_at(agent, 2, 2, Method::Ssh, Some("cursor"), Some(outcome)));
+    events.extend(session_at(agent, 3, 3, Method::Ssh, Some("goland"), Some(Outcome::default())));
+    events.extend(session_at(agent, 4, 4, Method::ReconnectingPty, None, None));
+    events.push(web_at(agent, 5, 5, Method::WorkspaceApp, "code-server", 200, user));
+    events.push(web_at(agent, 6, 6, Method::PortForwarding, "8080", 502, None));
+    events.push(web_at(agent, 7, 7, Method::Tunnel, "", 403, Some(Uuid::from_u128(404))));
     write(&stage.store, events).await;
     // A row that lacks its directory, and an inferred end.
     let mut stranger = (**agent).clone();
     stranger.workspace.organization_id = Uuid::from_u128(11);
     stranger.workspace.owner_id = Uuid::from_u128(12);
     stranger.workspace.workspace_id = Uuid::from_u128(13);
-    write(&stage.store, session(&Arc::new(stranger), 8, 8, Method::Ssh, Some("home_made"), None)).await;
-    write(&stage.store, session(agent, 9, 9, Method::Ssh, Some("zed"), None)).await;
+    write(&stage.store, session_at(&Arc::new(stranger), 8, 8, Method::Ssh, Some("home_made"), None)).await;
+    write(&stage.store, session_at(agent, 9, 9, Method::Ssh, Some("zed"), None)).await;
     let client = stage.database.client().await.unwrap();
     let sql = "INSERT INTO agent_presence VALUES ($1, $1, $1, $1, 0, 0, $2)";
     client.execute(sql, &[&agent.agent_id.unwrap(), &at(12)]).await.unwrap();
@@ -278,7 +247,7 @@ async fn pages_are_in_a_total_order_and_repeat_nothing() {
     for number in 0..60_u128 {
         let minute = i64::try_from(number % 4).unwrap() * 1440 * 2;
         let end = (number % 3 > 0).then(Outcome::default);
-        events.extend(session(agent, number + 1, minute, Method::Ssh, Some("ssh"), end));
+        events.extend(session_at(agent, number + 1, minute, Method::Ssh, Some("ssh"), end));
     }
     write(&stage.store, events).await;
     for size in [1, 7, 100] {
@@ -330,18 +299,18 @@ const FILTERS: [(&str, u64); 22] = [
     ("type:\"\" app:\"\"", 7),
 ];
 
-async fn populate(stage: &Stage) {
+async fn populate(stage: &Served) {
     let acting = Some(stage.sites[0].agent.workspace.owner_id);
     for (number, site) in (0_u128..).zip(&stage.sites) {
         let (agent, base) = (&site.agent, number * 100);
         let mut events = Vec::new();
-        events.extend(session(agent, base + 1, 1, Method::Ssh, Some("ssh"), None));
-        events.extend(session(agent, base + 2, 2, Method::Ssh, Some("cursor"), Some(Outcome::default())));
-        events.extend(session(agent, base + 3, 3, Method::Ssh, Some("goland"), Some(Outcome::default())));
-        events.extend(session(agent, base + 4, 4, Method::Ssh, Some("zed"), Some(Outcome::default())));
-        events.extend(session(agent, base + 5, 5, Method::ReconnectingPty, None, None));
-        events.push(web(agent, base + 6, 6, Method::WorkspaceApp, "code-server", 200, acting));
-        events.push(web(agent, base + 7, 7, Method::Tunnel, "", 101, None));
+        events.extend(session_at(agent, base + 1, 1, Method::Ssh, Some("ssh"), None));
+        events.extend(session_at(agent, base + 2, 2, Method::Ssh, Some("cursor"), Some(Outcome::default())));
+        events.extend(session_at(agent, base + 3, 3, Method::Ssh, Some("goland"), Some(Outcome::default())));
+        events.extend(session_at(agent, base + 4, 4, Method::Ssh, Some("zed"), Some(Outcome::default())));
+        events.extend(session_at(agent, base + 5, 5, Method::ReconnectingPty, None, None));
+        events.push(web_at(agent, base + 6, 6, Method::WorkspaceApp, "code-server", 200, acting));
+        events.push(web_at(agent, base + 7, 7, Method::Tunnel, "", 101, None));
         write(&stage.store, events).await;
     }
 }
@@ -396,7 +365,7 @@ async fn a_token_limited_to_an_organization_sees_pages_and_counts_only_its_own()
 #[tokio::test]
 async fn bounds_of_time_are_inclusive_and_exact_below_a_microsecond() {
     let stage = stage(&[]).await;
-    write(&stage.store, session(&stage.sites[0].agent, 1, 1, Method::Ssh, Some("ssh"), None)).await;
+    write(&stage.store, session_at(&stage.sites[0].agent, 1, 1, Method::Ssh, Some("ssh"), None)).await;
     let time = at(1);
     for (query, count) in [
         (format!("connected_after:\"{}\"", rfc3339(time)), 1),
@@ -575,11 +544,8 @@ async fn a_request_that_takes_too_long_says_so_and_leaves_nothing_running() {
     let client = stage.database.client().await.unwrap();
     let running = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'connlog-query' AND state = 'active'
         AND datname = current_database()";
-    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
-    while client.query_one(running, &[]).await.unwrap().get::<_, i64>(0) > 0 {
-        assert!(std::time::Instant::now() < deadline, "the statement is cancelled");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let is_cancelled = async || client.query_one(running, &[]).await.unwrap().get::<_, i64>(0) == 0;
+    until("the statement is cancelled", is_cancelled).await;
     lock.rollback().await.unwrap();
     assert_eq!(stage.service.get(&stage.auditor, &[]).await.0, StatusCode::OK);
 }

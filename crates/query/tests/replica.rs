@@ -4,18 +4,16 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use chrono::{DateTime, TimeDelta};
 use connlog_model::clock::Timestamp;
 use connlog_model::role::Role;
 use connlog_store::{Store, StoreConfig, roles, schema};
 use connlog_testkit::database::{as_role, connect};
-use connlog_testkit::fixtures;
+use connlog_testkit::fixtures::{self, now};
 use connlog_testkit::postgres::{Options, PostgresServer};
-use support::{Service, now, write};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use connlog_testkit::stage::write;
+use connlog_testkit::wait::{PATIENCE, until, until_value};
+use support::Service;
 
 async fn fresh_as_of(service: &Service, token: &str) -> Option<Timestamp> {
     let response = service.open("/api/v2/connectionlog", token, &[]).await;
@@ -37,19 +35,9 @@ async fn a_replica_that_is_behind_says_so_and_catches_up() {
     let service =
         Service::start(&url, &["--database-read-url", &as_role(&standby.url("postgres"), roles::QUERY)]).await;
     let count = async || service.search(&auditor, "").await["count"].as_u64().unwrap();
-    let until = async |what: &str, condition: &mut dyn FnMut(u64, Option<Timestamp>) -> bool| {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let (count, fresh) = (count().await, fresh_as_of(&service, &auditor).await);
-            if condition(count, fresh) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{what}: {count} entries, fresh as of {fresh:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
+    let look = async || (count().await, fresh_as_of(&service, &auditor).await);
     write(&writes, vec![fixtures::connect(&site.agent, 1, now())]).await;
-    until("the entry arrives", &mut |count, fresh| count == 1 && fresh.is_some()).await;
+    until_value("the entry arrives", look, |(count, fresh)| *count == 1 && fresh.is_some()).await;
     let mut tail = service.open("/api/v2/connectionlog/tail", &auditor, &[]).await;
 
     // The replica stands still while the primary goes on.
@@ -57,12 +45,13 @@ async fn a_replica_that_is_behind_says_so_and_catches_up() {
     replica.execute("SELECT pg_wal_replay_pause()", &[]).await.unwrap();
     let stood_at = now();
     write(&writes, vec![fixtures::connect(&site.agent, 2, now())]).await;
-    until("it is said to be old", &mut |count, fresh| {
-        count == 1 && fresh.is_some_and(|fresh| fresh < stood_at) && now() - stood_at > TimeDelta::seconds(2)
+    until_value("it is said to be old", look, |(count, fresh)| {
+        *count == 1 && fresh.is_some_and(|fresh| fresh < stood_at) && now() - stood_at > TimeDelta::seconds(2)
     })
     .await;
     replica.execute("SELECT pg_wal_replay_resume()", &[]).await.unwrap();
-    until("it is fresh again", &mut |count, fresh| count == 2 && fresh.is_some_and(|fresh| fresh > stood_at)).await;
+    until_value("it is fresh again", look, |(count, fresh)| *count == 2 && fresh.is_some_and(|fresh| fresh > stood_at))
+        .await;
     let mut told = String::new();
     while !told.contains("event: connect") {
         let chunk = tokio::time::timeout(PATIENCE, tail.chunk()).await.unwrap().unwrap().unwrap();
@@ -70,9 +59,6 @@ async fn a_replica_that_is_behind_says_so_and_catches_up() {
     }
     // Uses are recorded where it can be written.
     let client = connect(&url).await.unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while client.query_one("SELECT count(*) FROM api_audit", &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let recorded = async || client.query_one("SELECT count(*) FROM api_audit", &[]).await.unwrap().get::<_, i64>(0);
+    until("uses are recorded", async || recorded().await > 0).await;
 }

@@ -4,44 +4,23 @@
 
 mod support;
 
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::stage::write;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
-use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, WebEvent};
+use connlog_model::event::{Client, Event, Outcome, WebEvent};
 use connlog_model::identity::AgentIdentity;
 use connlog_model::method::Method;
-use connlog_model::role::Role;
-use connlog_store::Store;
 use connlog_store::infer::{Boot, Hello};
-use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures::{self, Site};
 use reqwest::StatusCode;
 use serde_json::Value;
-use support::{Service, now, write};
+use support::stage;
 use uuid::Uuid;
 
-struct Stage {
-    database: TestDatabase,
-    store: Store,
-    sites: Vec<Site>,
-    service: Service,
-    auditor: String,
-}
-
-async fn stage(flags: &[&str]) -> Stage {
-    let database = TestDatabase::create().await.unwrap();
-    let store = database.store().unwrap();
-    let sites: Vec<Site> = (1..=2).map(|number| fixtures::site(number, number)).collect();
-    let directory: Vec<_> = sites.iter().flat_map(|site| site.directory.clone()).collect();
-    fixtures::import(&store, &directory, now()).await.unwrap();
-    let auditor = fixtures::api_token(&store, Role::Auditor, None, None, now()).await.unwrap();
-    let service = Service::start(database.url(), flags).await;
-    Stage { database, store, sites, service, auditor }
-}
-
 /// A session of `minutes`, open without an outcome.
-fn session(
+fn numbered_session(
     agent: &Arc<AgentIdentity>,
     number: u128,
     start: Timestamp,
@@ -50,22 +29,8 @@ fn session(
 ) -> Vec<Event> {
     let ip = format!("10.0.{}.{}", number / 250, number % 250);
     let client = Client { ip: Some(ip.parse().unwrap()), ..fixtures::ssh_client() };
-    let event = |time, action| {
-        Event::Agent(AgentEvent {
-            agent: Arc::clone(agent),
-            connection_id: Uuid::from_u128(number),
-            boot_id: None,
-            time,
-            time_is_receipt: false,
-            client: client.clone(),
-            action,
-        })
-    };
-    let mut events = vec![event(start, Action::Connect)];
-    events.extend(outcome.map(|outcome| {
-        event(start + TimeDelta::minutes(minutes), Action::Disconnect { connected_at: Some(start), outcome })
-    }));
-    events
+    let end = outcome.map(|outcome| (start + TimeDelta::minutes(minutes), outcome));
+    fixtures::session(agent, number, start, &client, end)
 }
 
 fn failed(reason: &str, code: i32) -> Outcome {
@@ -81,7 +46,7 @@ async fn cursors_walk_every_kind_of_search_once_while_the_log_changes() {
         let start = base + TimeDelta::hours(i64::try_from(number / 5).unwrap() * 7);
         let site = &stage.sites[usize::try_from(number % 2).unwrap()];
         let outcome = if number % 7 == 0 { None } else { Some(failed("Connection RESET by peer", 7)) };
-        events.extend(session(&site.agent, number + 1, start, 5, outcome));
+        events.extend(numbered_session(&site.agent, number + 1, start, 5, outcome));
     }
     write(&stage.store, events).await;
     for query in [
@@ -118,7 +83,7 @@ async fn cursors_walk_every_kind_of_search_once_while_the_log_changes() {
     // What comes in front while one pages does not shift what is behind.
     let (_, first) = stage.service.get(&stage.auditor, &[("limit", "50")]).await;
     let rest = stage.service.get(&stage.auditor, &[("limit", "1000")]).await.1;
-    write(&stage.store, session(&stage.sites[0].agent, 999, now(), 1, Some(failed("", 0)))).await;
+    write(&stage.store, numbered_session(&stage.sites[0].agent, 999, now(), 1, Some(failed("", 0)))).await;
     let after = first["next_cursor"].as_str().unwrap();
     let (_, second) = stage.service.get(&stage.auditor, &[("limit", "1000"), ("after", after)]).await;
     assert_eq!(ids(&second), ids(&rest)[50..]);
@@ -131,8 +96,8 @@ fn ids(page: &Value) -> Vec<Value> {
 #[tokio::test]
 async fn a_cursor_that_is_damaged_or_of_another_query_is_refused() {
     let stage = stage(&[]).await;
-    let mut events = session(&stage.sites[0].agent, 1, now(), 1, None);
-    events.extend(session(&stage.sites[0].agent, 2, now(), 1, None));
+    let mut events = numbered_session(&stage.sites[0].agent, 1, now(), 1, None);
+    events.extend(numbered_session(&stage.sites[0].agent, 2, now(), 1, None));
     write(&stage.store, events).await;
     let (_, page) = stage.service.get(&stage.auditor, &[("q", "type:ssh"), ("limit", "1")]).await;
     let cursor = page["next_cursor"].as_str().unwrap();
@@ -158,9 +123,9 @@ async fn own_keys_find_what_they_say() {
     let stage = stage(&[]).await;
     let (one, two) = (&stage.sites[0].agent, &stage.sites[1].agent);
     let start = now() - TimeDelta::days(3);
-    let mut events = session(one, 1, start, 90, Some(failed("Connection RESET by peer", 255)));
-    events.extend(session(one, 2, start + TimeDelta::minutes(1), 5, Some(failed("", 0))));
-    events.extend(session(two, 300, start + TimeDelta::minutes(2), 1, None));
+    let mut events = numbered_session(one, 1, start, 90, Some(failed("Connection RESET by peer", 255)));
+    events.extend(numbered_session(one, 2, start + TimeDelta::minutes(1), 5, Some(failed("", 0))));
+    events.extend(numbered_session(two, 300, start + TimeDelta::minutes(2), 1, None));
     events.push(fixtures::web(one, 50, start, Method::WorkspaceApp));
     let Event::Web(visit) = fixtures::web(one, 51, start, Method::Tunnel) else { unreachable!() };
     let visitor = Some(two.workspace.owner_id);
@@ -168,7 +133,7 @@ async fn own_keys_find_what_they_say() {
     events.push(Event::Web(WebEvent { user_id: None, event_id: Uuid::from_u128(52), status_code: 401, ..visit }));
     write(&stage.store, events).await;
     // One whose end is inferred: another boot does not list it.
-    let mut lost = session(two, 301, start + TimeDelta::minutes(3), 1, None);
+    let mut lost = numbered_session(two, 301, start + TimeDelta::minutes(3), 1, None);
     let (boot, agent_id) = (Uuid::new_v4(), two.agent_id.unwrap());
     for event in &mut lost {
         if let Event::Agent(event) = event {
@@ -270,7 +235,7 @@ async fn a_search_that_runs_out_of_its_budget_says_so_and_goes_on_from_there() {
     let mut events = Vec::new();
     for number in 0..30_u128 {
         let start = now() - TimeDelta::days(i64::try_from(number).unwrap());
-        events.extend(session(
+        events.extend(numbered_session(
             &stage.sites[0].agent,
             number + 1,
             start,
@@ -295,5 +260,4 @@ async fn a_search_that_runs_out_of_its_budget_says_so_and_goes_on_from_there() {
     }
     assert_eq!((found, cursor), (3, None));
     assert!(incomplete > 0);
-    drop(stage.database);
 }

@@ -4,40 +4,26 @@
 
 mod support;
 
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::stage::{Stage, write};
+use connlog_testkit::wait::until;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use connlog_model::method::Method;
 use connlog_model::role::Role;
-use connlog_store::Store;
 use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures::{self, Site};
 use connlog_testkit::postgres::{Options, PostgresServer};
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
-use support::{Service, now, write};
+use support::Service;
 use uuid::Uuid;
 
 const TAIL: &str = "/api/v2/connectionlog/tail";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Stage {
-    database: TestDatabase,
-    store: Store,
-    site: Site,
-    auditor: String,
-}
-
 async fn stage() -> Stage {
-    stage_on(TestDatabase::create().await.unwrap()).await
-}
-
-async fn stage_on(database: TestDatabase) -> Stage {
-    let store = database.store().unwrap();
-    let site = fixtures::site(1, 1);
-    fixtures::import(&store, &site.directory, now()).await.unwrap();
-    let auditor = fixtures::api_token(&store, Role::Auditor, None, None, now()).await.unwrap();
-    Stage { database, store, site, auditor }
+    Stage::new(support::sites([(1, 1)])).await
 }
 
 /// The events of a tail, as they come.
@@ -97,7 +83,7 @@ impl Tail {
 async fn connects_ends_and_web_events_come_once_in_order_and_within_a_second() {
     let stage = stage().await;
     let service = Service::start(stage.database.url(), &[]).await;
-    let agent = &stage.site.agent;
+    let agent = &stage.sites[0].agent;
     write(&stage.store, vec![fixtures::connect(agent, 1, now())]).await;
     let mut tail = Tail::open(&service, &stage.auditor, &[]).await;
     let mut only_web = Tail::open(&service, &stage.auditor, &[("q", "method:tunnel")]).await;
@@ -122,7 +108,7 @@ async fn connects_ends_and_web_events_come_once_in_order_and_within_a_second() {
 #[tokio::test]
 async fn a_tail_goes_on_where_it_was_on_another_replica_and_after_a_restart() {
     let stage = stage().await;
-    let agent = &stage.site.agent;
+    let agent = &stage.sites[0].agent;
     let (one, two) = (Service::start(stage.database.url(), &[]).await, Service::start(stage.database.url(), &[]).await);
     let mut tail = Tail::open(&one, &stage.auditor, &[]).await;
     let mut seen = Vec::new();
@@ -157,20 +143,21 @@ async fn a_tail_goes_on_where_it_was_on_another_replica_and_after_a_restart() {
 #[tokio::test]
 async fn a_burst_that_is_read_slowly_is_read_whole() {
     let stage = stage().await;
-    let service = Service::start(stage.database.url(), &[]).await;
+    let service = Service::start(stage.database.url(), &["--tail-lag", "1s"]).await;
     let mut tail = Tail::open(&service, &stage.auditor, &[]).await;
+    let began = std::time::Instant::now();
     for part in 0..40_u128 {
         let events =
-            (0..500).map(|number| fixtures::connect(&stage.site.agent, 1 + part * 500 + number, now())).collect();
+            (0..500).map(|number| fixtures::connect(&stage.sites[0].agent, 1 + part * 500 + number, now())).collect();
         write(&stage.store, events).await;
     }
     // Nothing is read for longer than a tail may lag unnoticed.
-    tokio::time::sleep(Duration::from_secs(7)).await;
-    write(&stage.store, vec![fixtures::connect(&stage.site.agent, 99_999, now())]).await;
+    until("the tail lags", async || began.elapsed() > Duration::from_millis(2500)).await;
+    write(&stage.store, vec![fixtures::connect(&stage.sites[0].agent, 99_999, now())]).await;
     let (mut seen, mut lagged) = (std::collections::BTreeSet::new(), false);
     while seen.len() < 20_001 {
         let told = tail.next().await;
-        lagged |= told.kind == "lag" && told.data["behind_seconds"].as_u64().unwrap() >= 5;
+        lagged |= told.kind == "lag" && told.data["behind_seconds"].as_u64().unwrap() >= 1;
         if told.kind == "connect" {
             assert!(seen.insert(told.data["id"].to_string()), "a change came twice");
         }
@@ -206,7 +193,7 @@ async fn a_tail_keeps_to_its_tokens_organizations_and_to_the_number_of_tails() {
     let service = Service::start(stage.database.url(), &["--max-tails", "1"]).await;
     let mut tail = Tail::open(&service, &narrow, &[]).await;
     assert_eq!(service.open(TAIL, &narrow, &[]).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-    write(&stage.store, vec![fixtures::connect(&stage.site.agent, 1, now())]).await;
+    write(&stage.store, vec![fixtures::connect(&stage.sites[0].agent, 1, now())]).await;
     write(&stage.store, vec![fixtures::connect(&theirs.agent, 2, now())]).await;
     assert_eq!(tail.change().await.1, theirs.agent.row_id(Uuid::from_u128(2)));
     let refused = service.open(TAIL, &narrow, &[("q", "organization:org-1")]).await;
@@ -229,24 +216,22 @@ async fn one_token_does_not_take_all_tails() {
     let _others = Tail::open(&service, &other, &[]).await;
     // One that ends makes room, as soon as the service notices.
     drop(first);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while service.open(TAIL, &stage.auditor, &[]).await.status() != StatusCode::OK {
-        assert!(std::time::Instant::now() < deadline, "there is room again");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let is_free = async || service.open(TAIL, &stage.auditor, &[]).await.status() == StatusCode::OK;
+    until("there is room again", is_free).await;
 }
 
 #[tokio::test]
 async fn a_transaction_that_holds_the_feed_up_is_told_and_skips_nothing() {
     // A server of its own: the transactions of one are counted together, and this one would hold up the other tests.
     let server = PostgresServer::start(Options::for_tests()).unwrap();
-    let stage = stage_on(TestDatabase::create_on(&server.url("postgres")).await.unwrap()).await;
+    let database = TestDatabase::create_on(&server.url("postgres")).await.unwrap();
+    let stage = Stage::on(database, support::sites([(1, 1)]), None, now()).await;
     let service = Service::start(stage.database.url(), &[]).await;
     let mut tail = Tail::open(&service, &stage.auditor, &[]).await;
     let mut client = stage.database.client().await.unwrap();
     let held = client.transaction().await.unwrap();
     held.execute("SELECT pg_current_xact_id()", &[]).await.unwrap();
-    write(&stage.store, vec![fixtures::connect(&stage.site.agent, 1, now())]).await;
+    write(&stage.store, vec![fixtures::connect(&stage.sites[0].agent, 1, now())]).await;
     loop {
         let told = tail.next().await;
         assert_ne!(told.kind, "connect", "a later change is not told before an earlier one can be");
@@ -256,5 +241,5 @@ async fn a_transaction_that_holds_the_feed_up_is_told_and_skips_nothing() {
         }
     }
     held.commit().await.unwrap();
-    assert_eq!(tail.change().await.1, stage.site.agent.row_id(Uuid::from_u128(1)));
+    assert_eq!(tail.change().await.1, stage.sites[0].agent.row_id(Uuid::from_u128(1)));
 }

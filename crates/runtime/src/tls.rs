@@ -69,6 +69,9 @@ struct Contents {
     client_ca: Option<Vec<u8>>,
 }
 
+/// Counts attempts to read new TLS files that failed; the files before stay in force.
+const RELOAD_FAILURES: &str = "connlog_tls_reload_failures_total";
+
 impl ServerTls {
     /// Reads the files. Nothing is returned if none are configured. `alpn` lists the protocols that the listener speaks.
     /// New files are picked up until `shutdown`.
@@ -81,6 +84,7 @@ impl ServerTls {
         let files = Files { cert, key, client_ca: options.tls_client_ca.clone() };
         let contents = files.read()?;
         let current = ArcSwap::from_pointee(files.configure(&contents, alpn)?);
+        metrics::counter!(RELOAD_FAILURES).increment(0);
         let tls = Arc::new(Self { options: files, alpn, current });
         shutdown.spawn("TLS files", Arc::clone(&tls).watch(contents, shutdown.clone()));
         Ok(Some(tls))
@@ -106,6 +110,7 @@ impl ServerTls {
                     last_error = None;
                 }
                 Err(error) => {
+                    metrics::counter!(RELOAD_FAILURES).increment(1);
                     let text = error.to_string();
                     if last_error.as_ref() != Some(&text) {
                         tracing::error!(%error, "the new TLS files cannot be used; the ones before stay in force");

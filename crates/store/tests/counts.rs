@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
-use connlog_model::clock::{Timestamp, truncate_to_micros};
+use chrono::TimeDelta;
 use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome};
 use connlog_model::method::Method;
 use connlog_model::search::Search;
@@ -17,7 +16,7 @@ use connlog_store::infer::{Boot, Hello, SignOfLife};
 use connlog_store::read::{PageRequest, Reach};
 use connlog_store::write::{Batch, Stamp};
 use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures::{self, Site};
+use connlog_testkit::fixtures::{self, Site, now};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
@@ -37,10 +36,6 @@ SELECT count(*) FROM (
     FROM connection_logs GROUP BY 1, 2, 3, 4
 ) AS there USING (day, organization_id, method, app_name)
 WHERE coalesce(counted.n, 0) <> coalesce(there.n, 0)";
-
-fn now() -> Timestamp {
-    truncate_to_micros(Utc::now())
-}
 
 fn event(random: &mut SmallRng, site: &Site, boot: Uuid) -> Event {
     let number = random.random_range(1..=CONNECTIONS);

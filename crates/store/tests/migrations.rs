@@ -6,6 +6,7 @@ use connlog_model::search::Search;
 use connlog_store::read::{PageRequest, Reach};
 use connlog_store::schema;
 use connlog_testkit::database::{TestDatabase, connect};
+use connlog_testkit::wait::until;
 use refinery::{Runner, Target, load_sql_migrations};
 use tokio_postgres::Client;
 
@@ -90,10 +91,11 @@ async fn version_6_is_begun_anew_if_a_reader_and_it_wait_for_each_other() {
     let migrating = tokio::spawn(async move { schema::migrate(&store).await });
     let waits =
         "SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' AND relation = $1::text::regclass";
-    while client.query(waits, &[&new]).await.unwrap().is_empty() {
+    until("the migration waits for the reader", async || {
         assert!(!migrating.is_finished(), "it does not wait for the reader");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+        !client.query(waits, &[&new]).await.unwrap().is_empty()
+    })
+    .await;
     reader.batch_execute(&format!("SELECT FROM {old} LIMIT 1; COMMIT")).await.unwrap();
     assert_eq!(migrating.await.unwrap().unwrap(), [6, 7, 8, 9, 10]);
 }
@@ -107,10 +109,11 @@ async fn version_9_waits_for_readers_before_it_keeps_anybody_from_the_log() {
     let store = database.store().unwrap();
     let migrating = tokio::spawn(async move { schema::migrate(&store).await });
     let waits = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'workspace_owners'::regclass";
-    while client.query(waits, &[]).await.unwrap().is_empty() {
+    until("the migration waits for the reader", async || {
         assert!(!migrating.is_finished(), "it does not wait for the reader");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+        !client.query(waits, &[]).await.unwrap().is_empty()
+    })
+    .await;
     let holds = "SELECT FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock' AND relation IN ('connection_logs'::regclass, 'open_connections'::regclass)";
     assert!(client.query(holds, &[]).await.unwrap().is_empty(), "the reader would wait for it");
     reader.batch_execute("SELECT FROM connection_logs, open_connections; COMMIT").await.unwrap();

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use std::time::{Duration, Instant};
-
 use chrono::{TimeDelta, Utc};
 use connlog_model::clock::Timestamp;
 use connlog_model::event::{Action, Event, Outcome};
@@ -11,6 +9,7 @@ use connlog_store::write::Batch;
 use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
+use connlog_testkit::wait::until;
 use tokio_postgres::Client;
 
 /// Connections of a batch.
@@ -85,11 +84,7 @@ async fn a_batch_reads_nothing_but_what_it_looks_for() {
     }
     // A connection hands in what it counted at its end.
     drop(store);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while one(&client, CONNECTED).await > 0 {
-        assert!(Instant::now() < deadline, "the connection stays");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the connection ends", async || one(&client, CONNECTED).await == 0).await;
     let rows = client.query(READ, &[]).await.unwrap();
     let read: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     // Each connection once to be locked and once to be removed, and none in history.

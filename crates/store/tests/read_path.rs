@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
-use connlog_model::clock::{Timestamp, truncate_to_micros};
+use chrono::TimeDelta;
 use connlog_model::cursor::Position;
 use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
@@ -15,13 +14,10 @@ use connlog_store::read::{Count, Entry, PageRequest, Reach, StatsRequest};
 use connlog_store::write::Batch;
 use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures;
+use connlog_testkit::fixtures::{self, now};
 use connlog_testkit::gate::{Gate, Report};
+use connlog_testkit::wait::until;
 use uuid::Uuid;
-
-fn now() -> Timestamp {
-    truncate_to_micros(Utc::now())
-}
 
 #[tokio::test]
 async fn a_day_that_is_purged_while_a_page_is_read_is_not_on_it() {
@@ -128,9 +124,7 @@ async fn a_search_finds_what_workspaces_had_under_each_of_their_owners_and_names
         let changes = store.changes(&Search::default(), &Reach::default(), beginning, 100, now()).await;
         changes.unwrap().unwrap().entries.len()
     };
-    while everything().await < 3 * homes.len() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the feed has everything", async || everything().await >= 3 * homes.len()).await;
     let stats = StatsRequest {
         from: now() - TimeDelta::days(40),
         to: now() + TimeDelta::days(1),

@@ -3,11 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::connect;
 use connlog_testkit::postgres::{Options, PostgresServer};
+use connlog_testkit::wait::until_value;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio_postgres::Client;
 
@@ -54,17 +54,9 @@ async fn encrypted(superuser: &Client, url: &str) -> Result<bool, String> {
 }
 
 /// Until a connection fails or comes about as wanted: the server reads its files when it gets to it.
-async fn until(superuser: &Client, url: &str, wanted: impl Fn(&Result<bool, String>) -> bool) {
+async fn reloaded(superuser: &Client, url: &str, wanted: impl Fn(&Result<bool, String>) -> bool) {
     superuser.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    let began = Instant::now();
-    loop {
-        let found = encrypted(superuser, url).await;
-        if wanted(&found) {
-            return;
-        }
-        assert!(began.elapsed() < Duration::from_secs(30), "{url}: {found:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let _as_wanted = until_value(url, async || encrypted(superuser, url).await, wanted).await;
 }
 
 #[tokio::test]
@@ -90,7 +82,7 @@ async fn sslmode_means_what_it_means_to_libpq_and_new_files_are_read() {
     put(&superuser, "server.crt", &certificate).await;
     put(&superuser, "server.key", &key).await;
     superuser.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
-    until(&superuser, &by_name, |found| *found == Ok(true)).await;
+    reloaded(&superuser, &by_name, |found| *found == Ok(true)).await;
     let (verified, elsewhere) = (format!("sslrootcert={root}"), format!("sslrootcert={other_root}"));
     for (url, parameters, expected) in [
         (&by_name, "sslmode=disable", Ok(false)),
@@ -119,7 +111,7 @@ async fn sslmode_means_what_it_means_to_libpq_and_new_files_are_read() {
     let (certificate, key) = theirs.issue("localhost");
     put(&superuser, "server.crt", &certificate).await;
     put(&superuser, "server.key", &key).await;
-    until(&superuser, &full, |found| found.as_ref().is_err_and(|error| error.contains("invalid peer certificate")))
+    reloaded(&superuser, &full, |found| found.as_ref().is_err_and(|error| error.contains("invalid peer certificate")))
         .await;
     let store = Store::new(&StoreConfig::new(&full, "tls", 1)).unwrap();
     assert!(store.ping().await.is_err());
@@ -132,7 +124,7 @@ async fn sslmode_means_what_it_means_to_libpq_and_new_files_are_read() {
                       hostssl all all ::1/128 trust clientcert=verify-ca";
     put(&superuser, "pg_hba.conf", superusers).await;
     superuser.batch_execute("ALTER SYSTEM SET ssl_ca_file = 'client_ca.crt'").await.unwrap();
-    until(&superuser, &full, Result::is_err).await;
+    reloaded(&superuser, &full, Result::is_err).await;
     for (authority, expected) in [(&ours, true), (&theirs, false)] {
         let (certificate, key) = authority.issue("connlog-ingest");
         let certificate = write(folder.path(), "client.crt", &certificate);

@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use chrono::{NaiveTime, TimeDelta, Utc};
-use connlog_model::clock::{Timestamp, truncate_to_micros};
+use chrono::{NaiveTime, TimeDelta};
+use connlog_model::clock::Timestamp;
 use connlog_model::event::{Action, Event, Outcome};
 use connlog_model::method::Method;
 use connlog_model::search::Search;
@@ -12,12 +12,9 @@ use connlog_store::read::{Page, PageRequest, Reach};
 use connlog_store::write::{Applied, Batch, Refusal, Stamp};
 use connlog_store::{LostRecord, Store};
 use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures;
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::wait::until_value;
 use uuid::Uuid;
-
-fn now() -> Timestamp {
-    truncate_to_micros(Utc::now())
-}
 
 async fn apply(store: &Store, events: Vec<Event>) -> Applied {
     store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap()
@@ -219,7 +216,8 @@ async fn homes_are_noted_anew_in_a_database_that_was_restored() {
         )
         .await
         .unwrap();
-    store.apply_batch(&batch_of(2), 1, time).await.unwrap();
+    let apply = async || store.apply_batch(&batch_of(2), 1, time).await;
+    until_value("a new connection takes the place of the ended one", apply, Result::is_ok).await.unwrap();
     assert_eq!(page(&store, "").await.entries[0].workspace_id, site.agent.workspace.workspace_id);
 
     // A row without its home is shown, and is not taken for absent by what writes.

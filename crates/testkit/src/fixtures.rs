@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
-use connlog_model::clock::Timestamp;
+use chrono::Utc;
+use connlog_model::clock::{Timestamp, truncate_to_micros};
 use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, WebEvent};
 use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
@@ -13,6 +14,11 @@ use connlog_store::directory::{DirectoryEntry, Import};
 use connlog_store::tokens::{self, ApiToken};
 use connlog_store::{Store, StoreError};
 use uuid::Uuid;
+
+/// The time now, as exact as the log keeps it.
+pub fn now() -> Timestamp {
+    truncate_to_micros(Utc::now())
+}
 
 /// Imports directory entries in one transaction.
 pub async fn import(store: &Store, entries: &[DirectoryEntry], now: Timestamp) -> Result<(), StoreError> {
@@ -126,20 +132,45 @@ pub fn disconnect(agent: &Arc<AgentIdentity>, connection: u128, time: Timestamp)
 
 /// Any event about a connection.
 pub fn agent_event(agent: &Arc<AgentIdentity>, connection: u128, time: Timestamp, action: Action) -> Event {
+    event_of(agent, connection, time, ssh_client(), action)
+}
+
+fn event_of(agent: &Arc<AgentIdentity>, connection: u128, time: Timestamp, client: Client, action: Action) -> Event {
     Event::Agent(AgentEvent {
         agent: Arc::clone(agent),
         connection_id: Uuid::from_u128(connection),
         boot_id: None,
         time,
         time_is_receipt: false,
-        client: ssh_client(),
+        client,
         action,
     })
 }
 
+/// The events of a session: its connect, and its disconnect if it has an `end`, at that time and with that outcome.
+pub fn session(
+    agent: &Arc<AgentIdentity>,
+    connection: u128,
+    start: Timestamp,
+    client: &Client,
+    end: Option<(Timestamp, Outcome)>,
+) -> Vec<Event> {
+    let mut events = vec![event_of(agent, connection, start, client.clone(), Action::Connect)];
+    events.extend(end.map(|(time, outcome)| {
+        let action = Action::Disconnect { connected_at: Some(start), outcome };
+        event_of(agent, connection, time, client.clone(), action)
+    }));
+    events
+}
+
 /// A web event.
 pub fn web(agent: &Arc<AgentIdentity>, event: u128, time: Timestamp, method: Method) -> Event {
-    Event::Web(WebEvent {
+    Event::Web(web_event(agent, event, time, method))
+}
+
+/// A web event whose fields a test may change.
+pub fn web_event(agent: &Arc<AgentIdentity>, event: u128, time: Timestamp, method: Method) -> WebEvent {
+    WebEvent {
         event_id: Uuid::from_u128(event),
         workspace: Arc::new(agent.workspace.clone()),
         agent_name: agent.agent_name.clone(),
@@ -151,5 +182,5 @@ pub fn web(agent: &Arc<AgentIdentity>, event: u128, time: Timestamp, method: Met
         slug_or_port: "code-server".to_owned(),
         status_code: 200,
         connection_id: None,
-    })
+    }
 }

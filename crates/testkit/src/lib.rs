@@ -9,3 +9,5 @@ pub mod pgwire;
 pub mod pooler;
 pub mod postgres;
 pub mod process;
+pub mod stage;
+pub mod wait;

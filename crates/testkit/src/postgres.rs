@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,6 +29,8 @@ pub struct Options {
     pub durable: bool,
     /// The port; 0 picks a free one.
     pub port: u16,
+    /// The folder of an unpacked PostgreSQL, with `bin` and `lib`; none is the newest that is installed.
+    pub programs: Option<PathBuf>,
     /// Further settings, as `name=value`.
     pub settings: Vec<String>,
 }
@@ -34,7 +38,7 @@ pub struct Options {
 impl Options {
     /// A server for tests of logic, under `target/`.
     pub fn for_tests() -> Self {
-        Self { preferred_root: target_dir(), durable: false, port: 0, settings: Vec::new() }
+        Self { preferred_root: target_dir(), durable: false, port: 0, programs: None, settings: Vec::new() }
     }
 
     /// A server whose commits are durable, under `target/`.
@@ -63,7 +67,10 @@ pub struct PostgresServer {
 impl PostgresServer {
     /// Initializes a data directory and starts a server on it. The server ends with this process, however that ends.
     pub fn start(options: Options) -> Result<Self> {
-        let binaries = find_binaries()?;
+        let binaries = match &options.programs {
+            Some(folder) => folder.join("bin"),
+            None => find_binaries()?,
+        };
         let root = usable_root(&options.preferred_root)?;
         remove_abandoned(&root);
         let data = root.join(format!("pg-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()));
@@ -100,6 +107,12 @@ impl PostgresServer {
     /// The URL of a database on this server.
     pub fn url(&self, database: &str) -> String {
         format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// What its programs say that they are.
+    pub fn version(&self) -> Result<String> {
+        let output = self.command("postgres", false).arg("--version").output().context("cannot run postgres")?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// The port that it listens on.
@@ -172,12 +185,7 @@ impl PostgresServer {
     fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            let ready = self
-                .command("pg_isready", false)
-                .args(["-q", "-h", "127.0.0.1", "-p"])
-                .arg(self.port.to_string())
-                .status()?;
-            if ready.success() {
+            if answers(self.port).unwrap_or(false) {
                 return Ok(());
             }
             if !self.is_running() {
@@ -208,6 +216,9 @@ impl PostgresServer {
             command.arg(format!("--reuid={UNPRIVILEGED}")).arg(format!("--regid={UNPRIVILEGED}")).arg("--init-groups");
         }
         command.arg("--pdeathsig=QUIT").arg(program).current_dir("/");
+        if let Some(folder) = &self.options.programs {
+            command.env("LD_LIBRARY_PATH", folder.join("lib"));
+        }
         command
     }
 }
@@ -226,6 +237,21 @@ fn remove(data: &Path) {
         eprintln!("cannot remove {}: {error}", data.display());
     }
     let _absent_if_it_never_ran = fs::remove_file(data.with_extension("log"));
+}
+
+/// Whether a server lets `postgres` in: it listens for a while before it does.
+///
+/// The startup packet and its answers are those of PostgreSQL's documentation, "Message Formats".
+fn answers(port: u16) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let parameters = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+    let length = u32::try_from(parameters.len() + 4).expect("a startup packet is short");
+    stream.write_all(&[&length.to_be_bytes()[..], parameters].concat())?;
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    // R: authenticated; E: still starting.
+    Ok(kind == *b"R")
 }
 
 /// The newest server that Debian has installed, or what `PATH` has.

@@ -1,6 +1,6 @@
 //! Child processes that end with this one, and ports for them to listen on.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
@@ -27,7 +27,7 @@ impl Process {
     /// The child is spawned from a thread of its own that lives as long as the child: the kernel sends the signal when
     /// the *thread* that made the child ends.
     pub fn spawn(name: &str, command: &Command, death_signal: &str) -> Result<Self> {
-        let mut bound = Command::new("setpriv");
+        let mut bound = with_default_signals("setpriv");
         bound.arg(format!("--pdeathsig={death_signal}")).arg(command.get_program()).args(command.get_args());
         for (key, value) in command.get_envs() {
             match value {
@@ -108,6 +108,15 @@ impl Process {
     }
 }
 
+/// A command for `program` whose signals do what they do by default, whatever this process was started to ignore: under
+/// `nohup` and in the background of a script it ignores some, a child inherits that, and a shell cannot trap what it was
+/// started to ignore.
+pub fn with_default_signals(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(program);
+    command
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         if self.exit_status().is_none() {
@@ -144,4 +153,39 @@ pub fn free_address() -> Result<SocketAddr> {
         }
     }
     anyhow::bail!("no port between {} and {} is free", PORTS.start, PORTS.end)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn children_of_a_program_under_nohup_still_hang_up() {
+        let test = std::env::current_exe().unwrap();
+        let script = "trap '' HUP INT; exec \"$0\" --exact --ignored process::tests::a_child_hangs_up";
+        let output = Command::new("sh").args(["-c", script]).arg(test).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+
+    #[test]
+    #[ignore = "runs under the other test, which ignores signals"]
+    fn a_child_hangs_up() {
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let mut child = Process::spawn("sleep", &command, "KILL").unwrap();
+        // Before it is what it is meant to be, it still ignores the signal.
+        let name = format!("/proc/{}/comm", child.pid());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while std::fs::read_to_string(&name).unwrap() != "sleep\n" {
+            assert!(Instant::now() < deadline, "it never runs");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.signal(Signal::SIGHUP).unwrap();
+        assert_eq!(child.wait(Duration::from_secs(20)).unwrap().signal(), Some(Signal::SIGHUP as i32));
+    }
 }

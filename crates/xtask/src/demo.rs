@@ -71,19 +71,28 @@ async fn demo(check: bool, seconds: u64) -> Result<()> {
 fn announce(services: &Services, directory: &Directory) {
     let base = format!("http://{}", services.query);
     println!();
+    println!("  dashboard     {base}/ (sign in with the auditor's token: {})", services.auditor_token);
     println!("  REST API      {base}/api/v2/connectionlog");
     println!("  gRPC ingest   {}", services.ingest);
     println!("  metrics       http://{}/metrics, http://{}/metrics", services.ingest_admin, services.query_admin);
     println!("  database      {}", services.database_url);
     println!("  service logs  {}", services.service_log.display());
-    println!("  auditor       {} (Coder-Session-Token; `me` is {})", services.auditor_token, directory.auditor());
     let idle = directory.idle_workspace();
-    println!("  agent         {} (Authorization: Bearer; of workspace {})", idle.agent_token, idle.name);
     println!();
-    let header = format!("-H 'Coder-Session-Token: {}'", services.auditor_token);
-    for query in ["limit=3", "q=type:vscode+status:ongoing&limit=3", "q=method:tunnel+username:me&limit=3"] {
-        println!("  curl -s {header} '{base}/api/v2/connectionlog?{query}'");
-    }
+    println!(
+        "  For the tour of the README, in another terminal (`me` is {}; AGENT is of {}):",
+        directory.auditor(),
+        idle.name
+    );
+    println!();
+    println!("  export AUDITOR='{}'", services.auditor_token);
+    println!("  export AGENT='{}'", idle.agent_token);
+    println!("  export DATABASE='{}'", services.database_url);
+    println!("  export API='{base}' INGEST='http://{}'", services.ingest);
+    println!("  export CONNLOG_URL=\"$API\" CONNLOG_TOKEN=\"$AUDITOR\"");
+    println!(
+        "  curl -s -H \"Coder-Session-Token: $AUDITOR\" \"$API/api/v2/connectionlog?q=type:vscode+status:ongoing&limit=3\""
+    );
     println!();
 }
 

@@ -80,12 +80,8 @@ fn units() -> Result<()> {
 
 /// Licences, bans and sources of all dependencies.
 pub(crate) fn dependencies() -> Result<()> {
-    let deny = install::cargo_tool(
-        &target_dir(),
-        "cargo-deny",
-        "0.20.2",
-        "checks licences and sources of what is built into connlog",
-    )?;
+    let deny =
+        install::cargo_tool("cargo-deny", "0.20.2", "checks licences and sources of what is built into connlog")?;
     let status = Command::new(deny)
         .args(["--config", ".cargo/deny.toml", "--locked", "check", "bans", "licenses", "sources"])
         .status()?;

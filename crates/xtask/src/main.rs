@@ -1,11 +1,14 @@
 //! `cargo xtask`: the commands that a developer needs, and that CI runs.
 
 mod bench;
+mod command;
 mod dashboard;
 mod demo;
 mod deployment;
 mod fuzz_api;
 mod install;
+mod lint;
+mod nightly;
 mod test;
 
 use std::process::ExitCode;
@@ -55,11 +58,22 @@ enum Command {
     },
     /// Asks the API for what its description allows. Part of `test`; needs built binaries.
     FuzzApi,
-    /// Installs what the tests need and runs all checks: format, lints, docs, tests, the demo's check.
+    /// Installs what the tests need, builds everything, and runs every test; the last line counts them.
     Test {
-        /// Also what takes longer: every schedule of the explorer, long soaks.
+        /// Only tests whose name contains this, as the summary prints it: `connlog-store/plans`, `demo`.
+        #[arg(value_name = "PATTERN")]
+        pattern: Option<String>,
+        /// Only what the inner loop needs: no browser, no chaos, nothing a second time through a pooler.
         #[arg(long)]
-        full: bool,
+        fast: bool,
+    },
+    /// Checks format, clippy, documentation, manifests, and the licences and sources of what is built in.
+    Lint,
+    /// Runs what is too long or too heavy for every commit, and prints date, versions and figures of each part.
+    Nightly {
+        /// Only these parts, by name; all of them if none is given.
+        #[arg(value_name = "PART")]
+        parts: Vec<nightly::Part>,
     },
 }
 
@@ -70,8 +84,10 @@ fn main() -> ExitCode {
         Command::PageTime { url, token } => dashboard::page_time(&url, &token),
         Command::Screenshots => dashboard::screenshots(),
         Command::Bench { quick, large } => bench::run(quick, large),
-        Command::FuzzApi => fuzz_api::run(),
-        Command::Test { full } => test::run(full),
+        Command::FuzzApi => fuzz_api::run(fuzz_api::EXAMPLES),
+        Command::Test { pattern, fast } => test::run(&test::Selection { pattern, fast }),
+        Command::Lint => lint::run(),
+        Command::Nightly { parts } => nightly::run(&parts),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

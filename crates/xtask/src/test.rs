@@ -1,82 +1,76 @@
-//! `cargo xtask test`: every check, in the order in which they fail fastest.
+//! `cargo xtask test`: builds everything, then runs every test, side by side, with a summary at the end.
+//!
+//! Each test runs in a process of its own, so that a slow one of one program runs beside those of another, a crash is one
+//! failure, and each has a time. What takes no test program (the API fuzz, the demo's check, the dashboard in a browser)
+//! runs after them.
 
-use std::process::Command;
+mod catalog;
+mod job;
+mod schedule;
+mod summary;
+
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use connlog_testkit::database::SERVER_VARIABLE;
-use connlog_testkit::pooler::POOLED_VARIABLE;
 use connlog_testkit::postgres::{Options, PostgresServer};
 
-use crate::{deployment, install};
+use self::job::Job;
+use self::summary::Summary;
+use crate::install;
 
-/// Asks tests for everything that they can do, however long it takes.
-const FULL_VARIABLE: &str = "CONNLOG_TEST_FULL";
+/// Which tests run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Selection {
+    /// Only those whose name, as the summary prints it, contains this text.
+    pub(crate) pattern: Option<String>,
+    /// Only what the inner loop needs: no browser, no chaos, nothing a second time through a pooler.
+    pub(crate) fast: bool,
+}
 
-/// Runs all checks.
-pub(crate) fn run(full: bool) -> Result<()> {
-    install::rust_components()?;
+/// Settings of the tests beyond those of every day.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Setting {
+    /// Environment variables of each test.
+    pub(crate) variables: Vec<(String, String)>,
+    /// Names a server that runs already, in place of a private one.
+    pub(crate) server_url: Option<String>,
+    /// How long one test may take; none is the usual limit.
+    pub(crate) limit: Option<std::time::Duration>,
+}
+
+/// Runs what is selected, prints the summary, and fails if a test did.
+pub(crate) fn run(selection: &Selection) -> Result<()> {
+    run_with(selection, &Setting::default())
+}
+
+/// Runs what is selected with further settings.
+pub(crate) fn run_with(selection: &Selection, setting: &Setting) -> Result<()> {
+    let began = Instant::now();
     install::postgresql()?;
-    install::pooler()?;
     install::debian("faketime", &["faketime"], "gives a service a wrong clock in a test")?;
-    step("format", cargo(&["fmt", "--all", "--check"]))?;
-    step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
-    let mut docs = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
-    // These pages are for those who work on connlog: they show private items, and may link to them.
-    docs.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
-    step("documentation", docs)?;
-    within("dependencies", deployment::dependencies)?;
-    within("deployment", deployment::manifests)?;
-    step("build", cargo(&["build", "--workspace", "--bins", "--locked"]))?;
-    // One server for all test programs, unless the caller names one.
-    let server = match std::env::var(SERVER_VARIABLE) {
-        Ok(_) => None,
-        Err(_) => Some(PostgresServer::start(Options::for_tests())?),
+    let programs = catalog::build()?;
+    let built = began.elapsed();
+    let jobs = job::select(catalog::tests(&programs)?, selection)?;
+    if jobs.iter().any(Job::is_pooled) {
+        install::pooler()?;
+    }
+    // One server for all tests, unless the caller names one.
+    let named = setting.server_url.clone().or_else(|| std::env::var(SERVER_VARIABLE).ok());
+    let server = match &named {
+        Some(_) => None,
+        None => Some(PostgresServer::start(Options::for_tests())?),
     };
-    let mut tests = cargo(&["test", "--workspace", "--locked"]);
-    if let Some(server) = &server {
-        tests.env(SERVER_VARIABLE, server.url("postgres"));
-    }
-    if full {
-        tests.env(FULL_VARIABLE, "1");
-    }
-    step("tests", tests)?;
-    // What the services say to the database, once more through a pooler in transaction mode.
-    let suites = ["list", "search", "export", "tail", "gaps", "dashboard", "delivery", "life", "service_log"];
-    let mut pooled = cargo(&["test", "--workspace", "--locked"]);
-    pooled.args(suites.iter().flat_map(|suite| ["--test", suite])).env(POOLED_VARIABLE, "1");
-    if let Some(server) = &server {
-        pooled.env(SERVER_VARIABLE, server.url("postgres"));
-    }
-    step("tests through a pooler", pooled)?;
+    let server_url = named.or_else(|| server.as_ref().map(|server| server.url("postgres")));
+    let mut variables = setting.variables.clone();
+    variables.extend(server_url.map(|url| (SERVER_VARIABLE.to_owned(), url)));
+    println!("== {} tests; built in {:.0} s", jobs.len(), built.as_secs_f64());
+    let outcomes = schedule::run(jobs, &variables, setting.limit)?;
     drop(server);
-    step("API fuzz", cargo(&["xtask", "fuzz-api"]))?;
-    step("demo", cargo(&["xtask", "demo", "--check"]))?;
-    step("dashboard", cargo(&["xtask", "dashboard"]))
-}
-
-fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments);
-    command
-}
-
-/// A check of this program's own.
-fn within(name: &str, check: impl Fn() -> Result<()>) -> Result<()> {
-    println!("== {name}");
-    let began = Instant::now();
-    check().with_context(|| format!("{name} failed"))?;
-    println!("== {name}: {:.0} s", began.elapsed().as_secs_f64());
-    Ok(())
-}
-
-fn step(name: &str, mut command: Command) -> Result<()> {
-    println!("== {name}");
-    let began = Instant::now();
-    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    if !status.success() {
-        bail!("{name} failed");
+    let summary = Summary::of(outcomes, began.elapsed());
+    summary.print();
+    if summary.has_failed() {
+        bail!("tests failed");
     }
-    println!("== {name}: {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
 }

@@ -75,8 +75,8 @@ pub(crate) async fn measure(
         acks.push((ack, ack_alone));
         pages.push((page, page_alone));
     }
-    report.add_rounds("load.mixed_ack_p99", &acks, "ms");
-    report.add_rounds("load.mixed_query_p95", &pages, "ms");
+    report.add_rounds("load.mixed_ack_p99", &acks);
+    report.add_rounds("load.mixed_query_p95", &pages);
     Ok(())
 }
 
@@ -85,8 +85,8 @@ async fn within<T>(window: Duration, work: impl Future<Output = Result<T>>) -> R
     tokio::time::timeout(window, work).await.map_or(Ok(()), |done| done.map(|_| ()))
 }
 
-/// Each agent writes `count` messages, one every `pause`; the 99th percentile, in ms, of what it takes from when a message is due
-/// to its acknowledgement.
+/// Each agent writes `count` messages, one every `pause`, several of them in flight; the 99th percentile, in ms, of what
+/// it takes from when a message is due to its acknowledgement.
 async fn write(ingest: &Ingest, agents: &[Agent], pause: Duration, count: u32) -> Result<f64> {
     let agents_f64 = f64::from(u32::try_from(agents.len())?);
     let mut running = JoinSet::new();
@@ -94,17 +94,8 @@ async fn write(ingest: &Ingest, agents: &[Agent], pause: Duration, count: u32) -
         let channel = Channel::from_shared(format!("http://{}", ingest.address()))?.connect().await?;
         let mut stream = Stream::open(channel, &agent.token, Spool::new()).await?;
         let queue = messages(&batches(&sessions(HALF_BATCH * count), HALF_BATCH as usize), 1);
-        running.spawn(async move {
-            let mut times = Vec::new();
-            let mut due = tokio::time::Instant::now() + pause.mul_f64(f64::from(number) / agents_f64);
-            for message in queue {
-                tokio::time::sleep_until(due).await;
-                stream.send_all(vec![message]).await?;
-                times.push(due.elapsed().as_secs_f64() * 1000.0);
-                due += pause;
-            }
-            anyhow::Ok(times)
-        });
+        let first = tokio::time::Instant::now() + pause.mul_f64(f64::from(number) / agents_f64);
+        running.spawn(async move { stream.send_paced(queue, first, pause).await });
     }
     let mut times = Vec::new();
     while let Some(done) = running.join_next().await {

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use clap::Parser;
 use connlog_ingest::Config;
-use connlog_model::clock::{Clock, Timestamp, truncate_to_micros};
+use connlog_model::clock::{Clock, Timestamp};
 use connlog_proto::v1;
 use connlog_proto::v1::connection_log_client::ConnectionLogClient;
 use connlog_proto::v1::stream_events_request::Message as Outbound;
@@ -20,9 +20,10 @@ use connlog_runtime::shutdown::Shutdown;
 use connlog_store::Store;
 use connlog_store::roles::INGEST;
 use connlog_testkit::database::TestDatabase;
-use connlog_testkit::fixtures::{self, Site};
+use connlog_testkit::fixtures::{self, Site, now};
 use connlog_testkit::pooler::database_arguments;
 use connlog_testkit::process::{Process, free_address};
+use connlog_testkit::wait::{PATIENCE, until_value};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -30,13 +31,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 use uuid::Uuid;
-
-/// How long anything that must happen may take.
-pub const PATIENCE: Duration = Duration::from_mins(1);
-
-pub fn now() -> Timestamp {
-    truncate_to_micros(Utc::now())
-}
 
 /// The service in this process.
 pub struct Service {
@@ -145,13 +139,8 @@ pub async fn import_sites(store: &Store, sites: u128) -> Vec<Site> {
 
 pub async fn channel(address: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    for _ in 0..200 {
-        if let Ok(channel) = endpoint.connect().await {
-            return channel;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("nothing listens on {address}");
+    let what = format!("something listens on {address}");
+    until_value(&what, async || endpoint.connect().await, Result::is_ok).await.unwrap()
 }
 
 pub async fn client(address: SocketAddr) -> ConnectionLogClient<Channel> {
@@ -303,15 +292,6 @@ fn bytes(ids: &[Uuid]) -> Vec<Vec<u8>> {
 
 fn request(message: Outbound) -> v1::StreamEventsRequest {
     v1::StreamEventsRequest { message: Some(message) }
-}
-
-/// Waits until `condition` holds.
-pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !condition().await {
-        assert!(tokio::time::Instant::now() < deadline, "it never came to be: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// The number that a query on the database gives.

@@ -3,23 +3,18 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use chrono::Utc;
+use std::ops::Deref;
+
 use clap::Parser;
-use connlog_model::clock::{Timestamp, truncate_to_micros};
-use connlog_model::event::Event;
 use connlog_query::Config;
 use connlog_runtime::shutdown::Shutdown;
-use connlog_store::Store;
 use connlog_store::roles::QUERY;
-use connlog_store::write::Batch;
+use connlog_testkit::fixtures::{self, Site};
 use connlog_testkit::pooler::database_arguments;
+use connlog_testkit::stage::Stage;
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::net::TcpListener;
-
-pub fn now() -> Timestamp {
-    truncate_to_micros(Utc::now())
-}
 
 /// The service in this process.
 pub struct Service {
@@ -83,6 +78,39 @@ impl Service {
     }
 }
 
-pub async fn write(store: &Store, events: Vec<Event>) {
-    store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap();
+/// A stage, and the service on it.
+pub struct Served {
+    pub stage: Stage,
+    pub service: Service,
+}
+
+impl Deref for Served {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
+}
+
+/// The sites whose numbers are given, with the organization of each.
+pub fn sites(numbers: impl IntoIterator<Item = (u128, u128)>) -> Vec<Site> {
+    numbers.into_iter().map(|(number, organization)| fixtures::site(number, organization)).collect()
+}
+
+/// Two sites of two organizations, and the service with `flags`.
+pub async fn stage(flags: &[&str]) -> Served {
+    serve(Stage::new(sites([(1, 1), (2, 2)])).await, flags).await
+}
+
+/// The service with `flags` on a stage. Its budgets of time are such that a busy machine does not run out of them, unless
+/// a test gives its own.
+pub async fn serve(stage: Stage, flags: &[&str]) -> Served {
+    let mut flags = flags.to_vec();
+    for budget in ["--count-budget", "--scan-budget"] {
+        if !flags.contains(&budget) {
+            flags.extend([budget, "30s"]);
+        }
+    }
+    let service = Service::start(stage.database.url(), &flags).await;
+    Served { stage, service }
 }

@@ -32,8 +32,15 @@ pub(crate) struct Services {
     _postgres: PostgresServer,
 }
 
+/// Says that the binaries are built: `cargo xtask test` has done it, with what the tests need of dependencies, and building
+/// them anew for the services alone would link everything twice.
+pub(crate) const BUILT_VARIABLE: &str = "CONNLOG_SERVICES_BUILT";
+
 /// Builds the binaries.
 pub(crate) fn build() -> Result<()> {
+    if std::env::var_os(BUILT_VARIABLE).is_some() {
+        return Ok(());
+    }
     println!("building the services");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let arguments = [

@@ -1,4 +1,4 @@
-//! What one would otherwise have: one table, its keys, and an index for each of the usual filters.
+//! Baselines: one table that is upserted in batches, as most would build it, with and without its keys.
 
 use std::sync::Arc;
 
@@ -9,36 +9,73 @@ use tokio_postgres::{Client, Statement};
 
 use crate::sessions::Session;
 
+/// A layout of the one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// What a user would have: a primary key, the unique triple, three foreign keys, four indexes.
+    Peer,
+    /// The same without the primary key and the foreign keys.
+    Plain,
+}
+
+impl Layout {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Peer, Self::Plain];
+
+    /// The name of its table.
+    pub(crate) fn table(self) -> &'static str {
+        match self {
+            Self::Peer => "peer_logs",
+            Self::Plain => "plain_logs",
+        }
+    }
+
+    /// Its constraints and indexes on the table `name`.
+    fn constraints(self, name: &str) -> String {
+        let keys = match self {
+            Self::Plain => "",
+            Self::Peer => {
+                "ALTER TABLE {name} ADD PRIMARY KEY (id);
+                ALTER TABLE {name} ADD FOREIGN KEY (organization_id) REFERENCES organizations (id);
+                ALTER TABLE {name} ADD FOREIGN KEY (workspace_owner_id) REFERENCES users (id);
+                ALTER TABLE {name} ADD FOREIGN KEY (workspace_id) REFERENCES workspaces (id);"
+            }
+        };
+        let indexes = "
+            CREATE UNIQUE INDEX ON {name} (connection_id, workspace_id, agent_name);
+            CREATE INDEX ON {name} (connect_time);
+            CREATE INDEX ON {name} (organization_id);
+            CREATE INDEX ON {name} (workspace_owner_id);
+            CREATE INDEX ON {name} (workspace_id);";
+        [keys, indexes].concat().replace("{name}", name)
+    }
+}
+
 /// The rows of history, in the columns of the one table.
 const ROWS: &str = "SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes, method,
     organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
     client_session_id, app_name, ip, user_agent, slug_or_port
 FROM connection_logs JOIN homes USING (home, organization_id)";
 
-const MAKE: &str = "
-CREATE TABLE plain_logs AS {rows};
-CREATE UNIQUE INDEX ON plain_logs (connection_id, workspace_id, agent_name);
-CREATE INDEX ON plain_logs (connect_time);
-CREATE INDEX ON plain_logs (organization_id);
-CREATE INDEX ON plain_logs (workspace_owner_id);
-CREATE INDEX ON plain_logs (workspace_id);
-VACUUM (ANALYZE) plain_logs;";
-
-/// Makes `plain_logs` with the rows of history, unless it is there.
+/// Makes the tables of both layouts with the rows of history, unless they are there.
 pub async fn make(client: &Client) -> Result<()> {
-    let exists: bool = client.query_one("SELECT to_regclass('plain_logs') IS NOT NULL", &[]).await?.get(0);
-    if !exists {
-        println!("making the one-table layout with the same rows");
-        each(client, &MAKE.replace("{rows}", ROWS)).await?;
+    for layout in Layout::ALL {
+        let table = layout.table();
+        let exists: bool = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table]).await?.get(0);
+        if !exists {
+            println!("making {table} with the same rows");
+            let constraints = layout.constraints(table);
+            each(client, &format!("CREATE TABLE {table} AS {ROWS}; {constraints} VACUUM (ANALYZE) {table}")).await?;
+        }
     }
     Ok(())
 }
 
-/// Copies what history has before `day` into `plain_logs`, in place of what is there of that time.
+/// Copies what history has before `day` into the peer's table, in place of what is there of that time.
 pub(crate) async fn copy_before(client: &Client, day: NaiveDate) -> Result<()> {
     let before = "WHERE connect_time < $1::date::timestamp AT TIME ZONE 'UTC'";
-    client.execute(&format!("DELETE FROM plain_logs {before}"), &[&day]).await?;
-    client.execute(&format!("INSERT INTO plain_logs {ROWS} {before}"), &[&day]).await?;
+    client.execute(&format!("DELETE FROM peer_logs {before}"), &[&day]).await?;
+    client.execute(&format!("INSERT INTO peer_logs {ROWS} {before}"), &[&day]).await?;
     Ok(())
 }
 
@@ -52,19 +89,13 @@ pub(crate) async fn each(client: &Client, statements: &str) -> Result<()> {
 
 /// The days that storage is compared over: whole ones, to which nothing was written by what else is measured.
 const SAMPLE: &str = "
-CREATE TABLE plain_sample (LIKE plain_logs);
-CREATE UNIQUE INDEX ON plain_sample (connection_id, workspace_id, agent_name);
-CREATE INDEX ON plain_sample (connect_time);
-CREATE INDEX ON plain_sample (organization_id);
-CREATE INDEX ON plain_sample (workspace_owner_id);
-CREATE INDEX ON plain_sample (workspace_id);
-INSERT INTO plain_sample SELECT * FROM plain_logs
+INSERT INTO peer_sample SELECT * FROM peer_logs
 WHERE connect_time >= date_trunc('day', now(), 'UTC') - interval '9 days' AND connect_time < date_trunc('day', now(), 'UTC')
 ORDER BY connect_time;
-VACUUM (ANALYZE) plain_sample;";
+VACUUM (ANALYZE) peer_sample;";
 
 /// Its tables.
-const OF_PLAIN: &str = "SELECT 'plain_sample'::regclass AS oid";
+const OF_PEER: &str = "SELECT 'peer_sample'::regclass AS oid";
 /// The same days of history.
 const OF_HISTORY: &str =
     "SELECT day_table((now() AT TIME ZONE 'UTC')::date - n)::regclass AS oid FROM generate_series(1, 9) AS n";
@@ -76,16 +107,17 @@ WITH tables AS ({tables}), sizes AS (
     UNION ALL SELECT 'heap', pg_relation_size(oid) FROM tables
     UNION ALL SELECT substring(pg_get_indexdef(indexrelid) FROM ' USING (.*)'), pg_relation_size(indexrelid)
         FROM tables JOIN pg_index ON indrelid = oid)
-SELECT part, sum(size)::float8 / (SELECT count(*) FROM plain_sample) FROM sizes GROUP BY part ORDER BY part <> 'all', 2 DESC";
+SELECT part, sum(size)::float8 / (SELECT count(*) FROM peer_sample) FROM sizes GROUP BY part ORDER BY part <> 'all', 2 DESC";
 
 /// Bytes a row of both layouts, all indexes included: connlog's history, and the one table, of the nine days before
 /// today. Both were filled row by row in the order of time, with their indexes: one that is built afterwards is denser than it stays.
 pub async fn bytes_per_row(client: &Client) -> Result<(f64, f64)> {
-    let exists: bool = client.query_one("SELECT to_regclass('plain_sample') IS NOT NULL", &[]).await?.get(0);
+    let exists: bool = client.query_one("SELECT to_regclass('peer_sample') IS NOT NULL", &[]).await?.get(0);
     if !exists {
-        each(client, SAMPLE).await?;
+        let constraints = Layout::Peer.constraints("peer_sample");
+        each(client, &format!("CREATE TABLE peer_sample (LIKE peer_logs); {constraints} {SAMPLE}")).await?;
     }
-    Ok((bytes(client, "connlog", OF_HISTORY).await?, bytes(client, "the one table", OF_PLAIN).await?))
+    Ok((bytes(client, "connlog", OF_HISTORY).await?, bytes(client, "the peer", OF_PEER).await?))
 }
 
 /// Prints what the bytes of a row consist of, and returns all.
@@ -109,7 +141,7 @@ pub(crate) struct Row {
 
 /// Events into the one table: what the first one of a session brings is filled in by the second.
 const UPSERT: &str = "
-INSERT INTO plain_logs AS p (id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes,
+INSERT INTO {table} AS p (id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes,
     method, organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, app_name, ip)
 SELECT e.id, e.since, e.until, false, e.reason, e.code, e.rx, e.tx, 1, e.organization_id, e.owner_id, e.workspace_id, e.workspace_name,
     e.agent_name, e.id, 'vscode', '10.1.2.3'::inet
@@ -128,8 +160,8 @@ ON CONFLICT (connection_id, workspace_id, agent_name) DO UPDATE SET
 pub(crate) struct Upsert(Statement);
 
 impl Upsert {
-    pub(crate) async fn prepare(client: &Client) -> Result<Self> {
-        Ok(Self(client.prepare(UPSERT).await?))
+    pub(crate) async fn prepare(client: &Client, layout: Layout) -> Result<Self> {
+        Ok(Self(client.prepare(&UPSERT.replace("{table}", layout.table())).await?))
     }
 
     /// Writes rows, at most one of each session, in a transaction of their own.
