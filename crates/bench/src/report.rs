@@ -70,7 +70,8 @@ impl Report {
     /// The figures that miss a bound that is no time.
     pub fn missed(&self) -> Vec<&'static str> {
         let missed = self.measured.iter().filter(|measured| measured.is_met() == Some(false));
-        let missed = missed.filter(|measured| measured.definition.bound.is_some_and(|bound| bound.fails_the_run()));
+        let missed =
+            missed.filter(|measured| measured.definition.bound.is_some_and(super::figures::Bound::fails_the_run));
         missed.map(|measured| measured.definition.key).collect()
     }
 

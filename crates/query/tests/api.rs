@@ -1,7 +1,5 @@
 //! One entry, counts for charts, the audit, and the API described.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
-
 mod support;
 
 use chrono::{NaiveTime, TimeDelta};

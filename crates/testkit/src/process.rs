@@ -157,17 +157,15 @@ pub fn free_address() -> Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use std::os::unix::process::ExitStatusExt as _;
 
     use super::*;
 
     #[test]
     fn children_of_a_program_under_nohup_still_hang_up() {
-        let test = std::env::current_exe().unwrap();
+        let program = std::env::current_exe().unwrap();
         let script = "trap '' HUP INT; exec \"$0\" --exact --ignored process::tests::a_child_hangs_up";
-        let output = Command::new("sh").args(["-c", script]).arg(test).output().unwrap();
+        let output = Command::new("sh").args(["-c", script]).arg(program).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
     }

@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use connlog_testkit::pooler::Pooler;
 use connlog_testkit::postgres::{Options, PostgresServer, target_dir};
 
+use crate::command::{cargo, succeed};
 use crate::install;
 
 /// Connections of the pooler to the server.
@@ -15,11 +16,11 @@ const POOLED_CONNECTIONS: u16 = 10;
 pub(crate) fn run(quick: bool, large: bool) -> Result<()> {
     install::postgresql()?;
     install::pooler()?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let packages = ["connlog-bench", "connlog-ingest", "connlog-query", "connlog-purge"];
     let arguments = packages.iter().flat_map(|package| ["-p", package]);
-    let built = Command::new(cargo).args(["build", "--release", "--locked"]).args(arguments).status()?;
-    ensure!(built.success(), "the services cannot be built");
+    let mut build = cargo(&["build", "--release", "--locked"]);
+    build.args(arguments);
+    succeed(build).context("the services cannot be built")?;
     let folder = target_dir().join("bench");
     std::fs::create_dir_all(&folder)?;
     let server = PostgresServer::start(Options::durable())?;

@@ -6,8 +6,18 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 /// The cargo that runs this program.
+///
+/// It is not told what `cargo run` tells this program of itself: build scripts that look at those variables would run
+/// again whenever a build of this program follows one by hand, and all that depends on them would be compiled again.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let about_this_package =
+            name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+        if about_this_package {
+            command.env_remove(name);
+        }
+    }
     command.args(arguments);
     command
 }

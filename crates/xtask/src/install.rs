@@ -9,6 +9,8 @@ use connlog_testkit::pooler;
 use connlog_testkit::process::unpacked_libraries;
 use nix::unistd::geteuid;
 
+use crate::command::cargo;
+
 /// Where Debian's PostgreSQL packages read whether to make a cluster when they are installed.
 const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/connlog.conf";
 
@@ -247,11 +249,9 @@ pub(crate) fn cargo_tool(name: &str, version: &str, what_for: &str) -> Result<Pa
         "{name} {version}, which {what_for}, is not installed. Building it into {}, once, which takes some minutes.",
         folder.display()
     );
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let build = folder.join("build");
     // Unoptimized: it runs for a second, and is built in a fraction of the time.
-    let status = Command::new(cargo)
-        .args(["install", "--debug", "--locked", "--version", version, name, "--root"])
+    let status = cargo(&["install", "--debug", "--locked", "--version", version, name, "--root"])
         .arg(&folder)
         .env("CARGO_TARGET_DIR", &build)
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
@@ -284,9 +284,7 @@ fn as_root(program: &str, arguments: &[&str]) -> Result<()> {
 /// Installs rustfmt and clippy if the toolchain was installed without them.
 pub(crate) fn rust_components() -> Result<()> {
     for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let installed =
-            Command::new(cargo).args([subcommand, "--version"]).output().is_ok_and(|output| output.status.success());
+        let installed = cargo(&[subcommand, "--version"]).output().is_ok_and(|output| output.status.success());
         if installed {
             continue;
         }

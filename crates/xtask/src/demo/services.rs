@@ -12,6 +12,7 @@ use connlog_testkit::process::{Process, free_address};
 use nix::sys::signal::Signal;
 
 use super::directory::Directory;
+use crate::command::{cargo, succeed};
 
 /// How long a service may take to start or stop.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -42,7 +43,6 @@ pub(crate) fn build() -> Result<()> {
         return Ok(());
     }
     println!("building the services");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let arguments = [
         "build",
         "--quiet",
@@ -56,9 +56,7 @@ pub(crate) fn build() -> Result<()> {
         "-p",
         "connlogctl",
     ];
-    let status = Command::new(cargo).args(arguments).status()?;
-    ensure!(status.success(), "the services cannot be built");
-    Ok(())
+    succeed(cargo(&arguments)).context("the services cannot be built")
 }
 
 impl Services {
