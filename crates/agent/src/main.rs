@@ -95,9 +95,9 @@ enum Report {
         /// The client app, as when it began.
         #[arg(long)]
         app: String,
-        /// Exit status.
-        #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
-        code: i32,
+        /// Exit status; unknown if it is not given.
+        #[arg(long, allow_hyphen_values = true)]
+        code: Option<i32>,
         /// Why, in words.
         #[arg(long)]
         reason: Option<String>,

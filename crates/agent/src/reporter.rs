@@ -63,7 +63,7 @@ pub struct Disconnect {
     /// When it began, if known: the log then shows it even if the beginning was never reported.
     pub connected_at: Option<SystemTime>,
     /// Exit status.
-    pub status_code: i32,
+    pub status_code: Option<i32>,
     /// Why, in words.
     pub reason: Option<String>,
     /// Bytes received from the client; 0 if not counted.

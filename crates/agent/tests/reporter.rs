@@ -83,7 +83,7 @@ fn ssh() -> Connect {
 }
 
 fn bye() -> Disconnect {
-    Disconnect { app_name: "ssh".to_owned(), status_code: 1, ..Disconnect::default() }
+    Disconnect { app_name: "ssh".to_owned(), status_code: Some(1), ..Disconnect::default() }
 }
 
 async fn number(database: &TestDatabase, sql: &str) -> i64 {

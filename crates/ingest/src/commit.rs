@@ -4,6 +4,7 @@
 //! system has low latency and a busy one large batches. What a stream submits stays in order: it always goes to the same
 //! writer.
 
+mod held;
 mod letters;
 mod trace;
 mod writer;
@@ -20,6 +21,7 @@ use opentelemetry::Context;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
+pub use self::held::HeldStreams;
 pub use self::letters::{Sender, letter};
 pub use self::writer::Writers;
 
@@ -79,6 +81,9 @@ pub struct Committed {
     pub refused: Vec<(u64, &'static str, String)>,
     /// The sender's stream no longer owns its spool, and nothing was committed.
     pub displaced: bool,
+    /// The database refuses an event, for this cause, which may pass: the submission is not committed as a whole, and has
+    /// to be sent again.
+    pub held: Option<String>,
 }
 
 /// The outcome of a submission: absent if the service stopped before it was committed.
@@ -86,8 +91,11 @@ pub type Outcome = oneshot::Receiver<Committed>;
 
 struct Queued {
     submission: Submission,
+    /// Events that the database can never store: sequence number, field, reason.
+    refused: Vec<(u64, &'static str, String)>,
     answer: oneshot::Sender<Committed>,
-    _room: OwnedSemaphorePermit,
+    /// Its room in the queue; none once it waits elsewhere.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// Where submissions go.
@@ -96,7 +104,8 @@ pub struct Committer {
     queues: Vec<mpsc::UnboundedSender<Queued>>,
     room: Arc<Semaphore>,
     capacity: usize,
-    database_down: watch::Receiver<bool>,
+    database_down: watch::Receiver<Option<String>>,
+    held: HeldStreams,
 }
 
 impl Committer {
@@ -115,9 +124,14 @@ impl Committer {
         self.enqueue(key, submission, room).ok_or(Overloaded)
     }
 
-    /// Whether the last attempt to commit found no database.
-    pub fn database_down(&self) -> watch::Receiver<bool> {
+    /// Why the last attempt to commit found no database that takes events; nothing if it found one.
+    pub fn database_down(&self) -> watch::Receiver<Option<String>> {
         self.database_down.clone()
+    }
+
+    /// The streams that are held.
+    pub fn held(&self) -> &HeldStreams {
+        &self.held
     }
 
     /// Events that wait for a writer, or are with one.
@@ -139,7 +153,7 @@ impl Committer {
         key.hash(&mut hasher);
         let index = usize::try_from(hasher.finish() % self.queues.len() as u64).unwrap_or(0);
         let (answer, outcome) = oneshot::channel();
-        self.queues[index].send(Queued { submission, answer, _room: room }).ok()?;
+        self.queues[index].send(Queued { submission, refused: Vec::new(), answer, room: Some(room) }).ok()?;
         Some(outcome)
     }
 }

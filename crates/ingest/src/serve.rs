@@ -17,14 +17,14 @@ use connlog_runtime::tls::ServerTls;
 use connlog_store::{Store, StoreConfig, schema};
 use futures::stream::unfold;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tonic::server::NamedService as _;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::auth::Authenticator;
-use crate::commit::{Committer, Writers};
+use crate::commit::{Committer, HeldStreams, Writers};
 use crate::config::{Config, std_duration};
 use crate::grpc::coder::CoderAgent;
 use crate::grpc::directory::{CONCURRENT_SYNCS, DirectorySync};
@@ -90,7 +90,7 @@ pub async fn run(
     };
     shutdown.spawn("watch", watch.run());
     let full = Arc::new(AtomicBool::new(false));
-    let readiness = readiness(store.clone(), Arc::clone(&full));
+    let readiness = readiness(store.clone(), committer.database_down(), committer.held().clone(), Arc::clone(&full));
     tokio::spawn(admin::serve(admin_listener, readiness, metrics, shutdown.clone()));
 
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -176,6 +176,8 @@ fn begin_counting() {
     for cause in ["agent lost", "agent restarted", "workspace deleted", "disconnect lost"] {
         metrics::counter!("connlog_ingest_inferred_total", "cause" => cause).increment(0);
     }
+    metrics::gauge!("connlog_ingest_held_streams").set(0);
+    metrics::counter!("connlog_ingest_contradictions_total").increment(0);
     metrics::counter!("connlog_ingest_reopened_total").increment(0);
     metrics::counter!("connlog_database_retries_total").increment(0);
 }
@@ -235,12 +237,22 @@ async fn drained(shutdown: &Shutdown, drain_time: Duration) {
     tokio::time::sleep(drain_time).await;
 }
 
-fn readiness(store: Store, full: Arc<AtomicBool>) -> Readiness {
+/// It has no way to the writers: they end when the last one is gone.
+fn readiness(
+    store: Store,
+    database_down: watch::Receiver<Option<String>>,
+    held: HeldStreams,
+    full: Arc<AtomicBool>,
+) -> Readiness {
     Arc::new(move || {
         let (store, is_full) = (store.clone(), full.load(Ordering::Relaxed));
+        let (down, held) = (database_down.borrow().clone(), held.detail());
         Box::pin(async move {
-            schema::check_running(&store).await.map_err(|error| error.to_string())?;
-            if is_full { Err("too many events wait for a commit".to_owned()) } else { Ok(()) }
+            schema::check_running(&store).await.map_err(|error| error.one_line())?;
+            if let Some(reason) = down {
+                return Err(format!("the database takes no events: {reason}"));
+            }
+            if is_full { Err("too many events wait for a commit".to_owned()) } else { Ok(held) }
         })
     })
 }

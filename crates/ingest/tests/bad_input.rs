@@ -38,7 +38,6 @@ async fn unacceptable_events_are_named_kept_and_passed() {
         ("id", v1::Connection { id: Vec::new(), ..good() }),
         ("action", v1::Connection { action: 0, ..good() }),
         ("action", v1::Connection { action: 9, ..good() }),
-        ("app_name", v1::Connection { app_name: String::new(), ..good() }),
         ("type", v1::Connection { app_name: String::new(), r#type: 77, ..good() }),
         ("timestamp", v1::Connection { timestamp: Some(timestamp(now() + TimeDelta::hours(25))), ..good() }),
         ("timestamp", v1::Connection { timestamp: Some(timestamp(now() - TimeDelta::days(401))), ..good() }),

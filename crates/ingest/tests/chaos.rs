@@ -92,13 +92,12 @@ fn agent_process() {
 async fn work(reporter: Arc<Reporter>, journal: Arc<Mutex<File>>, stop: PathBuf) {
     while !stop.exists() {
         let id = Uuid::new_v4();
-        report(&reporter, &journal, "c", id, connect(id, now())).await;
+        let began = now();
+        report(&reporter, &journal, "c", id, connect(id, began)).await;
         tokio::time::sleep(Duration::from_millis(rand::random_range(0..8))).await;
         if rand::random_ratio(97, 100) {
-            let time = now();
-            let began = Some(support::timestamp(time - chrono::TimeDelta::milliseconds(1)));
-            let event =
-                v1::Connection { connected_at: if rand::random() { began } else { None }, ..disconnect(id, time) };
+            let began = rand::random::<bool>().then(|| support::timestamp(began));
+            let event = v1::Connection { connected_at: began, ..disconnect(id, now()) };
             report(&reporter, &journal, "d", id, event).await;
         }
     }
@@ -284,11 +283,17 @@ impl Stage {
     /// What of the log is not as it must be.
     async fn difference(&self) -> Result<(), String> {
         let client = database_client(&self.url).await.map_err(|error| error.to_string())?;
-        let sql = "SELECT connection_id, NULL::timestamptz, false FROM open_connections
-                   UNION ALL SELECT connection_id, disconnect_time, disconnect_inferred FROM connection_logs";
-        let mut rows = BTreeMap::new();
+        // Agents that tell the truth contradict nothing, whatever happens on the way.
+        let contradictions = number(&client, "SELECT count(*) FROM contradictions").await;
+        if contradictions > 0 {
+            return Err(format!("{contradictions} contradictions"));
+        }
+        let sql = "SELECT connection_id, NULL::timestamptz, false, connect_time FROM open_connections
+                   UNION ALL SELECT connection_id, disconnect_time, disconnect_inferred, connect_time FROM connection_logs";
+        let (mut rows, mut starts) = (BTreeMap::new(), BTreeMap::new());
         for row in client.query(sql, &[]).await.map_err(|error| error.to_string())? {
             let (id, at, inferred): (Uuid, Option<DateTime<chrono::Utc>>, bool) = (row.get(0), row.get(1), row.get(2));
+            starts.insert(id, row.get::<_, Timestamp>(3).timestamp_micros());
             let row = at.map_or(Row::Open, |at: Timestamp| Row::Ended { at: at.timestamp_micros(), inferred });
             if let Some(other) = rows.insert(id, row) {
                 return Err(format!("{id} is there twice, as {row:?} and {other:?}"));
@@ -305,6 +310,11 @@ impl Stage {
                 let row = rows.get(&id).copied();
                 if !story.allows(row, story.generation == generation) {
                     return Err(format!("{id} is {row:?}, of {story:?} in life {generation}"));
+                }
+                if let Some((at, true)) = story.connect
+                    && starts.get(&id) != Some(&at)
+                {
+                    return Err(format!("{id} began at {:?}, of {story:?}", starts.get(&id)));
                 }
             }
         }

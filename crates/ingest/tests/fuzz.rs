@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use connlog_ingest::parse::{
     Source, Span, connection, from_coder, shrink_connection, shrink_reported, shrink_sequenced, web,
 };
-use connlog_model::event::{Action, AgentEvent};
+use connlog_model::event::{Action, AgentEvent, Source as Reported};
 use connlog_model::limits::{MAX_APP_NAME_CHARS, MAX_REASON_BYTES, MAX_SLUG_OR_PORT_BYTES, MAX_USER_AGENT_BYTES};
 use connlog_proto::{coder, v1};
 use connlog_testkit::fixtures;
@@ -19,7 +19,7 @@ fn now() -> DateTime<Utc> {
 }
 
 fn source() -> Source {
-    Source { agent: fixtures::site(1, 1).agent, boot_id: None, user_id: None }
+    Source { agent: fixtures::site(1, 1).agent, boot_id: None, reported: Reported::Agent, user_id: None }
 }
 
 fn span() -> Span {
@@ -41,29 +41,30 @@ fn id() -> impl Strategy<Value = Vec<u8>> {
 fn message() -> impl Strategy<Value = v1::Connection> {
     let texts =
         (prop_oneof!["\\PC{0,80}", any::<String>()], prop::option::of("(\\PC|\u{0}){0,2000}"), "[a-zA-Z_ -]{0,90}");
-    ((id(), -1..4_i32, -1..7_i32, time(), time()), texts, (any::<i32>(), id(), any::<u64>(), any::<u64>())).prop_map(
-        |(
-            (id, action, kind, timestamp, connected_at),
-            (ip, reason, app_name),
-            (status_code, client_session_id, rx_bytes, tx_bytes),
-        )| {
-            #[expect(deprecated, reason = "existing agents still send the type")]
-            v1::Connection {
-                id,
-                action,
-                r#type: kind,
-                timestamp,
-                ip,
-                status_code,
-                reason,
-                app_name,
-                connected_at,
-                client_session_id,
-                rx_bytes,
-                tx_bytes,
-            }
-        },
-    )
+    ((id(), -1..4_i32, -1..7_i32, time(), time()), texts, (any::<Option<i32>>(), id(), any::<u64>(), any::<u64>()))
+        .prop_map(
+            |(
+                (id, action, kind, timestamp, connected_at),
+                (ip, reason, app_name),
+                (status_code, client_session_id, rx_bytes, tx_bytes),
+            )| {
+                #[expect(deprecated, reason = "existing agents still send the type")]
+                v1::Connection {
+                    id,
+                    action,
+                    r#type: kind,
+                    timestamp,
+                    ip,
+                    status_code,
+                    reason,
+                    app_name,
+                    connected_at,
+                    client_session_id,
+                    rx_bytes,
+                    tx_bytes,
+                }
+            },
+        )
 }
 
 fn assert_in_limits(event: &AgentEvent) {

@@ -23,24 +23,60 @@ pub struct AgentEvent {
     pub time: Timestamp,
     /// Whether the reporter gave no time, so that `time` is that of receipt.
     pub time_is_receipt: bool,
+    /// Who says so.
+    pub source: Source,
+    /// When the server got it.
+    pub received_at: Timestamp,
     /// What the event says about the client.
     pub client: Client,
     /// What happened.
     pub action: Action,
 }
 
+/// Who reports events about connections to agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The agent itself.
+    Agent,
+    /// A trusted reporter, on the agent's behalf.
+    Reporter,
+}
+
+impl Source {
+    /// As the database has it.
+    pub fn code(self) -> i16 {
+        match self {
+            Self::Agent => 0,
+            Self::Reporter => 1,
+        }
+    }
+
+    /// The source of a [`code`](Self::code).
+    pub fn from_code(code: i16) -> Option<Self> {
+        [Self::Agent, Self::Reporter].into_iter().find(|source| source.code() == code)
+    }
+
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Reporter => "reporter",
+        }
+    }
+}
+
 /// What one event says about the client of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// How the connection came.
-    pub method: Method,
+    /// How the connection came, if the event says so.
+    pub method: Option<Method>,
     /// Normalized name of the app, if known.
     pub app_name: Option<String>,
     /// Address of the client, if known.
     pub ip: Option<IpAddr>,
     /// The client's own id of its session, if it has one.
     pub session_id: Option<Uuid>,
-    /// Who connected, if the reporter knows.
+    /// Who connected, if a reporter knows; an agent never names a user.
     pub user_id: Option<Uuid>,
 }
 
@@ -58,13 +94,13 @@ pub enum Action {
     },
 }
 
-/// How a connection ended, as its agent saw it. The order of the fields is the order in which ties are broken.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+/// How a connection ended, as its agent saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
     /// Why, in words; empty if not said.
     pub reason: String,
-    /// Exit status.
-    pub code: i32,
+    /// Exit status, if known.
+    pub code: Option<i32>,
     /// Bytes received from the client, if counted.
     pub rx_bytes: Option<i64>,
     /// Bytes sent to the client, if counted.
@@ -77,21 +113,17 @@ impl AgentEvent {
         self.agent.row_id(self.connection_id)
     }
 
-    /// The earliest time at which the connection is known to have existed.
-    pub fn start(&self) -> Timestamp {
+    /// When the connection began, if the event says so: a connect by its own time, a disconnect by `connected_at`.
+    pub fn start_claim(&self) -> Option<Timestamp> {
         match self.action {
-            Action::Disconnect { connected_at: Some(connected_at), .. } => self.time.min(connected_at),
-            _ => self.time,
+            Action::Connect => (!self.time_is_receipt).then_some(self.time),
+            Action::Disconnect { connected_at, .. } => connected_at,
         }
     }
 
-    /// Whether [`start`](Self::start) is the beginning of the connection in the reporter's own words. If not, the row may
-    /// have begun long before.
-    pub fn start_is_known(&self) -> bool {
-        match self.action {
-            Action::Connect => !self.time_is_receipt,
-            Action::Disconnect { connected_at, .. } => connected_at.is_some(),
-        }
+    /// When the connection began, or, if the event does not say, the time of the event.
+    pub fn start(&self) -> Timestamp {
+        self.start_claim().unwrap_or(self.time)
     }
 }
 
@@ -110,6 +142,8 @@ pub struct WebEvent {
     pub method: Method,
     /// When it happened.
     pub time: Timestamp,
+    /// When the server got it.
+    pub received_at: Timestamp,
     /// Address of the client, if known.
     pub ip: Option<IpAddr>,
     /// The client's user agent; empty if unknown.

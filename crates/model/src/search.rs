@@ -99,10 +99,18 @@ pub struct Search {
     pub inferred: Option<bool>,
     /// Web events by someone other than the owner of the workspace.
     pub other_owner: bool,
+    /// Whether an event contradicts what is recorded.
+    pub contradicted: bool,
+    /// Whether the log got its beginning, or its end, more than 5 minutes after it happened.
+    pub late: bool,
+    /// Earliest time at which the log heard of it, inclusive, rounded up to the microsecond.
+    pub received_after: Option<Timestamp>,
+    /// Latest time at which the log heard of it, inclusive, rounded down to the microsecond.
+    pub received_before: Option<Timestamp>,
 }
 
 /// The keys of the language, in the order in which errors are reported.
-pub const KEYS: [&str; 25] = [
+pub const KEYS: [&str; 29] = [
     "organization",
     "workspace_owner",
     "workspace_owner_email",
@@ -128,6 +136,10 @@ pub const KEYS: [&str; 25] = [
     "slug_or_port",
     "user_agent",
     "client_session_id",
+    "contradicted",
+    "late",
+    "received_after",
+    "received_before",
 ];
 
 /// Namespace of fingerprints. Fixed: cursors outlive a process.
@@ -173,7 +185,11 @@ impl fmt::Display for Search {
         put("other_owner", self.other_owner.then(|| "true".to_owned()))?;
         put("slug_or_port", self.slug_or_port.clone())?;
         put("user_agent", self.user_agent.clone())?;
-        put("client_session_id", self.client_session_id.map(|id| id.to_string()))
+        put("client_session_id", self.client_session_id.map(|id| id.to_string()))?;
+        put("contradicted", self.contradicted.then(|| "true".to_owned()))?;
+        put("late", self.late.then(|| "true".to_owned()))?;
+        put("received_after", self.received_after.map(rfc3339))?;
+        put("received_before", self.received_before.map(rfc3339))
     }
 }
 
@@ -219,6 +235,10 @@ impl Search {
             slug_or_port: reader.text("slug_or_port"),
             user_agent: reader.text("user_agent"),
             client_session_id: reader.uuid("client_session_id"),
+            contradicted: reader.one_of("contradicted", &[("true", ())]).is_some(),
+            late: reader.one_of("late", &[("true", ())]).is_some(),
+            received_after: reader.time("received_after", values::Rounding::Up),
+            received_before: reader.time("received_before", values::Rounding::Down),
         };
         Ok((search, reader.finish()))
     }

@@ -117,7 +117,8 @@ impl Due {
         Ok(any.then_some(due))
     }
 
-    /// The records besides the log, each with its cutoff. What is known of agents that fell silent goes with the log.
+    /// The records besides the log, each with its cutoff. What is known of agents that fell silent, and what
+    /// contradicts connections, goes with the log.
     fn records(&self) -> impl Iterator<Item = (Records, Timestamp)> {
         let presence = self.log.map(|log| log.cutoff);
         [
@@ -125,19 +126,20 @@ impl Due {
             (Records::Lost, self.lost),
             (Records::Audit, self.audit),
             (Records::Presence, presence),
+            (Records::Contradictions, presence),
         ]
         .into_iter()
         .filter_map(|(kind, cutoff)| Some((kind, cutoff?)))
     }
 }
 
-/// The counter of a kind; nobody counts agents that fell silent.
+/// The counter of a kind; agents that fell silent and contradictions of what is gone are not counted.
 fn counter(removed: &mut Removed, kind: Records) -> Option<&mut i64> {
     match kind {
         Records::Rejected => Some(&mut removed.rejected_removed),
         Records::Lost => Some(&mut removed.lost_removed),
         Records::Audit => Some(&mut removed.audit_removed),
-        Records::Presence => None,
+        Records::Presence | Records::Contradictions => None,
     }
 }
 

@@ -81,6 +81,6 @@ async fn measured(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Re
 fn readiness(store: Store) -> Readiness {
     Arc::new(move || {
         let store = store.clone();
-        Box::pin(async move { schema::check_running(&store).await.map_err(|error| error.to_string()) })
+        Box::pin(async move { schema::check_running(&store).await.map(|()| None).map_err(|error| error.one_line()) })
     })
 }

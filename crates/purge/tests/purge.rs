@@ -239,7 +239,7 @@ async fn with_an_export_held_open_nobody_waits_longer_than_the_lock_timeout_and_
     }
     reading.abort();
     let summary = running.await.unwrap().unwrap();
-    assert_eq!((summary.outcome, summary.rows_left), (Outcome::Complete, 0));
+    assert_eq!((summary.outcome, summary.rows_left), (Outcome::Complete, 0), "{summary}");
     assert_eq!((summary.days_dropped, summary.rows_trimmed), (0, 100), "days that are read are trimmed instead");
     assert!(
         longest <= lock_timeout * 2,

@@ -3,8 +3,9 @@
 
 use std::net::IpAddr;
 
+use chrono::TimeDelta;
 use connlog_model::app::display_name;
-use connlog_model::clock::rfc3339;
+use connlog_model::clock::{Timestamp, rfc3339};
 use connlog_store::read::{DirectoryUser, Entry};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -56,6 +57,16 @@ pub struct ConnectionLog {
     pub ssh_info: Option<SshInfo>,
     /// Whether connlog concluded the end rather than being told.
     pub inferred: bool,
+    /// How many events contradict what is recorded; omitted if none does.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schema(required = false)]
+    pub contradictions: i64,
+    /// When the log heard of it, if that was more than 5 minutes after `connect_time`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub received_at: Option<String>,
+    /// When the log heard of the end, if that was more than 5 minutes after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_received_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
 }
@@ -133,8 +144,26 @@ pub struct UserRole {
     pub display_name: String,
 }
 
+/// An event that the log got later than this after it happened is late: a backdated beginning or end is visible as such.
+pub(crate) const LATE: TimeDelta = TimeDelta::minutes(5);
+
+/// The time of receipt, if it is late.
+pub(crate) fn late(received_at: Option<Timestamp>, happened_at: Option<Timestamp>) -> Option<Timestamp> {
+    received_at
+        .zip(happened_at)
+        .filter(|(received, happened)| *received - *happened > LATE)
+        .map(|(received, _)| received)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
 impl From<Entry> for ConnectionLog {
     fn from(entry: Entry) -> Self {
+        let received_at = late(entry.received_at, Some(entry.connect_time));
+        let ended_received_at = late(entry.ended_received_at, entry.disconnect_time);
         let family = entry.connection_type();
         let app_display_name = entry.app_name.as_deref().map(|name| display_name(name).to_owned());
         let user = entry.user.map(User::from);
@@ -184,6 +213,9 @@ impl From<Entry> for ConnectionLog {
             web_info,
             ssh_info,
             inferred: entry.disconnect_inferred,
+            contradictions: entry.contradictions,
+            received_at: received_at.map(rfc3339),
+            ended_received_at: ended_received_at.map(rfc3339),
             session,
         }
     }

@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod auth;
 pub mod config;
+pub mod contradictions;
 mod dashboard;
 pub mod dto;
 pub mod error;

@@ -28,10 +28,15 @@ pub async fn one(
     auditor: Auditor,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let id = id.ok().and_then(|Path(id)| Uuid::try_parse(&id).ok()).ok_or_else(|| {
-        let detail = "Path param \"id\" must be a valid uuid".to_owned();
-        ApiError::invalid_parameters(vec![Invalid { field: "id".to_owned(), detail }])
-    })?;
+    let id = parse_id(id)?;
     let entry = service.reads.entry(id, &auditor.reach()).await?.ok_or_else(ApiError::not_found)?;
     Ok((Extension(Given(1)), Json(ConnectionLog::from(entry))).into_response())
+}
+
+/// The id in a path.
+pub(crate) fn parse_id(id: Result<Path<String>, PathRejection>) -> Result<Uuid, ApiError> {
+    id.ok().and_then(|Path(id)| Uuid::try_parse(&id).ok()).ok_or_else(|| {
+        let detail = "Path param \"id\" must be a valid uuid".to_owned();
+        ApiError::invalid_parameters(vec![Invalid { field: "id".to_owned(), detail }])
+    })
 }

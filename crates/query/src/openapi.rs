@@ -19,6 +19,7 @@ use utoipa::openapi::{Content, Ref, ResponseBuilder};
     paths(
         crate::list::list,
         crate::one::one,
+        crate::contradictions::contradictions,
         crate::export::export,
         crate::tail::tail,
         crate::stats::stats,

@@ -30,6 +30,7 @@ use uuid::Uuid;
 use crate::audit::{Audit, audited};
 use crate::auth::Authenticator;
 use crate::config::Config;
+use crate::contradictions::contradictions;
 use crate::dashboard;
 use crate::error::ApiError;
 use crate::export::export;
@@ -144,17 +145,33 @@ pub async fn run(
             tail_lag: config.tail_lag.to_std()?,
         },
     };
+    let router = routes(service, request_timeout);
+    let address = listener.local_addr()?;
+    let connections = Connections::accept(listener, tls, config.max_connections);
+    tracing::info!(%address, "connlog-query is listening");
+    let limits = HttpLimits {
+        head_timeout: config.idle_timeout.to_std()?,
+        max_head_bytes: config.max_head_bytes,
+        drain: config.grace_period.to_std()? / 2,
+    };
+    shutdown.spawn("HTTP listener", http::serve(connections, router, limits, shutdown.clone()));
+    shutdown.begun().await;
+    Ok(shutdown.finish(config.grace_period.to_std()?).await)
+}
+
+/// The routes, within what each request goes through.
+fn routes(service: Service, request_timeout: Duration) -> Router {
     let log = Router::new()
         .route("/api/v2/connectionlog", get(list))
         .route("/api/v2/connectionlog/{id}", get(one))
+        .route("/api/v2/connectionlog/{id}/contradictions", get(contradictions))
         .route("/api/v2/connectionlog/export", get(export))
         .route("/api/v2/connectionlog/tail", get(tail))
         .route("/api/v2/connectionlog/stats", get(stats))
         .route("/api/v2/connectionlog/gaps", get(gaps))
         .route("/api/v2/connectionlog/retention", get(retention))
         .layer(from_fn_with_state(service.clone(), stated));
-    let router = log
-        .route("/api/v2/connectionlog/openapi.json", get(openapi::openapi))
+    log.route("/api/v2/connectionlog/openapi.json", get(openapi::openapi))
         .route("/docs", get(openapi::docs))
         .route("/docs/docs.js", get(openapi::docs_script))
         .route("/docs/docs.css", get(openapi::docs_style))
@@ -176,24 +193,13 @@ pub async fn run(
         .layer(from_fn(measure))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
-        .with_state(service);
-    let address = listener.local_addr()?;
-    let connections = Connections::accept(listener, tls, config.max_connections);
-    tracing::info!(%address, "connlog-query is listening");
-    let limits = HttpLimits {
-        head_timeout: config.idle_timeout.to_std()?,
-        max_head_bytes: config.max_head_bytes,
-        drain: config.grace_period.to_std()? / 2,
-    };
-    shutdown.spawn("HTTP listener", http::serve(connections, router, limits, shutdown.clone()));
-    shutdown.begun().await;
-    Ok(shutdown.finish(config.grace_period.to_std()?).await)
+        .with_state(service)
 }
 
 fn readiness(store: Store) -> Readiness {
     Arc::new(move || {
         let store = store.clone();
-        Box::pin(async move { schema::check_running(&store).await.map_err(|error| error.to_string()) })
+        Box::pin(async move { schema::check_running(&store).await.map(|()| None).map_err(|error| error.one_line()) })
     })
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use connlog_model::clock::{Timestamp, rfc3339, truncate_to_micros};
-use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, WebEvent};
+use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, Source, WebEvent};
 use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
 use connlog_model::role::Role;
@@ -76,7 +76,7 @@ fn location(response: &Response) -> String {
 }
 
 fn ended(agent: &Arc<AgentIdentity>, connection: u128, since: Timestamp, lasted: TimeDelta, code: i32) -> Event {
-    let outcome = Outcome { code, ..Outcome::default() };
+    let outcome = Outcome { code: Some(code), ..Outcome::default() };
     let action = Action::Disconnect { connected_at: Some(since), outcome };
     fixtures::agent_event(agent, connection, since + lasted, action)
 }
@@ -218,19 +218,21 @@ async fn plant(stage: &Pages) -> (Uuid, Arc<AgentIdentity>) {
     let owned = Workspace { owner_id: user, ..agent.workspace.clone() };
     let agent = Arc::new(AgentIdentity { workspace: owned.clone(), ..(*agent).clone() });
     let client = Client {
-        method: Method::Ssh,
+        method: Some(Method::Ssh),
         app_name: Some(PLANTED.to_owned()),
         ip: None,
         session_id: None,
         user_id: Some(user),
     };
-    let outcome = Outcome { reason: PLANTED.to_owned(), code: 1, ..Outcome::default() };
+    let outcome = Outcome { reason: PLANTED.to_owned(), code: Some(1), ..Outcome::default() };
     let session = Event::Agent(AgentEvent {
         agent: Arc::clone(&agent),
         connection_id: Uuid::from_u128(1),
         boot_id: None,
         time,
         time_is_receipt: false,
+        source: Source::Reporter,
+        received_at: time,
         client,
         action: Action::Disconnect { connected_at: None, outcome },
     });
@@ -241,6 +243,7 @@ async fn plant(stage: &Pages) -> (Uuid, Arc<AgentIdentity>) {
         user_id: Some(user),
         method: Method::WorkspaceApp,
         time,
+        received_at: time,
         ip: None,
         user_agent: PLANTED.to_owned(),
         slug_or_port: PLANTED.to_owned(),

@@ -13,7 +13,8 @@ use std::ops::Deref;
 use std::time::Instant;
 
 use chrono::TimeDelta;
-use connlog_model::event::{Action, AgentEvent, Event, Outcome, WebEvent};
+use connlog_model::clock::Timestamp;
+use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, Source, WebEvent};
 use connlog_model::method::Method;
 use connlog_model::role::Role;
 use connlog_store::roles::QUERY;
@@ -33,6 +34,11 @@ impl Deref for Exports {
     fn deref(&self) -> &Served {
         &self.0
     }
+}
+
+/// In whole seconds, so that times compare as texts do.
+fn a_month_ago() -> Timestamp {
+    chrono::DateTime::from_timestamp(now().timestamp(), 0).unwrap() - TimeDelta::days(30)
 }
 
 async fn stage() -> Exports {
@@ -75,9 +81,11 @@ impl Exports {
     }
 
     async fn sessions(&self, numbers: std::ops::Range<u128>) {
+        self.sessions_since(a_month_ago(), numbers).await;
+    }
+
+    async fn sessions_since(&self, base: Timestamp, numbers: std::ops::Range<u128>) {
         let mut events = Vec::new();
-        // Whole seconds, so that times compare as texts do.
-        let base = chrono::DateTime::from_timestamp(now().timestamp(), 0).unwrap() - TimeDelta::days(30);
         for number in numbers {
             let start = base + TimeDelta::minutes(i64::try_from(number / 3).unwrap());
             events.push(fixtures::connect(&self.sites[0].agent, number, start));
@@ -122,17 +130,20 @@ async fn an_export_has_every_row_once_in_order_and_resumes_from_any() {
 #[tokio::test]
 async fn an_export_since_a_position_brings_every_later_change_and_nothing_else() {
     let stage = stage().await;
-    stage.sessions(1..101).await;
+    let base = a_month_ago();
+    stage.sessions_since(base, 1..101).await;
     let (rows, end) = stage.ndjson(&[]).await;
     let position = end["position"].as_str().unwrap();
 
-    // A late event, of long ago; an end of what was open; a new one; and what is open moves to an earlier time.
+    // A late event, of long ago; an end of what was open; a new one; and of what is open it becomes known who it was.
     let (agent, long_ago) = (&stage.sites[0].agent, now() - TimeDelta::days(200));
     write(&stage.store, vec![fixtures::connect(agent, 1_000, long_ago), fixtures::disconnect(agent, 1_000, long_ago)])
         .await;
     write(&stage.store, vec![fixtures::disconnect(agent, 5, now())]).await;
     write(&stage.store, vec![fixtures::connect(agent, 1_001, now())]).await;
-    write(&stage.store, vec![fixtures::connect(agent, 10, now() - TimeDelta::days(60))]).await;
+    let Event::Agent(connect) = fixtures::connect(agent, 10, base + TimeDelta::minutes(3)) else { unreachable!() };
+    let client = Client { user_id: Some(agent.workspace.owner_id), ..connect.client.clone() };
+    write(&stage.store, vec![Event::Agent(AgentEvent { source: Source::Reporter, client, ..connect })]).await;
     let expected = [1_000, 5, 1_001, 10].map(|number| agent.row_id(Uuid::from_u128(number)).to_string());
     let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
     // The export may have begun before the last of its rows could be told from what still ran.
@@ -189,7 +200,7 @@ async fn difficult(stage: &Exports) {
     let start = now() - TimeDelta::days(1);
     let outcome = Outcome {
         reason: "=cmd|' /C calc'!A1, \"quoted\"\nnext line".to_owned(),
-        code: 255,
+        code: Some(255),
         rx_bytes: Some(10),
         tx_bytes: Some(20),
     };
@@ -218,7 +229,7 @@ async fn difficult(stage: &Exports) {
     events.push(Event::Agent(AgentEvent {
         connection_id: Uuid::from_u128(3),
         client: connlog_model::event::Client {
-            method: Method::ReconnectingPty,
+            method: Some(Method::ReconnectingPty),
             app_name: None,
             ip: None,
             ..connect.client

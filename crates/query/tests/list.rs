@@ -36,7 +36,7 @@ fn session_at(
     end: Option<Outcome>,
 ) -> Vec<Event> {
     let client = Client {
-        method,
+        method: Some(method),
         app_name: app.map(str::to_owned),
         ip: Some("10.0.0.1".parse().unwrap()),
         ..fixtures::ssh_client()
@@ -75,11 +75,18 @@ async fn the_wire_of_each_type_is_golden() {
     let stage = stage(&[]).await;
     let agent = &stage.sites[0].agent;
     let user = Some(agent.workspace.owner_id);
-    let outcome = Outcome { reason: "bye".to_owned(), code: 3, rx_bytes: Some(10), tx_bytes: Some(20) };
+    let outcome = Outcome { reason: "bye".to_owned(), code: Some(3), rx_bytes: Some(10), tx_bytes: Some(20) };
     let mut events = Vec::new();
     events.extend(session_at(agent, 1, 1, Method::Ssh, Some("ssh"), None));
     events.extend(session_at(agent, 2, 2, Method::Ssh, Some("cursor"), Some(outcome)));
-    events.extend(session_at(agent, 3, 3, Method::Ssh, Some("goland"), Some(Outcome::default())));
+    events.extend(session_at(
+        agent,
+        3,
+        3,
+        Method::Ssh,
+        Some("goland"),
+        Some(Outcome { code: Some(0), ..Outcome::default() }),
+    ));
     events.extend(session_at(agent, 4, 4, Method::ReconnectingPty, None, None));
     events.push(web_at(agent, 5, 5, Method::WorkspaceApp, "code-server", 200, user));
     events.push(web_at(agent, 6, 6, Method::PortForwarding, "8080", 502, None));
@@ -305,9 +312,30 @@ async fn populate(stage: &Served) {
         let (agent, base) = (&site.agent, number * 100);
         let mut events = Vec::new();
         events.extend(session_at(agent, base + 1, 1, Method::Ssh, Some("ssh"), None));
-        events.extend(session_at(agent, base + 2, 2, Method::Ssh, Some("cursor"), Some(Outcome::default())));
-        events.extend(session_at(agent, base + 3, 3, Method::Ssh, Some("goland"), Some(Outcome::default())));
-        events.extend(session_at(agent, base + 4, 4, Method::Ssh, Some("zed"), Some(Outcome::default())));
+        events.extend(session_at(
+            agent,
+            base + 2,
+            2,
+            Method::Ssh,
+            Some("cursor"),
+            Some(Outcome { code: Some(0), ..Outcome::default() }),
+        ));
+        events.extend(session_at(
+            agent,
+            base + 3,
+            3,
+            Method::Ssh,
+            Some("goland"),
+            Some(Outcome { code: Some(0), ..Outcome::default() }),
+        ));
+        events.extend(session_at(
+            agent,
+            base + 4,
+            4,
+            Method::Ssh,
+            Some("zed"),
+            Some(Outcome { code: Some(0), ..Outcome::default() }),
+        ));
         events.extend(session_at(agent, base + 5, 5, Method::ReconnectingPty, None, None));
         events.push(web_at(agent, base + 6, 6, Method::WorkspaceApp, "code-server", 200, acting));
         events.push(web_at(agent, base + 7, 7, Method::Tunnel, "", 101, None));

@@ -34,7 +34,7 @@ fn numbered_session(
 }
 
 fn failed(reason: &str, code: i32) -> Outcome {
-    Outcome { reason: reason.to_owned(), code, rx_bytes: None, tx_bytes: None }
+    Outcome { reason: reason.to_owned(), code: Some(code), rx_bytes: None, tx_bytes: None }
 }
 
 #[tokio::test]

@@ -15,8 +15,10 @@ use tokio::net::TcpListener;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// Asks whether the service can do its work now; the error says in one line why not.
-pub type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+/// Asks whether the service can do its work now. What is worth knowing all the same is said in one line, or nothing; the
+/// error says in one line why it cannot.
+pub type Readiness =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send>> + Send + Sync>;
 
 #[derive(Clone)]
 struct Admin {
@@ -77,7 +79,8 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned());
     }
     match tokio::time::timeout(READINESS_TIMEOUT, (admin.readiness)()).await {
-        Ok(Ok(())) => (StatusCode::OK, "ok\n".to_owned()),
+        Ok(Ok(None)) => (StatusCode::OK, "ok\n".to_owned()),
+        Ok(Ok(Some(detail))) => (StatusCode::OK, format!("ok\n{detail}\n")),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer in time\n".to_owned()),
         Ok(Err(reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }

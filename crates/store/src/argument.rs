@@ -91,5 +91,5 @@ impl Typed for Vec<u8> {
 
 arrays! {
     Uuid, Option<Uuid>, &str, Option<&str>, String, Option<String>, Vec<u8>, Option<Vec<u8>>, &[u8], Timestamp, Option<Timestamp>, NaiveDate, bool,
-    Option<bool>, i16, i32, Option<i32>, i64, Option<i64>, Option<IpAddr>,
+    Option<bool>, i16, Option<i16>, i32, Option<i32>, i64, Option<i64>, Option<IpAddr>,
 }

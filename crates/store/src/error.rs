@@ -1,7 +1,10 @@
 //! What can go wrong with the database, by what the caller can do about it.
 
+mod blame;
+
 use deadpool_postgres::PoolError;
-use tokio_postgres::error::SqlState;
+
+use self::blame::{Blame, blame};
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +46,12 @@ pub enum StoreError {
     /// What a caller gave cannot be stored.
     #[error("{0}")]
     Invalid(String),
-    /// Any other refusal of the database.
-    #[error("the database refused a statement")]
+    /// The data is at fault: trying again is of no use.
+    #[error("the database refused a value: {}", described(.0))]
     Database(#[source] tokio_postgres::Error),
+    /// An object refuses: a day, somebody's trigger, a publication. Trying again succeeds once the cause is gone.
+    #[error("the database refused a statement: {}", described(.0))]
+    Refused(#[source] tokio_postgres::Error),
 }
 
 impl StoreError {
@@ -54,18 +60,39 @@ impl StoreError {
         matches!(self, Self::Conflict(_) | Self::MissingDay(_) | Self::DayGone(_) | Self::Purged(_))
     }
 
-    /// Whether the statement's data is at fault, so that trying again is of no use: class 22 (data exception), class 23
-    /// (integrity), a limit of the program (54), or a value that cannot be encoded. Everything else is the database's
-    /// condition and may pass.
+    /// Whether the data is at fault, so that trying again is of no use.
     pub fn is_fault_of_data(&self) -> bool {
+        // A row that is missing time and again was not purged.
+        matches!(self, Self::Database(_) | Self::Inconsistent(_) | Self::Invalid(_) | Self::Purged(_))
+    }
+
+    /// Whether an object of the database refuses: only what needs that object has to wait.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+
+    /// What went wrong, in one line: of an error of the database its SQLSTATE, message, table and constraint.
+    pub fn one_line(&self) -> String {
         match self {
-            // A row that is missing time and again was not purged.
-            Self::Inconsistent(_) | Self::Invalid(_) | Self::Purged(_) => true,
-            Self::Database(error) => error.code().is_none_or(|code| {
-                let code = code.code();
-                code.starts_with("22") || code.starts_with("23") || code.starts_with("54")
-            }),
-            _ => false,
+            Self::Unavailable(source) => match source.downcast_ref::<tokio_postgres::Error>() {
+                Some(error) => described(error),
+                None => source.to_string(),
+            },
+            other => other.to_string(),
+        }
+    }
+
+    /// The SQLSTATE, if the database gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        let source = std::error::Error::source(self)?.downcast_ref::<tokio_postgres::Error>()?;
+        Some(source.code()?.code())
+    }
+
+    /// What it is once all attempts are used up: something stands in the way, and it is not everybody's.
+    pub(crate) fn after_all_attempts(self) -> Self {
+        match self {
+            Self::Conflict(error) | Self::MissingDay(error) | Self::DayGone(error) => Self::Refused(error),
+            other => other,
         }
     }
 
@@ -77,7 +104,7 @@ impl StoreError {
 
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let Some(code) = error.code() else {
+        let Some(blame) = error.as_db_error().map(blame) else {
             // Encoding errors have no code either, but they are not a matter of the connection.
             return if error.is_closed() || is_io(&error) {
                 Self::Unavailable(error.into())
@@ -85,21 +112,27 @@ impl From<tokio_postgres::Error> for StoreError {
                 Self::Database(error)
             };
         };
-        match code {
-            &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict(error),
-            // Somebody else opened a connection of the batch after those that were open had been locked.
-            &SqlState::UNIQUE_VIOLATION if constraint(&error) == Some("open_connections_pkey") => Self::Conflict(error),
-            &SqlState::CHECK_VIOLATION => Self::MissingDay(error),
-            &SqlState::UNDEFINED_TABLE => Self::DayGone(error),
-            &SqlState::LOCK_NOT_AVAILABLE => Self::LockTimeout(error),
-            code if is_outage(code) => Self::Unavailable(error.into()),
-            _ => Self::Database(error),
+        match blame {
+            Blame::Retry => Self::Conflict(error),
+            Blame::MissingDay => Self::MissingDay(error),
+            Blame::DayGone => Self::DayGone(error),
+            Blame::Lock => Self::LockTimeout(error),
+            Blame::Event => Self::Database(error),
+            Blame::Object => Self::Refused(error),
+            Blame::Everyone => Self::Unavailable(error.into()),
         }
     }
 }
 
-fn constraint(error: &tokio_postgres::Error) -> Option<&str> {
-    error.as_db_error()?.constraint()
+/// An error in one line: its SQLSTATE, message, table and constraint, as far as there are any.
+fn described(error: &tokio_postgres::Error) -> String {
+    let Some(error) = error.as_db_error() else { return error.to_string() };
+    let mut text = format!("{}: {}", error.code().code(), error.message());
+    let objects = [("table", error.table()), ("constraint", error.constraint()), ("hint", error.hint())];
+    for (kind, name) in objects.into_iter().filter_map(|(kind, name)| Some((kind, name?))) {
+        text.extend(["; ", kind, " ", name]);
+    }
+    text
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {
@@ -113,27 +146,12 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
     false
 }
 
-/// Connection exceptions (08), insufficient resources (53), operator intervention (57P), and a standby in recovery.
-fn is_outage(code: &SqlState) -> bool {
-    let code = code.code();
-    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006" || code == "57014"
-}
-
 impl From<PoolError> for StoreError {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Backend(error) => Self::from_connecting(error),
+            // Wrong credentials and an unknown database, too: nobody gets through.
+            PoolError::Backend(error) => Self::Unavailable(error.into()),
             other => Self::Unavailable(other.into()),
-        }
-    }
-}
-
-impl StoreError {
-    /// An error met while connecting: wrong credentials are a refusal, everything else an outage.
-    fn from_connecting(error: tokio_postgres::Error) -> Self {
-        match error.code() {
-            Some(code) if code.code().starts_with("28") || code.code().starts_with("3D") => Self::Database(error),
-            _ => Self::Unavailable(error.into()),
         }
     }
 }

@@ -46,6 +46,8 @@ pub enum Records {
     Audit,
     /// What is known of agents: how far their spools are committed.
     Presence,
+    /// What contradicts connections.
+    Contradictions,
 }
 
 impl Records {
@@ -55,6 +57,7 @@ impl Records {
             Self::Lost => "lost_events",
             Self::Audit => "api_audit",
             Self::Presence => "agent_presence",
+            Self::Contradictions => "contradictions",
         }
     }
 
@@ -64,6 +67,9 @@ impl Records {
             Self::Lost => "-- due_lost\nSELECT count(recorded_at) FROM lost_events WHERE recorded_at < $1",
             Self::Audit => "-- due_audit\nSELECT count(at) FROM api_audit WHERE at < $1",
             Self::Presence => "-- due_presence\nSELECT count(last_seen_at) FROM agent_presence WHERE last_seen_at < $1",
+            Self::Contradictions => {
+                "-- due_contradictions\nSELECT count(connect_time) FROM contradictions WHERE connect_time < $1"
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod broad;
 mod conditions;
+mod contradictions;
 mod entry;
 mod export;
 mod feed;
@@ -23,6 +24,7 @@ mod stats;
 mod whose;
 mod windows;
 
+pub use contradictions::Contradiction;
 pub use entry::{DirectoryUser, Entry, Organization};
 pub use export::Chunk;
 pub use feed::{Changes, NoChanges, place};

@@ -44,7 +44,7 @@ BEGIN
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN (
         'organizations', 'users', 'workspaces', 'workspace_agents', 'workspace_names', 'homes', 'agent_tokens', 'api_tokens',
         'open_connections', 'connection_logs', 'connection_log_counts', 'agent_presence', 'ingest_attendance',
-        'rejected_events', 'lost_events', 'retention_floor', 'purge_runs', 'api_audit', 'refinery_schema_history')
+        'rejected_events', 'lost_events', 'contradictions', 'retention_floor', 'purge_runs', 'api_audit', 'refinery_schema_history')
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
     IF object IS NOT NULL THEN
         RAISE EXCEPTION 'the database has tables that are not connlog''s: %', object
@@ -92,18 +92,19 @@ GRANT SELECT ON homes, api_tokens, retention_floor TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE, DELETE ON open_connections TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE ON connection_logs, connection_log_counts TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE ON agent_presence, ingest_attendance, lost_events TO connlog_ingest;
-GRANT SELECT, INSERT ON rejected_events TO connlog_ingest;
+GRANT SELECT, INSERT ON rejected_events, contradictions TO connlog_ingest;
 GRANT EXECUTE ON FUNCTION attach_day(date), take_inferred(uuid[], timestamptz, timestamptz), note_home(uuid, uuid, uuid) TO connlog_ingest;
 
 GRANT SELECT ON organizations, users, workspaces, workspace_names, homes, workspace_agents, api_tokens TO connlog_query;
 GRANT SELECT ON open_connections, connection_logs, connection_log_counts TO connlog_query;
-GRANT SELECT ON rejected_events, lost_events, agent_presence, ingest_attendance, retention_floor, purge_runs TO connlog_query;
+GRANT SELECT ON rejected_events, lost_events, contradictions, agent_presence, ingest_attendance, retention_floor, purge_runs TO connlog_query;
 GRANT SELECT, INSERT, UPDATE ON api_audit TO connlog_query;
 
 GRANT SELECT ON open_connections, connection_logs, connection_log_counts, agent_presence, ingest_attendance TO connlog_purge;
 GRANT SELECT (received_at) ON rejected_events TO connlog_purge;
 GRANT SELECT (recorded_at) ON lost_events TO connlog_purge;
 GRANT SELECT (at) ON api_audit TO connlog_purge;
+GRANT SELECT (connect_time) ON contradictions TO connlog_purge;
 GRANT SELECT ON retention_floor TO connlog_purge;
 GRANT SELECT, INSERT ON purge_runs TO connlog_purge;
 GRANT EXECUTE ON FUNCTION attach_day(date), drop_day(date), trim_day(date, timestamptz, bigint),

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
 use connlog_model::clock::Timestamp;
-use connlog_model::connection::{Connection, End, Ranked};
-use connlog_model::event::{Outcome, WebEvent};
+use connlog_model::connection::{Connection, End};
+use connlog_model::event::{Outcome, Source, WebEvent};
 use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
 use tokio_postgres::Row;
@@ -19,12 +19,13 @@ use crate::argument::Argument;
 
 /// A [`Connection`] as `open_connections` has it. The first columns are those of [`HISTORY_COLUMNS`].
 pub(crate) const OPEN_COLUMNS: &str = "id, connection_id, organization_id, home, workspace_name, agent_name, \
-     connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, agent_id, boot_id";
+     connect_time, method, app_name, ip, client_session_id, user_id, start_source, method_known, received_at, \
+     agent_id, boot_id";
 
 /// A [`Connection`] as `connection_logs` has it.
 pub(crate) const HISTORY_COLUMNS: &str = "id, connection_id, organization_id, home, workspace_name, agent_name, \
-     connect_time, method, app_name, ip, client_session_id, user_id, attribute_ranks, \
-     disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes";
+     connect_time, method, app_name, ip, client_session_id, user_id, start_source, method_known, received_at, \
+     disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes, ended_received_at";
 
 /// [`OPEN_COLUMNS`] as they are read, [`AT_HOME`].
 pub(crate) static OPEN_READ: LazyLock<String> = LazyLock::new(|| read(OPEN_COLUMNS));
@@ -40,7 +41,12 @@ fn read(columns: &str) -> String {
 }
 
 /// Columns that both tables share, as they are read.
-const COMMON: usize = 14;
+const COMMON: usize = 16;
+
+/// The method that a row of a connection has: SSH, until an event says how it came.
+pub(crate) fn stored_method(connection: &Connection) -> Method {
+    connection.method.unwrap_or(Method::Ssh)
+}
 
 /// Rows of a table, as one array a column.
 pub(crate) trait Columns {
@@ -69,7 +75,9 @@ pub(crate) struct CommonColumns<'a> {
     ip: Vec<Option<IpAddr>>,
     client_session_id: Vec<Option<Uuid>>,
     user_id: Vec<Option<Uuid>>,
-    attribute_ranks: Vec<Option<Vec<u8>>>,
+    start_source: Vec<Option<i16>>,
+    method_known: Vec<bool>,
+    received_at: Vec<Timestamp>,
 }
 
 impl<'a> CommonColumns<'a> {
@@ -79,12 +87,14 @@ impl<'a> CommonColumns<'a> {
         self.connection_id.push(Some(connection.connection_id));
         self.push_workspace(workspace, &connection.agent.agent_name);
         self.connect_time.push(connection.connect_time);
-        self.method.push(connection.method.value.code());
-        self.app_name.push(connection.app_name.as_ref().map(|ranked| ranked.value.as_str()));
-        self.ip.push(connection.ip.as_ref().map(|ranked| ranked.value));
-        self.client_session_id.push(connection.client_session_id.as_ref().map(|ranked| ranked.value));
-        self.user_id.push(connection.user_id.as_ref().map(|ranked| ranked.value));
-        self.attribute_ranks.push(connection.attribute_ranks().map(encode_ranks));
+        self.method.push(stored_method(connection).code());
+        self.app_name.push(connection.app_name.as_deref());
+        self.ip.push(connection.ip);
+        self.client_session_id.push(connection.client_session_id);
+        self.user_id.push(connection.user_id);
+        self.start_source.push(connection.start_source.map(Source::code));
+        self.method_known.push(connection.method.is_some());
+        self.received_at.push(connection.received_at);
     }
 
     fn push_web(&mut self, event: &'a WebEvent) {
@@ -97,7 +107,9 @@ impl<'a> CommonColumns<'a> {
         self.ip.push(event.ip);
         self.client_session_id.push(None);
         self.user_id.push(event.user_id);
-        self.attribute_ranks.push(None);
+        self.start_source.push(Some(Source::Reporter.code()));
+        self.method_known.push(true);
+        self.received_at.push(event.received_at);
     }
 
     fn push_workspace(&mut self, workspace: &'a Workspace, agent_name: &'a str) {
@@ -121,7 +133,9 @@ impl<'a> CommonColumns<'a> {
             &self.ip,
             &self.client_session_id,
             &self.user_id,
-            &self.attribute_ranks,
+            &self.start_source,
+            &self.method_known,
+            &self.received_at,
         ]
     }
 
@@ -139,7 +153,9 @@ impl<'a> CommonColumns<'a> {
             &self.ip[index],
             &self.client_session_id[index],
             &self.user_id[index],
-            &self.attribute_ranks[index],
+            &self.start_source[index],
+            &self.method_known[index],
+            &self.received_at[index],
         ]
     }
 }
@@ -188,20 +204,22 @@ pub(crate) struct HistoryArrays<'a> {
     code: Vec<Option<i32>>,
     rx_bytes: Vec<Option<i64>>,
     tx_bytes: Vec<Option<i64>>,
+    ended_received_at: Vec<Option<Timestamp>>,
 }
 
 impl<'a> HistoryArrays<'a> {
     pub(crate) fn push(&mut self, connection: &'a Connection) {
         self.common.push(connection);
         self.disconnect_time.push(connection.end.as_ref().map(|end| end.time().max(connection.connect_time)));
-        let (inferred, reason, outcome) = match &connection.end {
-            Some(End::Real { outcome, .. }) => (false, &outcome.reason, Some(outcome)),
-            Some(End::Inferred { reason, .. }) => (true, reason, None),
+        let (inferred, reason, outcome, received_at) = match &connection.end {
+            Some(End::Real { outcome, received_at, .. }) => (false, &outcome.reason, Some(outcome), Some(*received_at)),
+            Some(End::Inferred { reason, .. }) => (true, reason, None, None),
             None => unreachable!("only a completed connection goes to history"),
         };
         self.disconnect_inferred.push(inferred);
         self.disconnect_reason.push((!reason.is_empty()).then_some(reason.as_str()));
-        self.code.push(outcome.map(|outcome| outcome.code));
+        self.ended_received_at.push(received_at);
+        self.code.push(outcome.and_then(|outcome| outcome.code));
         self.rx_bytes.push(outcome.and_then(|outcome| outcome.rx_bytes));
         self.tx_bytes.push(outcome.and_then(|outcome| outcome.tx_bytes));
     }
@@ -221,6 +239,7 @@ impl Columns for HistoryArrays<'_> {
             &self.code,
             &self.rx_bytes,
             &self.tx_bytes,
+            &self.ended_received_at,
         ]);
         parameters
     }
@@ -234,6 +253,7 @@ impl Columns for HistoryArrays<'_> {
             &self.code[index],
             &self.rx_bytes[index],
             &self.tx_bytes[index],
+            &self.ended_received_at[index],
         ]);
         row
     }
@@ -280,9 +300,10 @@ pub(crate) fn completed_connection(row: &Row) -> Result<Connection, StoreError> 
     connection.end = Some(if row.try_get(COMMON + 1)? {
         End::Inferred { time, reason }
     } else {
-        let code = row.try_get::<_, Option<i32>>(COMMON + 3)?.unwrap_or_default();
+        let code = row.try_get(COMMON + 3)?;
         let outcome = Outcome { reason, code, rx_bytes: row.try_get(COMMON + 4)?, tx_bytes: row.try_get(COMMON + 5)? };
-        End::Real { time, outcome }
+        let received_at = row.try_get::<_, Option<Timestamp>>(COMMON + 6)?.unwrap_or(time);
+        End::Real { time, outcome, received_at }
     });
     Ok(connection)
 }
@@ -296,11 +317,13 @@ fn common(row: &Row) -> Result<Connection, StoreError> {
     let method: i16 = row.try_get(8)?;
     let method = Method::from_code(method)
         .ok_or_else(|| StoreError::Inconsistent(format!("connection {id} has the unknown method {method}")))?;
-    let ranks = match row.try_get::<_, Option<&[u8]>>(13)? {
-        Some(bytes) => decode_ranks(bytes)
-            .ok_or_else(|| StoreError::Inconsistent(format!("connection {id} has unreadable attribute ranks")))?,
-        None => [connect_time.timestamp_micros(); 5],
+    let start_source = match row.try_get::<_, Option<i16>>(13)? {
+        Some(code) => Some(Source::from_code(code).ok_or_else(|| {
+            StoreError::Inconsistent(format!("connection {id} began by the word of the unknown source {code}"))
+        })?),
+        None => None,
     };
+    let is_method_known: bool = row.try_get(14)?;
     Ok(Connection {
         id,
         connection_id: row.try_get(1)?,
@@ -316,25 +339,13 @@ fn common(row: &Row) -> Result<Connection, StoreError> {
         },
         boot_id: None,
         connect_time,
-        method: Ranked { rank: ranks[0], value: method },
-        app_name: ranked(row.try_get(9)?, ranks[1]),
-        ip: ranked(row.try_get(10)?, ranks[2]),
-        client_session_id: ranked(row.try_get(11)?, ranks[3]),
-        user_id: ranked(row.try_get(12)?, ranks[4]),
+        start_source,
+        method: Some(method).filter(|_| is_method_known),
+        app_name: row.try_get(9)?,
+        ip: row.try_get(10)?,
+        client_session_id: row.try_get(11)?,
+        user_id: row.try_get(12)?,
+        received_at: row.try_get::<_, Option<Timestamp>>(15)?.unwrap_or(connect_time),
         end: None,
     })
-}
-
-fn ranked<T>(value: Option<T>, rank: i64) -> Option<Ranked<T>> {
-    value.map(|value| Ranked { rank, value })
-}
-
-fn encode_ranks(ranks: [i64; 5]) -> Vec<u8> {
-    ranks.into_iter().flat_map(i64::to_be_bytes).collect()
-}
-
-fn decode_ranks(bytes: &[u8]) -> Option<[i64; 5]> {
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    let ranks: [[u8; 8]; 5] = chunks.try_into().ok()?;
-    rest.is_empty().then(|| ranks.map(i64::from_be_bytes))
 }

@@ -2,11 +2,12 @@
 //!
 //! The order of the statements is everything; `README.md` of this crate has the reasons. In one READ COMMITTED
 //! transaction: hold the retention floor, stamp the presence of the senders, take the keys of all connections of the
-//! batch, look the fresh ones up in history, remove the keys of what is not open, complete, merge, count. From the moment
-//! the keys are taken nobody else can work on these connections, so what is read is merged in memory by
-//! [`Connection::merge`](connlog_model::connection::Connection::merge) and written back.
+//! batch, look the fresh ones up in history, remove the keys of what is not open, complete, change, count. From the moment
+//! the keys are taken nobody else can work on these connections, so the events are told in memory to what was read
+//! ([`Connection::hear`](connlog_model::connection::Connection::hear)), which is written back.
 
 mod connections;
+mod contradictions;
 pub(crate) mod counts;
 mod floor;
 mod fold;
@@ -28,6 +29,9 @@ use crate::{Store, StoreError, retry};
 
 /// How many shards of counts writers may use, numbered from 1; purge and sweeps count in shard 0.
 pub const WRITER_SHARDS: i16 = 15;
+
+/// So often a day may be missing after it was made: then something else stands in its way.
+const MOST_MISSING_DAYS: u32 = 3;
 
 /// What is committed together.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +75,8 @@ pub enum Refusal {
 pub struct Applied {
     /// Events that are not in the log: their indices, ascending, and why.
     pub refused: Vec<(usize, Refusal)>,
+    /// How many events contradict what is recorded, and are kept beside it.
+    pub contradicting: usize,
     /// Streams of the batch that no longer own their spool. If there are any, nothing of the batch is committed: what
     /// they sent is not acknowledged, and the newer stream may by now have reported it as lost.
     pub displaced: Vec<Uuid>,
@@ -87,11 +93,14 @@ impl Store {
                 Ok(applied) => return Ok(applied),
                 Err(error) => {
                     if matches!(error, StoreError::MissingDay(_)) {
+                        if attempt >= MOST_MISSING_DAYS {
+                            return Err(error.after_all_attempts());
+                        }
                         // The day of an event, or that of an open row that the batch completes: purge may have dropped it.
                         self.forget_days();
                         self.attach_days_of_open().await?;
                     }
-                    retry::pause(attempt, error).await?;
+                    retry::pause(attempt, error).await.map_err(StoreError::after_all_attempts)?;
                     attempt += 1;
                 }
             }
@@ -105,11 +114,12 @@ impl Store {
         let floor = floor::hold(&transaction).await?;
         let displaced = presence::stamp(&transaction, &batch.stamps).await?;
         if !displaced.is_empty() {
-            return Ok(Applied { refused: Vec::new(), displaced });
+            return Ok(Applied { displaced, ..Applied::default() });
         }
         let mut folded = fold::fold(&batch.events, floor);
         let mut deltas = counts::Deltas::default();
-        connections::apply(&transaction, &mut folded, floor, now, &mut deltas).await?;
+        let contradicting = connections::apply(&transaction, &mut folded, floor, now, &mut deltas).await?;
+        contradictions::insert(&transaction, &contradicting).await?;
         web::insert(&transaction, &mut folded, &mut deltas).await?;
         insert_lost(&transaction, &batch.lost).await?;
         insert_rejected(&transaction, &batch.rejected).await?;
@@ -117,6 +127,6 @@ impl Store {
         transaction.commit().await?;
         folded.refused.sort_unstable();
         folded.refused.dedup();
-        Ok(Applied { refused: folded.refused, displaced })
+        Ok(Applied { refused: folded.refused, contradicting: contradicting.len(), displaced })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome};
+use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, Source};
 use connlog_model::method::Method;
 use connlog_model::search::Search;
 use connlog_store::Store;
@@ -42,10 +42,10 @@ fn event(random: &mut SmallRng, site: &Site, boot: Uuid) -> Event {
     // Connections of a few days, whose beginnings move from day to day as earlier events arrive.
     let time = now() - TimeDelta::minutes(random.random_range(0..6 * 1440));
     let connected_at = random.random_bool(0.4).then(|| time - TimeDelta::minutes(random.random_range(0..3 * 1440)));
-    let outcome = Outcome { code: random.random_range(0..3), ..Outcome::default() };
+    let outcome = Outcome { code: Some(random.random_range(0..3)), ..Outcome::default() };
     let app_name = ["ssh", "cursor", "goland"][random.random_range(0..3)].to_owned();
     let method = if random.random_bool(0.2) { Method::ReconnectingPty } else { Method::Ssh };
-    let client = Client { method, app_name: Some(app_name), ..fixtures::ssh_client() };
+    let client = Client { method: Some(method), app_name: Some(app_name), ..fixtures::ssh_client() };
     if random.random_bool(0.1) {
         return fixtures::web(&site.agent, 10_000 + number, time, Method::WorkspaceApp);
     }
@@ -55,6 +55,8 @@ fn event(random: &mut SmallRng, site: &Site, boot: Uuid) -> Event {
         boot_id: Some(boot),
         time,
         time_is_receipt: false,
+        source: Source::Agent,
+        received_at: time,
         client,
         action: if random.random_bool(0.5) { Action::Connect } else { Action::Disconnect { connected_at, outcome } },
     })

@@ -35,7 +35,7 @@ async fn a_connection_opens_and_completes() {
     apply(&store, vec![fixtures::connect(&site.agent, 7, start)]).await;
     assert_eq!(page(&store, "status:ongoing").await.count.entries, 1);
 
-    let outcome = Outcome { reason: "closed".to_owned(), code: 3, rx_bytes: Some(5), tx_bytes: None };
+    let outcome = Outcome { reason: "closed".to_owned(), code: Some(3), rx_bytes: Some(5), tx_bytes: None };
     let end = start + TimeDelta::minutes(5);
     let disconnect = Action::Disconnect { connected_at: None, outcome };
     apply(&store, vec![fixtures::agent_event(&site.agent, 7, end, disconnect)]).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use chrono::Utc;
 use connlog_model::clock::{Timestamp, truncate_to_micros};
-use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, WebEvent};
+use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, Source, WebEvent};
 use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
 use connlog_model::role::Role;
@@ -112,7 +112,7 @@ pub async fn api_token(
 /// A plain SSH client.
 pub fn ssh_client() -> Client {
     Client {
-        method: Method::Ssh,
+        method: Some(Method::Ssh),
         app_name: Some("ssh".to_owned()),
         ip: Some(IpAddr::from([10, 0, 0, 1])),
         session_id: None,
@@ -127,7 +127,8 @@ pub fn connect(agent: &Arc<AgentIdentity>, connection: u128, time: Timestamp) ->
 
 /// A disconnect of `connection` at `time` that does not say when it began.
 pub fn disconnect(agent: &Arc<AgentIdentity>, connection: u128, time: Timestamp) -> Event {
-    agent_event(agent, connection, time, Action::Disconnect { connected_at: None, outcome: Outcome::default() })
+    let outcome = Outcome { code: Some(0), ..Outcome::default() };
+    agent_event(agent, connection, time, Action::Disconnect { connected_at: None, outcome })
 }
 
 /// Any event about a connection.
@@ -142,6 +143,8 @@ fn event_of(agent: &Arc<AgentIdentity>, connection: u128, time: Timestamp, clien
         boot_id: None,
         time,
         time_is_receipt: false,
+        source: Source::Agent,
+        received_at: time,
         client,
         action,
     })
@@ -177,6 +180,7 @@ pub fn web_event(agent: &Arc<AgentIdentity>, event: u128, time: Timestamp, metho
         user_id: Some(agent.workspace.owner_id),
         method,
         time,
+        received_at: time,
         ip: Some(IpAddr::from([192, 0, 2, 7])),
         user_agent: "Mozilla/5.0".to_owned(),
         slug_or_port: "code-server".to_owned(),

@@ -10,6 +10,7 @@ use opentelemetry::context::FutureExt as _;
 use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
+use super::held::{self, Held, HeldStreams};
 use super::letters::letter;
 use super::trace::CommitSpan;
 use super::{Committed, Committer, Item, Queued, Submission};
@@ -41,15 +42,16 @@ impl Writers {
 
     /// Starts `count` writers. They end when the last [`Committer`] is gone and their queues are empty.
     pub fn start(self, count: i16, max_queued_events: usize, shutdown: &Shutdown) -> Committer {
-        let (down, database_down) = watch::channel(false);
-        let down = Arc::new(down);
+        let (down, database_down) = watch::channel(None);
+        let (down, held) = (Arc::new(down), HeldStreams::default());
         let shared = Arc::new(self);
         let mut queues = Vec::new();
         for shard in 1..=count {
             let (sender, receiver) = mpsc::unbounded_channel();
             queues.push(sender);
             let (shared, down) = (Arc::clone(&shared), Arc::clone(&down));
-            let writer = Writer { shared, shard, receiver, down, shutdown: shutdown.clone() };
+            let held = Held::new(max_queued_events, held.clone());
+            let writer = Writer { shared, shard, receiver, down, held, shutdown: shutdown.clone() };
             shutdown.spawn("writer", writer.run());
         }
         Committer {
@@ -57,6 +59,7 @@ impl Writers {
             room: Arc::new(Semaphore::new(max_queued_events)),
             capacity: max_queued_events,
             database_down,
+            held,
         }
     }
 }
@@ -81,13 +84,23 @@ struct Writer {
     shared: Arc<Writers>,
     shard: i16,
     receiver: mpsc::UnboundedReceiver<Queued>,
-    down: Arc<watch::Sender<bool>>,
+    down: Arc<watch::Sender<Option<String>>>,
+    held: Held,
     shutdown: Shutdown,
 }
 
 impl Writer {
     async fn run(mut self) {
-        while let Some(first) = self.receiver.recv().await {
+        loop {
+            let first = tokio::select! {
+                first = self.receiver.recv() => first,
+                () = self.held.due() => {
+                    self.retry_held().await;
+                    continue;
+                }
+            };
+            // What is held at the end was not acknowledged, and comes again.
+            let Some(first) = first else { return };
             let mut events = first.submission.weight();
             let mut gathered = vec![first];
             while events < self.shared.max_transaction_events
@@ -100,9 +113,37 @@ impl Writer {
         }
     }
 
-    /// Commits, whatever it takes: an outage is waited out, and a submission that the database refuses is taken apart so
-    /// that it does not hold up the others.
-    async fn commit(&self, mut gathered: Vec<Queued>) {
+    /// Tries again what is held, each stream by itself.
+    async fn retry_held(&mut self) {
+        for key in self.held.due_streams() {
+            loop {
+                let Some(queued) = self.held.next_of(key) else {
+                    self.held.release(key);
+                    break;
+                };
+                let began = Instant::now();
+                let one = vec![queued];
+                match self.apply(&one).await {
+                    Ok(Outcome::Done(done)) => self.finish(one, done, began).await,
+                    Ok(Outcome::Displaced(streams)) => drop(turn_away(one, &streams)),
+                    Err(error) if error.is_refusal() => {
+                        for queued in one {
+                            self.held.put_back(key, queued, &error.one_line());
+                        }
+                        break;
+                    }
+                    Err(error) if error.is_fault_of_data() => Box::pin(self.commit_alone(one, error, began)).await,
+                    // The service is stopping.
+                    Err(_) => return,
+                }
+            }
+        }
+    }
+
+    /// Commits, whatever it takes: an outage is waited out, and a batch that the database refuses is halved until what it
+    /// refuses is alone, so that it does not hold up the others.
+    async fn commit(&mut self, gathered: Vec<Queued>) {
+        let mut gathered = self.held.keep_back(gathered);
         if gathered.is_empty() {
             return;
         }
@@ -113,31 +154,73 @@ impl Writer {
         match outcome {
             Ok(Outcome::Done(done)) => self.finish(gathered, done, began).await,
             Ok(Outcome::Displaced(streams)) => Box::pin(self.commit(turn_away(gathered, &streams))).await,
-            // Only a shutdown ends the waiting. Nothing was acknowledged; the senders will send it again.
-            Err(error) if !error.is_fault_of_data() => {
+            Err(error) if !error.is_fault_of_data() && !error.is_refusal() => {
+                // Only a shutdown ends the waiting. Nothing was acknowledged; the senders will send it again.
                 tracing::warn!(%error, submissions = gathered.len(), "stopping without the database; events stay with their senders");
             }
-            Err(error) if gathered.len() > 1 => {
-                tracing::warn!(%error, submissions = gathered.len(), "a batch was refused; its submissions are tried one by one");
-                for queued in gathered {
-                    Box::pin(self.commit(vec![queued])).await;
-                }
+            Err(_) if gathered.len() > 1 => {
+                let second_half = gathered.split_off(gathered.len() / 2);
+                Box::pin(self.commit(gathered)).await;
+                Box::pin(self.commit(second_half)).await;
             }
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a submission was refused; its events are tried one by one"
-                );
-                self.take_apart(&mut gathered[0]).await;
-                match self.apply(&gathered).await {
-                    Ok(Outcome::Done(done)) => self.finish(gathered, done, began).await,
-                    Ok(Outcome::Displaced(streams)) => drop(turn_away(gathered, &streams)),
-                    // Without its events a submission is only bookkeeping. Its sender is left without an answer and
-                    // will send it again.
-                    Err(error) => {
-                        tracing::error!(error = &error as &dyn std::error::Error, "a submission cannot be recorded");
-                    }
-                }
+            Err(error) => self.commit_alone(gathered, error, began).await,
+        }
+    }
+
+    /// Commits a submission that was refused, without the events that can never be stored; what only has to wait is held.
+    async fn commit_alone(&mut self, mut alone: Vec<Queued>, error: StoreError, began: Instant) {
+        if error.is_refusal() {
+            return self.hold(alone, &error).await;
+        }
+        tracing::error!(error = error.one_line(), "a submission was refused; its events are tried one by one");
+        for queued in &mut alone {
+            self.take_apart(queued).await;
+        }
+        match self.apply(&alone).await {
+            Ok(Outcome::Done(done)) => self.finish(alone, done, began).await,
+            Ok(Outcome::Displaced(streams)) => drop(turn_away(alone, &streams)),
+            Err(error) if error.is_refusal() => self.hold(alone, &error).await,
+            // Without its events a submission is only bookkeeping. Its sender is left without an answer and will send it
+            // again.
+            Err(error) => tracing::error!(error = error.one_line(), "a submission cannot be recorded"),
+        }
+    }
+
+    /// Holds the stream of a submission that the database refuses for now. A unary caller is told why, after what else it
+    /// sent is stored.
+    async fn hold(&mut self, alone: Vec<Queued>, error: &StoreError) {
+        let state = error.sqlstate().unwrap_or("none").to_owned();
+        metrics::counter!("connlog_ingest_refusals_total", "sqlstate" => state).increment(1);
+        let cause = error.one_line();
+        for queued in alone {
+            if let Some(key) = held::key(&queued.submission.sender) {
+                self.held.hold(key, queued, &cause);
+                continue;
+            }
+            tracing::error!(cause, "the database refuses an event of a unary call; the caller is told to come again");
+            let refused = self.store_others(&queued.submission.items).await;
+            let held = match queued.submission.items.len() {
+                1 => cause.clone(),
+                _ => format!("events {refused:?}: {cause}"),
+            };
+            let _gone = queued.answer.send(Committed { held: Some(held), ..Committed::default() });
+        }
+    }
+
+    /// Stores what the database takes of some events, and returns the numbers of the others.
+    async fn store_others(&self, items: &[Item]) -> Vec<u64> {
+        if items.is_empty() {
+            return Vec::new();
+        }
+        let batch = Batch { events: items.iter().map(|item| item.event.clone()).collect(), ..Batch::default() };
+        match (self.apply_through_outages(&batch).await, items) {
+            (Ok(_), _) => Vec::new(),
+            (Err(_), [item]) => vec![item.seq],
+            (Err(_), items) => {
+                let (first, second) = items.split_at(items.len() / 2);
+                let mut refused = Box::pin(self.store_others(first)).await;
+                refused.extend(Box::pin(self.store_others(second)).await);
+                refused
             }
         }
     }
@@ -157,6 +240,7 @@ impl Writer {
                     "an event was refused by the database"
                 );
                 let agent = Some(&*item.agent);
+                queued.refused.push((item.seq, "event", REFUSED.to_owned()));
                 submission.rejected.push(letter(
                     &submission.sender,
                     item.seq,
@@ -186,12 +270,13 @@ impl Writer {
         if !applied.displaced.is_empty() {
             return Ok(Outcome::Displaced(applied.displaced));
         }
+        metrics::counter!("connlog_ingest_contradictions_total").increment(applied.contradicting as u64);
         let mut refused = applied.refused.into_iter().peekable();
         let (mut committed, mut offset) = (Vec::with_capacity(gathered.len()), 0);
         let mut letters = Vec::new();
         for queued in gathered {
             let submission = &queued.submission;
-            let mut answer = Committed::default();
+            let mut answer = Committed { refused: queued.refused.clone(), ..Committed::default() };
             while let Some((index, refusal)) = refused.next_if(|(index, _)| *index < offset + submission.items.len()) {
                 let item = &submission.items[index - offset];
                 let now = self.shared.clock.now();
@@ -221,7 +306,7 @@ impl Writer {
         loop {
             match self.shared.store.apply_batch(batch, self.shard, self.shared.clock.now()).await {
                 Ok(applied) => {
-                    if self.down.send_replace(false) {
+                    if self.down.send_replace(None).is_some() {
                         tracing::info!("the database is back");
                     }
                     return Ok(applied);
@@ -234,11 +319,12 @@ impl Writer {
     /// Pauses if `error` is a matter of the database's condition, and gives it back if it is one of the data, or if the
     /// service is stopping: whoever is not acknowledged asks again.
     async fn wait_out(&self, error: StoreError) -> Result<(), StoreError> {
-        if error.is_fault_of_data() || self.shutdown.has_begun() {
+        if error.is_fault_of_data() || error.is_refusal() || self.shutdown.has_begun() {
             return Err(error);
         }
-        if !self.down.send_replace(true) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the database is unavailable; events wait");
+        let reason = error.one_line();
+        if self.down.send_replace(Some(reason.clone())).is_none() {
+            tracing::warn!(reason, "the database is unavailable; events wait");
         }
         tokio::time::sleep(OUTAGE_PAUSE).await;
         Ok(())
@@ -269,7 +355,9 @@ fn turn_away(gathered: Vec<Queued>, streams: &[Uuid]) -> Vec<Queued> {
 
 fn count(gathered: &[Queued], committed: &[Committed], began: Instant) {
     let items: usize = gathered.iter().map(|queued| queued.submission.items.len()).sum();
+    // What the database can never store is among `rejected` by now, and no longer among the items.
     let refused: usize = committed.iter().map(|answer| answer.refused.len()).sum();
+    let refused = refused - gathered.iter().map(|queued| queued.refused.len()).sum::<usize>();
     let rejected: usize = gathered.iter().map(|queued| queued.submission.rejected.len()).sum();
     let lost: i64 = gathered
         .iter()

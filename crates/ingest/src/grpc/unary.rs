@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use connlog_model::clock::Clock;
-use connlog_model::event::Event;
+use connlog_model::event::{Event, Source as Reported};
 use connlog_model::identity::AgentIdentity;
 use connlog_proto::v1;
 use opentelemetry::Context;
@@ -47,7 +47,7 @@ impl UnaryCalls {
         }
         shrink_connection(&mut message);
         let sender = Sender::Agent { agent_id: agent.agent_id };
-        let source = Source { agent: Arc::clone(&agent), boot_id: None, user_id: None };
+        let source = Source { agent: Arc::clone(&agent), boot_id: None, reported: Reported::Agent, user_id: None };
         let now = self.clock.now();
         let parsed = connection(&message, &source, &Span::new(now, self.max_event_age));
         let message = Message::Connection(message);
@@ -84,8 +84,14 @@ impl UnaryCalls {
     async fn answer(&self, outcome: Outcome) -> Result<Committed, Status> {
         let mut database_down = self.committer.database_down();
         tokio::select! {
-            committed = outcome => committed.map_err(|_| unavailable("the service is stopping; the event is not acknowledged")),
-            _ = database_down.wait_for(|down| *down) => Err(unavailable("the database is unavailable; the event is not acknowledged")),
+            committed = outcome => {
+                let committed = committed.map_err(|_| unavailable("the service is stopping; the event is not acknowledged"))?;
+                match &committed.held {
+                    Some(cause) => Err(unavailable(&format!("the database refuses the event for now, so it is not acknowledged: {cause}"))),
+                    None => Ok(committed),
+                }
+            }
+            _ = database_down.wait_for(Option::is_some) => Err(unavailable("the database is unavailable; the event is not acknowledged")),
             () = tokio::time::sleep(self.commit_timeout) => Err(unavailable("the commit takes too long; the event is not acknowledged")),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use connlog_model::app::{UNKNOWN_APP, normalize};
-use connlog_model::event::{Action, AgentEvent, Client, Outcome};
+use connlog_model::event::{Action, AgentEvent, Client, Outcome, Source as Reported};
 use connlog_model::identity::AgentIdentity;
 use connlog_model::limits::{MAX_REASON_BYTES, clean_text};
 use connlog_model::method::Method;
@@ -19,6 +19,8 @@ pub struct Source {
     pub agent: Arc<AgentIdentity>,
     /// The agent's boot, see [`AgentEvent::boot_id`].
     pub boot_id: Option<Uuid>,
+    /// Who sent it.
+    pub reported: Reported,
     /// The acting user, if a reporter names one.
     pub user_id: Option<Uuid>,
 }
@@ -30,7 +32,6 @@ pub fn connection(message: &v1::Connection, source: &Source, span: &Span) -> Res
         Some(time) => span.time("timestamp", time)?,
         None => span.now,
     };
-    let (method, app_name) = client_app(message)?;
     let action = match v1::Action::try_from(message.action) {
         Ok(v1::Action::Connect) => Action::Connect,
         Ok(v1::Action::Disconnect) => Action::Disconnect {
@@ -44,12 +45,15 @@ pub fn connection(message: &v1::Connection, source: &Source, span: &Span) -> Res
             ));
         }
     };
+    let (method, app_name) = client_app(message, action == Action::Connect)?;
     Ok(AgentEvent {
         agent: Arc::clone(&source.agent),
         connection_id,
         boot_id: source.boot_id,
         time,
         time_is_receipt: message.timestamp.is_none(),
+        source: source.reported,
+        received_at: span.now,
         client: Client {
             method,
             app_name,
@@ -70,46 +74,39 @@ pub fn from_coder(message: coder::Connection) -> v1::Connection {
         r#type: message.r#type,
         timestamp: message.timestamp,
         ip: message.ip,
-        status_code: message.status_code,
+        // It cannot say that it does not know: an agent of that API always means it on a disconnect.
+        status_code: (message.action == v1::Action::Disconnect as i32).then_some(message.status_code),
         reason: message.reason,
         app_name: message.app_name,
         ..v1::Connection::default()
     }
 }
 
-/// The method, and the normalized name of the app; `unknown` is no name.
-fn client_app(message: &v1::Connection) -> Result<(Method, Option<String>), Invalid> {
+/// The method, if the message says it, and the normalized name of the app; `unknown` is no name. Whatever else is not said
+/// of a connect, it is SSH: that is what agents send for a client that they do not recognize. A disconnect says nothing new.
+fn client_app(message: &v1::Connection, is_connect: bool) -> Result<(Option<Method>, Option<String>), Invalid> {
+    #[expect(deprecated, reason = "existing agents still send the type")]
+    let number = message.r#type;
+    let kind = v1::Type::try_from(number).map_err(|_| Invalid::new("type", format!("{number} is not a type")))?;
+    let said = match kind {
+        v1::Type::Unspecified => is_connect.then_some(Method::Ssh),
+        v1::Type::ReconnectingPty => Some(Method::ReconnectingPty),
+        v1::Type::Ssh | v1::Type::Vscode | v1::Type::Jetbrains => Some(Method::Ssh),
+    };
     if !message.app_name.is_empty() {
         let name = normalize(&message.app_name);
         return Ok(match name.as_str() {
-            "reconnecting_pty" => (Method::ReconnectingPty, None),
-            UNKNOWN_APP => (legacy_method(message), None),
-            _ => (legacy_method(message), Some(name)),
+            "reconnecting_pty" => (Some(Method::ReconnectingPty), None),
+            UNKNOWN_APP => (said, None),
+            _ => (said, Some(name)),
         });
     }
-    let legacy = |name: &str| Ok((Method::Ssh, Some(name.to_owned())));
-    match legacy_type(message) {
-        Ok(v1::Type::Ssh) => legacy("ssh"),
-        Ok(v1::Type::Vscode) => legacy("vscode"),
-        Ok(v1::Type::Jetbrains) => legacy("jetbrains"),
-        Ok(v1::Type::ReconnectingPty) => Ok((Method::ReconnectingPty, None)),
-        Ok(v1::Type::Unspecified) => Err(Invalid::new("app_name", "is empty, and there is no type either")),
-        Err(number) => Err(Invalid::new("type", format!("{number} is not a type"))),
-    }
-}
-
-/// A web terminal may name the app that it runs in.
-fn legacy_method(message: &v1::Connection) -> Method {
-    match legacy_type(message) {
-        Ok(v1::Type::ReconnectingPty) => Method::ReconnectingPty,
-        _ => Method::Ssh,
-    }
-}
-
-fn legacy_type(message: &v1::Connection) -> Result<v1::Type, i32> {
-    #[expect(deprecated, reason = "existing agents still send the type")]
-    let number = message.r#type;
-    v1::Type::try_from(number).map_err(|_| number)
+    let app_name = match kind {
+        v1::Type::Vscode => Some("vscode"),
+        v1::Type::Jetbrains => Some("jetbrains"),
+        v1::Type::Unspecified | v1::Type::Ssh | v1::Type::ReconnectingPty => None,
+    };
+    Ok((said, app_name.map(str::to_owned)))
 }
 
 fn outcome(message: &v1::Connection) -> Result<Outcome, Invalid> {
@@ -142,7 +139,7 @@ mod tests {
             workspace_name: "dev".to_owned(),
         };
         let agent = AgentIdentity { agent_id: None, agent_name: "main".to_owned(), workspace };
-        Source { agent: Arc::new(agent), boot_id: None, user_id: None }
+        Source { agent: Arc::new(agent), boot_id: None, reported: Reported::Agent, user_id: None }
     }
 
     fn parse(message: &v1::Connection) -> Result<AgentEvent, Invalid> {
@@ -157,21 +154,25 @@ mod tests {
 
     #[test]
     fn the_client_is_named_by_the_app_or_else_by_the_type() {
-        for (kind, app, method, name) in [
-            (0, "Cursor", Method::Ssh, Some("cursor")),
-            (2, "", Method::Ssh, Some("vscode")),
-            (1, "", Method::Ssh, Some("ssh")),
-            (3, "", Method::Ssh, Some("jetbrains")),
-            (4, "", Method::ReconnectingPty, None),
-            (0, "reconnecting-pty", Method::ReconnectingPty, None),
-            (4, "zed", Method::ReconnectingPty, Some("zed")),
-            (2, "goland", Method::Ssh, Some("goland")),
-            (0, " ", Method::Ssh, None),
-            (0, "unknown", Method::Ssh, None),
-            (99, "zed", Method::Ssh, Some("zed")),
+        for (action, kind, app, method, name) in [
+            (1, 0, "Cursor", Some(Method::Ssh), Some("cursor")),
+            (1, 2, "", Some(Method::Ssh), Some("vscode")),
+            (1, 1, "", Some(Method::Ssh), None),
+            (1, 0, "", Some(Method::Ssh), None),
+            (1, 3, "", Some(Method::Ssh), Some("jetbrains")),
+            (1, 4, "", Some(Method::ReconnectingPty), None),
+            (1, 0, "reconnecting-pty", Some(Method::ReconnectingPty), None),
+            (1, 4, "zed", Some(Method::ReconnectingPty), Some("zed")),
+            (1, 2, "goland", Some(Method::Ssh), Some("goland")),
+            (1, 0, " ", Some(Method::Ssh), None),
+            (1, 0, "unknown", Some(Method::Ssh), None),
+            (2, 0, "", None, None),
+            (2, 0, "zed", None, Some("zed")),
+            (2, 1, "", Some(Method::Ssh), None),
+            (2, 4, "", Some(Method::ReconnectingPty), None),
         ] {
-            let client = parse(&message(1, kind, app)).unwrap().client;
-            assert_eq!((client.method, client.app_name.as_deref()), (method, name), "{kind} {app:?}");
+            let client = parse(&message(action, kind, app)).unwrap().client;
+            assert_eq!((client.method, client.app_name.as_deref()), (method, name), "{action} {kind} {app:?}");
         }
     }
 
@@ -180,8 +181,8 @@ mod tests {
         let field = |message: &v1::Connection| parse(message).unwrap_err().field;
         assert_eq!(field(&message(0, 1, "")), "action");
         assert_eq!(field(&message(3, 1, "")), "action");
-        assert_eq!(field(&message(1, 0, "")), "app_name");
         assert_eq!(field(&message(1, 9, "")), "type");
+        assert_eq!(field(&message(1, 99, "zed")), "type", "an unknown number is never taken for SSH");
         assert_eq!(field(&v1::Connection { id: vec![0; 16], ..message(1, 1, "") }), "id");
         assert_eq!(field(&v1::Connection { id: vec![1; 4], ..message(1, 1, "") }), "id");
         assert_eq!(field(&v1::Connection { client_session_id: vec![1; 4], ..message(1, 1, "") }), "client_session_id");

@@ -30,6 +30,7 @@ pub fn web(message: &v1::WebConnection, source: &Source, span: &Span) -> Result<
         user_id: source.user_id,
         method,
         time: span.time("timestamp", time)?,
+        received_at: span.now,
         ip: ip(&message.ip),
         user_agent: clean_text(&message.user_agent, MAX_USER_AGENT_BYTES),
         slug_or_port: clean_text(&message.slug_or_port, MAX_SLUG_OR_PORT_BYTES),

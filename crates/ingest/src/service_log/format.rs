@@ -11,6 +11,7 @@ use connlog_model::clock::{Timestamp, rfc3339};
 use connlog_model::connection::{Connection, End};
 use connlog_model::event::{Action, AgentEvent, Event, WebEvent};
 use connlog_model::identity::Workspace;
+use connlog_model::method::Method;
 use connlog_model::quote::quote;
 use connlog_store::{LostRecord, RejectedRecord};
 use serde_json::{Value, json};
@@ -188,13 +189,16 @@ impl Shown<'_> {
 fn shown_agent(event: &AgentEvent) -> Shown<'_> {
     let (status, disconnect_reason, code) = match &event.action {
         Action::Connect => ("connected", "", None),
-        Action::Disconnect { outcome, .. } => ("disconnected", outcome.reason.as_str(), Some(outcome.code)),
+        Action::Disconnect { outcome, .. } => ("disconnected", outcome.reason.as_str(), outcome.code),
     };
     Shown {
         id: event.row_id(),
         workspace: &event.agent.workspace,
         agent_name: &event.agent.agent_name,
-        connection_type: ConnectionType::of(event.client.method, event.client.app_name.as_deref()),
+        connection_type: ConnectionType::of(
+            event.client.method.unwrap_or(Method::Ssh),
+            event.client.app_name.as_deref(),
+        ),
         code,
         ip: event.client.ip,
         user_agent: "",
@@ -230,16 +234,16 @@ fn shown_connection<'a>(connection: &'a Connection, status: &'static str) -> Sho
         Some(End::Inferred { time, reason }) => (*time, reason.as_str()),
         _ => (connection.connect_time, ""),
     };
-    let app_name = connection.app_name.as_ref().map(|app| app.value.as_str());
+    let app_name = connection.app_name.as_deref();
     Shown {
         id: connection.id,
         workspace: &connection.agent.workspace,
         agent_name: &connection.agent.agent_name,
-        connection_type: ConnectionType::of(connection.method.value, app_name),
+        connection_type: ConnectionType::of(connection.method.unwrap_or(Method::Ssh), app_name),
         code: None,
-        ip: connection.ip.as_ref().map(|ip| ip.value),
+        ip: connection.ip,
         user_agent: "",
-        user_id: connection.user_id.as_ref().map(|user| user.value),
+        user_id: connection.user_id,
         slug_or_port: "",
         connection_id: Some(connection.connection_id),
         disconnect_reason,
@@ -304,8 +308,10 @@ mod tests {
             boot_id: None,
             time: time("2025-07-10T10:14:38.942776Z"),
             time_is_receipt: false,
+            source: connlog_model::event::Source::Agent,
+            received_at: DateTime::UNIX_EPOCH,
             client: Client {
-                method: Method::Ssh,
+                method: Some(Method::Ssh),
                 app_name: Some("ssh".to_owned()),
                 ip: Some("fd7a:115c:a1e0:4b86:9046:80e:6c70:33b7".parse().unwrap()),
                 session_id: None,
@@ -323,6 +329,7 @@ mod tests {
             user_id: Some(Uuid::from_u128(6)),
             method: Method::WorkspaceApp,
             time: time("2025-07-03T06:57:16.144719Z"),
+            received_at: DateTime::UNIX_EPOCH,
             ip: Some("127.0.0.1".parse().unwrap()),
             user_agent: "Mozilla/5.0 (X11; Linux x86_64)".to_owned(),
             slug_or_port: "code-server".to_owned(),
@@ -382,7 +389,7 @@ mod tests {
     #[test]
     fn a_disconnect_has_its_reason_and_code() {
         let outcome =
-            Outcome { reason: "process \"exited\"\nbadly".to_owned(), code: 255, rx_bytes: None, tx_bytes: None };
+            Outcome { reason: "process \"exited\"\nbadly".to_owned(), code: Some(255), rx_bytes: None, tx_bytes: None };
         let event = agent_event(Action::Disconnect { connected_at: None, outcome });
         let json = line(&event, Format::Json);
         assert!(json.contains(r#""Code":255,"#), "{json}");

@@ -171,7 +171,7 @@ pub fn connect(id: Uuid, time: Timestamp) -> v1::Connection {
 pub fn disconnect(id: Uuid, time: Timestamp) -> v1::Connection {
     v1::Connection {
         action: v1::Action::Disconnect.into(),
-        status_code: 1,
+        status_code: Some(1),
         reason: Some("bye".to_owned()),
         ..connect(id, time)
     }

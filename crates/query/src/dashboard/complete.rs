@@ -90,6 +90,8 @@ fn values(key: &str, prefix: &str) -> Vec<Suggestion> {
         "status" => vec![("ongoing", "not ended yet"), ("completed", "ended")],
         "inferred" => vec![("true", "the end was concluded"), ("false", "the end was reported")],
         "other_owner" => vec![("true", "by others than the owner")],
+        "contradicted" => vec![("true", "an event says otherwise")],
+        "late" => vec![("true", "the log heard of it late")],
         "code" => vec![("!=0", "failed"), (">=400", "failed requests"), ("403", "denied")],
         "longer_than" | "shorter_than" => vec![("1m", ""), ("1h", ""), ("8h", ""), ("1d", "")],
         _ => Vec::new(),
@@ -110,7 +112,9 @@ fn hint(key: &str) -> &'static str {
         "app" => "client app, such as cursor",
         "username" => "who initiated it, or me",
         "user_email" => "email of who initiated it",
-        "connected_after" | "connected_before" => "a time, such as \"2026-11-24T12:00:00Z\"",
+        "connected_after" | "connected_before" | "received_after" | "received_before" => {
+            "a time, such as \"2026-11-24T12:00:00Z\""
+        }
         "workspace_id" | "connection_id" | "client_session_id" => "id",
         "status" => "ongoing or completed",
         "workspace" => "name of the workspace",
@@ -121,6 +125,8 @@ fn hint(key: &str) -> &'static str {
         "longer_than" | "shorter_than" => "duration, such as 8h",
         "inferred" => "true or false",
         "other_owner" => "true: by others than the owner",
+        "contradicted" => "true: an event says otherwise",
+        "late" => "true: heard of more than 5 minutes later",
         "slug_or_port" => "slug of the app, or port",
         "user_agent" => "part of the user agent",
         _ => "",

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use connlog_model::clock::Timestamp;
 use connlog_model::search::words;
-use connlog_store::read::Entry;
+use connlog_store::read::{Contradiction, Entry};
 use uuid::Uuid;
 
 use super::page::{Frame, PageError, Viewer, html};
@@ -14,6 +14,7 @@ use super::row::{Badge, Part, badges, sentence};
 use super::text::{bytes, duration, search_link, visible};
 use super::zone::{Moment, Zone};
 use crate::audit::Given;
+use crate::dto::late;
 use crate::error::ApiError;
 use crate::serve::Service;
 
@@ -29,6 +30,15 @@ struct Field {
     same: Option<String>,
 }
 
+/// What an event said against the entry.
+struct Contradicting {
+    received_at: Moment,
+    /// Who said it.
+    source: &'static str,
+    /// What differs, as it was said.
+    said: Vec<(String, String)>,
+}
+
 #[derive(Template)]
 #[template(path = "entry.html")]
 struct EntryPage {
@@ -36,6 +46,7 @@ struct EntryPage {
     parts: Vec<Part>,
     badges: Vec<Badge>,
     fields: Vec<Field>,
+    contradictions: Vec<Contradicting>,
     /// The entry as the API gives it.
     json: String,
     /// The log of the workspace around that time.
@@ -51,7 +62,12 @@ pub(super) async fn entry(
     let id = Uuid::try_parse(&id).map_err(|_| ApiError::not_found())?;
     let entry = service.reads.entry(id, &viewer.reach()).await?.ok_or_else(ApiError::not_found)?;
     let now = service.clock.now();
+    let against = match entry.contradictions {
+        0 => Vec::new(),
+        _ => service.reads.contradictions(id, &viewer.reach()).await?,
+    };
     let page = EntryPage {
+        contradictions: against.into_iter().map(|one| contradicting(one, viewer.zone())).collect(),
         parts: sentence(&entry, now),
         badges: badges(&entry),
         fields: fields(&entry, viewer.zone(), now),
@@ -60,6 +76,29 @@ pub(super) async fn entry(
         frame: viewer.frame,
     };
     Ok((Extension(Given(1)), html(&page)).into_response())
+}
+
+/// Fields of a claim that have another name than the column.
+fn claimed<'a>(claim: &'a serde_json::Value, field: &str) -> &'a serde_json::Value {
+    match field {
+        "connect_time" if claim["action"] == "connect" => &claim["time"],
+        "connect_time" => &claim["connected_at"],
+        "disconnect_time" => &claim["time"],
+        field => &claim[field],
+    }
+}
+
+fn contradicting(found: Contradiction, zone: Zone) -> Contradicting {
+    let said = |field: String| {
+        let value = claimed(&found.claim, &field);
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        (field.replace('_', " "), visible(&text))
+    };
+    Contradicting {
+        received_at: Moment::full(zone, found.received_at),
+        source: found.source.as_str(),
+        said: found.fields.into_iter().map(said).collect(),
+    }
 }
 
 fn around(entry: &Entry) -> String {
@@ -114,10 +153,13 @@ fn fields(entry: &Entry, zone: Zone, now: Timestamp) -> Vec<Field> {
     };
     let plain = |name, value: String| Field { name, value, time: None, copy: false, same: None };
     let mut first = vec![time(if entry.method.is_web() { "Time" } else { "Connected" }, entry.connect_time)];
+    first.extend(late(entry.received_at, Some(entry.connect_time)).map(|received| time("Heard of, later", received)));
     if !entry.method.is_web() {
         match entry.disconnect_time {
             Some(end) => {
                 first.push(time("Disconnected", end));
+                let received = late(entry.ended_received_at, Some(end));
+                first.extend(received.map(|received| time("End heard of, later", received)));
                 first.push(plain("Duration", duration(end - entry.connect_time)));
                 let how = if entry.disconnect_inferred { "inferred: nobody reported it" } else { "reported" };
                 first.push(plain("End", how.to_owned()));

@@ -219,6 +219,9 @@ mod tests {
             client_session_id: None,
             rx_bytes: None,
             tx_bytes: None,
+            received_at: None,
+            ended_received_at: None,
+            contradictions: 0,
             changed: 0,
         }
     }

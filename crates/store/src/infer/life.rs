@@ -3,9 +3,8 @@
 use std::sync::LazyLock;
 
 use connlog_model::clock::Timestamp;
-use connlog_model::connection::{Connection, Ranked};
+use connlog_model::connection::Connection;
 use connlog_model::identity::AgentIdentity;
-use connlog_model::method::Method;
 use uuid::Uuid;
 
 use super::{SHARD, close};
@@ -109,11 +108,13 @@ fn placeholder(sign: &SignOfLife<'_>, connection_id: Uuid) -> Connection {
         agent: sign.agent.clone(),
         boot_id: Some(sign.boot_id),
         connect_time: NEVER,
-        method: Ranked { rank: NEVER.timestamp_micros(), value: Method::Ssh },
+        start_source: None,
+        method: None,
         app_name: None,
         ip: None,
         client_session_id: None,
         user_id: None,
+        received_at: sign.stamp.seen_at,
         end: None,
     }
 }

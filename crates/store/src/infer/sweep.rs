@@ -1,6 +1,6 @@
 //! The sweep: ends what silent and deleted agents had open, and the attendance that tells silence from an outage.
 
-use chrono::TimeDelta;
+use chrono::{NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, REASON_AGENT_LOST, REASON_WORKSPACE_DELETED};
 use std::collections::HashMap;
@@ -79,6 +79,13 @@ impl Signs {
     }
 }
 
+impl SweepOutcome {
+    fn add(&mut self, part: Self) {
+        self.closed.extend(part.closed);
+        self.busy |= part.busy;
+    }
+}
+
 impl Store {
     /// Notes that an ingest is listening and can write. A pause of more than `longest_pause` before this call was an
     /// outage: silence is counted from `now` on.
@@ -104,9 +111,15 @@ impl Store {
         drop(client);
         let mut outcome = SweepOutcome::default();
         for agents in silent.chunks(AGENTS_PER_TRANSACTION) {
-            let part = self.close_silent(agents, cutoff).await?;
-            outcome.closed.extend(part.closed);
-            outcome.busy |= part.busy;
+            match self.close_silent(agents, cutoff).await {
+                Ok(part) => outcome.add(part),
+                Err(error) if error.is_refusal() && agents.len() > 1 => {
+                    for agent in agents {
+                        outcome.add(self.close_one_silent(*agent, cutoff).await?);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(outcome)
     }
@@ -118,6 +131,18 @@ impl Store {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => self.settle(&mut attempts, error).await?,
             }
+        }
+    }
+
+    /// The same of one agent; if the database refuses, it is left for the next round, and holds up nobody else.
+    async fn close_one_silent(&self, agent: Uuid, cutoff: Timestamp) -> Result<SweepOutcome, StoreError> {
+        match self.close_silent(&[agent], cutoff).await {
+            Err(error) if error.is_refusal() => {
+                let cause = error.one_line();
+                tracing::error!(agent_id = %agent, cause, "what a lost agent had open cannot be ended for now");
+                Ok(SweepOutcome::default())
+            }
+            outcome => outcome,
         }
     }
 
@@ -195,7 +220,7 @@ impl Store {
             self.forget_days();
             self.attach_days_of_open().await?;
         }
-        retry::pause(*attempts, error).await?;
+        retry::pause(*attempts, error).await.map_err(StoreError::after_all_attempts)?;
         *attempts += 1;
         Ok(())
     }
@@ -210,6 +235,13 @@ impl Store {
             )
             .await?;
         drop(client);
-        self.attach_days(rows.iter().map(|row| row.get(0))).await
+        for row in rows {
+            match self.attach_days([row.get::<_, NaiveDate>(0)]).await {
+                // What stands in the way of that day holds up those who write to it.
+                Err(error) if error.is_refusal() => {}
+                attached => attached?,
+            }
+        }
+        Ok(())
     }
 }

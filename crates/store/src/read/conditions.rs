@@ -9,6 +9,9 @@ use uuid::Uuid;
 use super::filter::Filter;
 use crate::argument::Argument;
 
+/// An event that the log got later than this after it happened is late.
+const LATE: &str = "5 minutes";
+
 /// A value bound to a parameter.
 pub(super) type Parameter = Box<dyn Argument + Send>;
 
@@ -227,6 +230,22 @@ impl Conditions {
         }
         if let Some(id) = filter.client_session_id {
             self.add("client_session_id = ?", id);
+        }
+        if filter.contradicted {
+            // The id is that of the row: contradictions have no column of that name.
+            self.add_sql("EXISTS (SELECT FROM contradictions WHERE row_id = id)".to_owned());
+        }
+        if let Some(after) = filter.received_after {
+            self.add("received_at >= ?", after);
+        }
+        if let Some(before) = filter.received_before {
+            self.add("received_at <= ?", before);
+        }
+        if filter.late {
+            let of_start = format!("received_at > connect_time + interval '{LATE}'");
+            let of_end = format!("ended_received_at > disconnect_time + interval '{LATE}'");
+            self.history_only.push(format!("({of_start} OR {of_end})"));
+            self.open_only.push(of_start);
         }
         if self.history {
             self.add_ended(filter);

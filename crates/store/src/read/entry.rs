@@ -40,6 +40,12 @@ pub struct Entry {
     pub client_session_id: Option<Uuid>,
     pub rx_bytes: Option<i64>,
     pub tx_bytes: Option<i64>,
+    /// When the log got the first event about it; none if that was not noted.
+    pub received_at: Option<Timestamp>,
+    /// When the log got the end; none if it is inferred, or that was not noted.
+    pub ended_received_at: Option<Timestamp>,
+    /// How many events contradict what is recorded.
+    pub contradictions: i64,
     /// The transaction that last changed the row.
     pub changed: u64,
 }
@@ -85,10 +91,10 @@ pub(super) const UNKNOWN_TIME: Timestamp = match DateTime::from_timestamp(-62_13
 
 /// Columns of a page that both tables have.
 pub(super) const SHARED_COLUMNS: &str = "id, connect_time, organization_id, home, workspace_name, \
-     agent_name, ip, method, app_name, connection_id, user_id, client_session_id, changed_xid";
+     agent_name, ip, method, app_name, connection_id, user_id, client_session_id, changed_xid, received_at";
 
 /// Columns of a page that only history has, and what an open connection has instead.
-pub(super) const HISTORY_ONLY: [(&str, &str); 8] = [
+pub(super) const HISTORY_ONLY: [(&str, &str); 9] = [
     ("disconnect_time", "NULL::timestamptz"),
     ("disconnect_reason", "NULL::text"),
     ("disconnect_inferred", "false"),
@@ -97,12 +103,18 @@ pub(super) const HISTORY_ONLY: [(&str, &str); 8] = [
     ("slug_or_port", "NULL::text"),
     ("rx_bytes", "NULL::bigint"),
     ("tx_bytes", "NULL::bigint"),
+    ("ended_received_at", "NULL::timestamptz"),
 ];
 
 /// The columns of a page, in the order in which [`entry`] reads them. By their place: finding values by name takes longer.
 pub(super) fn columns() -> String {
     let history_only = HISTORY_ONLY.map(|(column, _)| column).join(", ");
     format!("{SHARED_COLUMNS}, {history_only}")
+}
+
+/// The id of a row.
+pub(super) fn id(row: &Row) -> Result<Uuid, StoreError> {
+    Ok(row.try_get(0)?)
 }
 
 /// The organization of a row.
@@ -126,6 +138,7 @@ pub(super) fn entry(
     organization: Organization,
     home: &Home,
     user: Option<DirectoryUser>,
+    contradictions: i64,
 ) -> Result<Entry, StoreError> {
     let id: Uuid = row.try_get(0)?;
     let method: i16 = row.try_get(7)?;
@@ -146,13 +159,16 @@ pub(super) fn entry(
         user,
         client_session_id: row.try_get(11)?,
         changed: row.try_get::<_, Xid8>(12)?.0,
-        disconnect_time: row.try_get(13)?,
-        disconnect_reason: row.try_get(14)?,
-        disconnect_inferred: row.try_get(15)?,
-        code: row.try_get(16)?,
-        user_agent: row.try_get::<_, Option<String>>(17)?.unwrap_or_default(),
-        slug_or_port: row.try_get::<_, Option<String>>(18)?.unwrap_or_default(),
-        rx_bytes: row.try_get(19)?,
-        tx_bytes: row.try_get(20)?,
+        received_at: row.try_get(13)?,
+        disconnect_time: row.try_get(14)?,
+        disconnect_reason: row.try_get(15)?,
+        disconnect_inferred: row.try_get(16)?,
+        code: row.try_get(17)?,
+        user_agent: row.try_get::<_, Option<String>>(18)?.unwrap_or_default(),
+        slug_or_port: row.try_get::<_, Option<String>>(19)?.unwrap_or_default(),
+        rx_bytes: row.try_get(20)?,
+        tx_bytes: row.try_get(21)?,
+        ended_received_at: row.try_get(22)?,
+        contradictions,
     })
 }

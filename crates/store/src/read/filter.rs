@@ -58,6 +58,10 @@ pub struct Filter {
     pub(super) shorter_than: Option<TimeDelta>,
     pub(super) inferred: Option<bool>,
     pub(super) other_owner: bool,
+    pub(super) contradicted: bool,
+    pub(super) late: bool,
+    pub(super) received_after: Option<Timestamp>,
+    pub(super) received_before: Option<Timestamp>,
     /// Only sessions that were not over then. No search asks for this by itself.
     pub(super) open_at: Option<Timestamp>,
     /// What "now" is to the duration of an open connection.
@@ -171,6 +175,10 @@ impl Filter {
             shorter_than: search.shorter_than,
             inferred: search.inferred,
             other_owner: search.other_owner,
+            contradicted: search.contradicted,
+            late: search.late,
+            received_after: search.received_after,
+            received_before: search.received_before,
             open_at: None,
             now,
         }))
@@ -198,6 +206,10 @@ impl Filter {
             || self.shorter_than.is_some()
             || self.inferred.is_some()
             || self.other_owner
+            || self.contradicted
+            || self.late
+            || self.received_after.is_some()
+            || self.received_before.is_some()
             || self.open_at.is_some();
         let indexed =
             self.owners.is_some() || self.users.is_some() || self.workspaces.is_some() || self.connection_id.is_some();

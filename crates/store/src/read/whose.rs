@@ -23,11 +23,16 @@ const USERS: &str = "-- users_of_page
 SELECT id, username, name, email, avatar_url, created_at, updated_at, last_seen_at, status, login_type
 FROM users WHERE id = ANY($1)";
 
+const CONTRADICTIONS: &str = "-- contradictions_of_page
+SELECT row_id, count(*) FROM contradictions WHERE row_id = ANY($1) GROUP BY row_id";
+
 /// What there is to say of the rows of a page.
 struct Whose {
     homes: HashMap<i64, Home>,
     organizations: HashMap<Uuid, Organization>,
     users: HashMap<Uuid, DirectoryUser>,
+    /// How many events contradict a row; none that has none.
+    contradictions: HashMap<Uuid, i64>,
 }
 
 /// A home, as entries name it.
@@ -44,18 +49,21 @@ pub(super) async fn entries(transaction: &Transaction<'_>, rows: &[Row]) -> Resu
         return Ok(Vec::new());
     }
     let (mut homes, mut organizations, mut users) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut ids = Vec::with_capacity(rows.len());
     for row in rows {
+        ids.push(entry::id(row)?);
         homes.insert(entry::home(row)?);
         organizations.insert(entry::organization_id(row)?);
         users.extend(entry::user_id(row)?);
     }
-    let whose = Whose::of(transaction, homes, organizations, users).await?;
+    let whose = Whose::of(transaction, ids, homes, organizations, users).await?;
     rows.iter().map(|row| whose.entry(row)).collect()
 }
 
 impl Whose {
     async fn of(
         transaction: &Transaction<'_>,
+        ids: Vec<Uuid>,
         homes: BTreeSet<i64>,
         organizations: BTreeSet<Uuid>,
         users: BTreeSet<Uuid>,
@@ -65,12 +73,18 @@ impl Whose {
         let find = async |sql, wanted: &dyn Argument| query(transaction, sql, &[wanted]).await;
         let of_users = async { if users.is_empty() { Ok(Vec::new()) } else { find(USERS, &users).await } };
         // In one go: none waits for the answer to the one before.
-        let (homes, organizations, users) =
-            tokio::join!(find(HOMES, &homes), find(ORGANIZATIONS, &organizations), of_users);
+        let (homes, organizations, users, contradictions) = tokio::join!(
+            find(HOMES, &homes),
+            find(ORGANIZATIONS, &organizations),
+            of_users,
+            find(CONTRADICTIONS, &ids)
+        );
         let homes = homes?.iter().map(home).collect::<Result<_, StoreError>>()?;
         let organizations = organizations?.iter().map(organization).collect::<Result<_, StoreError>>()?;
         let users = users?.iter().map(user).collect::<Result<_, StoreError>>()?;
-        Ok(Self { homes, organizations, users })
+        let count = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        let contradictions = contradictions?.iter().map(count).collect::<Result<_, StoreError>>()?;
+        Ok(Self { homes, organizations, users, contradictions })
     }
 
     fn entry(&self, row: &Row) -> Result<Entry, StoreError> {
@@ -86,7 +100,8 @@ impl Whose {
         let organization = self.organizations.get(&id).cloned().unwrap_or_else(nameless);
         // A user that the directory lacks keeps the id: it is who acted.
         let user = entry::user_id(row)?.map(|id| self.users.get(&id).cloned().unwrap_or_else(|| unknown(id)));
-        entry::entry(row, organization, home, user)
+        let contradictions = self.contradictions.get(&entry::id(row)?).copied().unwrap_or(0);
+        entry::entry(row, organization, home, user, contradictions)
     }
 }
 

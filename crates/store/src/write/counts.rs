@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::partitions::day_of;
+use crate::row::stored_method;
 use crate::session::{Transaction, execute};
 
 const ADD: &str = "-- add_counts
@@ -24,9 +25,9 @@ pub(crate) struct Deltas(BTreeMap<(NaiveDate, Uuid, i16, String), i64>);
 
 impl Deltas {
     pub(crate) fn add(&mut self, connection: &Connection, entries: i64) {
-        let app_name = connection.app_name.as_ref().map(|ranked| ranked.value.clone()).unwrap_or_default();
+        let app_name = connection.app_name.clone().unwrap_or_default();
         let organization_id = connection.agent.workspace.organization_id;
-        let key = (day_of(connection.connect_time), organization_id, connection.method.value.code(), app_name);
+        let key = (day_of(connection.connect_time), organization_id, stored_method(connection).code(), app_name);
         *self.0.entry(key).or_default() += entries;
     }
 

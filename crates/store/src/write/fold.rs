@@ -1,29 +1,33 @@
-//! A batch folded in memory: one entry for each connection, however many events are about it.
+//! A batch in memory: its events by the row that they are about, in the order in which they came.
 
 use std::collections::BTreeMap;
 
 use connlog_model::clock::Timestamp;
-use connlog_model::connection::Connection;
-use connlog_model::event::{Action, AgentEvent, Event, WebEvent};
+use connlog_model::connection::{Connection, Heard};
+use connlog_model::event::{AgentEvent, Event, WebEvent};
 use uuid::Uuid;
 
-use super::{NEVER, Refusal};
+use super::Refusal;
+use super::contradictions::Contradiction;
 
-/// All that a batch says about one connection.
-pub(super) struct Entry {
-    /// The merge of its events. Its `connect_time` is [`NEVER`] if they only say when it ended.
-    pub(super) connection: Connection,
-    /// The earliest start in the words of a reporter.
-    pub(super) known_start: Option<Timestamp>,
-    /// Disconnects whose start lies below the floor: they may complete a row that exists, but not make one.
+/// All that a batch says about one connection: events with their indices in the batch.
+#[derive(Default)]
+pub(super) struct Entry<'a>(Vec<(usize, &'a AgentEvent)>);
+
+/// What became of a connection and of the events about it.
+pub(super) struct Told {
+    /// The connection; none if all events about it would begin it below the floor.
+    pub(super) connection: Option<Connection>,
+    pub(super) contradictions: Vec<Contradiction>,
+    /// Indices of the events that lie below the floor.
     pub(super) below_floor: Vec<usize>,
 }
 
 /// A batch, by row.
 #[derive(Default)]
 pub(super) struct Folded<'a> {
-    /// Connections, in the order of their ids: the order in which keys are taken. Boxed: a tree moves its values about.
-    pub(super) connections: BTreeMap<Uuid, Box<Entry>>,
+    /// Connections, in the order of their ids: the order in which keys are taken.
+    pub(super) connections: BTreeMap<Uuid, Entry<'a>>,
     /// Web events, each with its index.
     pub(super) web: Vec<(usize, &'a WebEvent)>,
     /// Indices of events that the log does not take, and why.
@@ -36,49 +40,57 @@ pub(super) fn fold(events: &[Event], floor: Timestamp) -> Folded<'_> {
         match event {
             Event::Web(event) if event.time < floor => folded.refuse([index], Refusal::BelowFloor),
             Event::Web(event) => folded.web.push((index, event)),
-            Event::Agent(event) => folded.add(index, event, floor),
+            Event::Agent(event) => folded.connections.entry(event.row_id()).or_default().0.push((index, event)),
         }
     }
     folded
 }
 
 impl Folded<'_> {
-    fn add(&mut self, index: usize, event: &AgentEvent, floor: Timestamp) {
-        let starts_below = event.start() < floor;
-        if starts_below && event.action == Action::Connect {
-            self.refuse([index], Refusal::BelowFloor);
-            return;
-        }
-        let mut entry = Entry {
-            connection: Connection::from_event(event),
-            known_start: (event.start_is_known() && !starts_below).then(|| event.start()),
-            below_floor: Vec::new(),
-        };
-        if starts_below {
-            entry.connection.connect_time = NEVER;
-            entry.below_floor.push(index);
-        }
-        let id = entry.connection.id;
-        let entry = match self.connections.remove(&id) {
-            Some(earlier) => earlier.merge(entry),
-            None => entry,
-        };
-        self.connections.insert(id, Box::new(entry));
-    }
-
     /// Notes that the events at `indices` are not taken.
     pub(super) fn refuse(&mut self, indices: impl IntoIterator<Item = usize>, why: Refusal) {
         self.refused.extend(indices.into_iter().map(|index| (index, why)));
     }
 }
 
-impl Entry {
-    fn merge(mut self, other: Self) -> Self {
-        self.below_floor.extend(other.below_floor);
-        Self {
-            connection: self.connection.merge(other.connection),
-            known_start: self.known_start.into_iter().chain(other.known_start).min(),
-            below_floor: self.below_floor,
+impl Entry<'_> {
+    /// Tells the events, in their order, to the connection as it is recorded, if it is.
+    pub(super) fn tell(&self, recorded: Option<Connection>, floor: Timestamp) -> Told {
+        let mut told = Told { connection: recorded, contradictions: Vec::new(), below_floor: Vec::new() };
+        for (index, event) in &self.0 {
+            let heard = match &mut told.connection {
+                Some(connection) => connection.hear(event, floor),
+                none => match Connection::begin(event, floor) {
+                    Some((connection, heard)) => {
+                        *none = Some(connection);
+                        heard
+                    }
+                    None => Heard::BelowFloor,
+                },
+            };
+            match (heard, &told.connection) {
+                (Heard::BelowFloor, _) => told.below_floor.push(*index),
+                (Heard::Contradicted(fields), Some(connection)) => {
+                    told.contradictions.push(Contradiction::new(event, &fields, connection.connect_time));
+                }
+                (Heard::Contradicted(_), None) | (Heard::Agreed, _) => {}
+            }
         }
+        told
+    }
+
+    /// The earliest beginning that an event gives.
+    pub(super) fn known_start(&self) -> Option<Timestamp> {
+        self.0.iter().filter_map(|(_, event)| event.start_claim()).min()
+    }
+
+    /// The earliest time of an event, or beginning that one gives.
+    pub(super) fn earliest(&self) -> Option<Timestamp> {
+        self.0.iter().map(|(_, event)| event.start().min(event.time)).min()
+    }
+
+    /// The first event.
+    pub(super) fn first(&self) -> Option<&AgentEvent> {
+        self.0.first().map(|(_, event)| *event)
     }
 }

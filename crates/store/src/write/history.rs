@@ -25,8 +25,9 @@ const NEAR: TimeDelta = TimeDelta::days(8);
 pub(crate) const HORIZON: Days = Days::new(2);
 
 const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], \
-     $7::timestamptz[], $8::smallint[], $9::text[], $10::inet[], $11::uuid[], $12::uuid[], $13::bytea[], \
-     $14::timestamptz[], $15::boolean[], $16::text[], $17::int[], $18::bigint[], $19::bigint[]";
+     $7::timestamptz[], $8::smallint[], $9::text[], $10::inet[], $11::uuid[], $12::uuid[], $13::smallint[], \
+     $14::boolean[], $15::timestamptz[], $16::timestamptz[], $17::boolean[], $18::text[], $19::int[], $20::bigint[], \
+     $21::bigint[], $22::timestamptz[]";
 
 /// Connections of history the hashes of whose ids are those of ids in `$1`, by their index: whoever asks compares the ids, too. All of them
 /// have ended; a condition on the method would be answered by another index, too.
@@ -65,12 +66,13 @@ static UPDATE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "-- update_history\nUPDATE connection_logs AS h\nSET connect_time = k.connect_time, method = k.method, \
          app_name = k.app_name, ip = k.ip, client_session_id = k.client_session_id, user_id = k.user_id, \
-         attribute_ranks = k.attribute_ranks, disconnect_time = k.disconnect_time, \
+         start_source = k.start_source, method_known = k.method_known, received_at = k.received_at, \
+         disconnect_time = k.disconnect_time, ended_received_at = k.ended_received_at, \
          disconnect_inferred = k.disconnect_inferred, disconnect_reason = k.disconnect_reason, code = k.code, \
          rx_bytes = k.rx_bytes, tx_bytes = k.tx_bytes, changed_xid = pg_current_xact_id()\n\
-         FROM {UNNEST}, $20::timestamptz[]) AS k ({HISTORY_COLUMNS}, stored_connect_time)\n\
+         FROM {UNNEST}, $23::timestamptz[]) AS k ({HISTORY_COLUMNS}, stored_connect_time)\n\
          WHERE uuid_hash_extended(h.id, 0) = uuid_hash_extended(k.id, 0) AND h.id = k.id AND h.disconnect_time IS NOT NULL \
-         AND h.connect_time = k.stored_connect_time AND h.connect_time BETWEEN $21 AND $22"
+         AND h.connect_time = k.stored_connect_time AND h.connect_time BETWEEN $24 AND $25"
     )
 });
 
@@ -78,13 +80,13 @@ static UPDATE: LazyLock<String> = LazyLock::new(|| {
 /// later than the one that took the keys, so its snapshot has whatever was completed before.
 pub(super) async fn look_up(
     transaction: &Transaction<'_>,
-    entries: &BTreeMap<Uuid, Box<Entry>>,
+    entries: &BTreeMap<Uuid, Entry<'_>>,
     held: &HashMap<Uuid, Connection>,
     now: Timestamp,
 ) -> Result<HashMap<Uuid, Connection>, StoreError> {
     let (mut near, mut far) = (Probe::default(), Probe::default());
     for (&id, entry) in entries.iter().filter(|(id, _)| !held.contains_key(id)) {
-        let bound = look_up_bound(entry);
+        let bound = look_up_bound(entry, now);
         if bound >= now - NEAR { near.add(id, bound) } else { far.add(id, bound) }
     }
     let mut found = HashMap::new();
@@ -124,11 +126,11 @@ impl Probe {
 }
 
 /// Not bounded by the retention floor: a row below it that awaits its purge must be found, or it would get a twin.
-fn look_up_bound(entry: &Entry) -> Timestamp {
-    match (entry.known_start, &entry.connection.end) {
-        (Some(start), _) => start - KNOWN_START_MARGIN,
-        (None, Some(end)) => end.time().min(entry.connection.connect_time) - LOOK_BACK,
-        (None, None) => entry.connection.connect_time - LOOK_BACK,
+fn look_up_bound(entry: &Entry<'_>, now: Timestamp) -> Timestamp {
+    match entry.known_start() {
+        // An event without a beginning beside one that has it is about the same row.
+        Some(start) => start - KNOWN_START_MARGIN,
+        None => entry.earliest().unwrap_or(now) - LOOK_BACK,
     }
 }
 

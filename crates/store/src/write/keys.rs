@@ -14,8 +14,8 @@ use crate::row::{AT_HOME, Columns as _, OPEN_COLUMNS, OPEN_READ, OpenArrays, ope
 use crate::session::{Transaction, execute, insert_rows, query};
 
 const UNNEST: &str = "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], \
-     $7::timestamptz[], $8::smallint[], $9::text[], $10::inet[], $11::uuid[], $12::uuid[], $13::bytea[], $14::uuid[], \
-     $15::uuid[])";
+     $7::timestamptz[], $8::smallint[], $9::text[], $10::inet[], $11::uuid[], $12::uuid[], $13::smallint[], \
+     $14::boolean[], $15::timestamptz[], $16::uuid[], $17::uuid[])";
 
 /// In the order of the ids, in which all writers lock. `= ANY`, and homes only to what was locked: on an open set that is empty but
 /// bloated the planner would scan all of it to join, or begin with the homes.
@@ -47,7 +47,8 @@ static UPDATE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "-- update_open\nUPDATE open_connections AS o\nSET connect_time = k.connect_time, method = k.method, \
          app_name = k.app_name, ip = k.ip, client_session_id = k.client_session_id, user_id = k.user_id, \
-         attribute_ranks = k.attribute_ranks, agent_id = k.agent_id, boot_id = k.boot_id, \
+         start_source = k.start_source, method_known = k.method_known, received_at = k.received_at, \
+         agent_id = k.agent_id, boot_id = k.boot_id, \
          organization_id = k.organization_id, home = k.home, \
          workspace_name = k.workspace_name, changed_xid = pg_current_xact_id()\n\
          FROM {UNNEST} AS k ({OPEN_COLUMNS})\nWHERE o.id = k.id AND o.id = ANY($1::uuid[])"

@@ -20,11 +20,11 @@ use crate::session::{Transaction, plan_for_each, query};
 static INSERT: LazyLock<String> = LazyLock::new(|| {
     "-- insert_web
 INSERT INTO connection_logs (id, connection_id, organization_id, home, workspace_name, agent_name, connect_time,
-    method, app_name, ip, client_session_id, user_id, attribute_ranks, code, user_agent,
+    method, app_name, ip, client_session_id, user_id, start_source, method_known, received_at, code, user_agent,
     slug_or_port, disconnect_inferred)
 SELECT k.*, false FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[],
-    $7::timestamptz[], $8::smallint[], $9::text[], $10::inet[], $11::uuid[], $12::uuid[], $13::bytea[], $14::int[],
-    $15::text[], $16::text[]) AS k
+    $7::timestamptz[], $8::smallint[], $9::text[], $10::inet[], $11::uuid[], $12::uuid[], $13::smallint[], $14::boolean[],
+    $15::timestamptz[], $16::int[], $17::text[], $18::text[]) AS k
 ON CONFLICT DO NOTHING
 RETURNING id, connect_time"
         .to_owned()

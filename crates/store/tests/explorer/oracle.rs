@@ -17,12 +17,24 @@ pub enum Step {
     Trim,
 }
 
-/// A row.
+/// A row. Its beginning is `known` if an event said it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Row {
-    Open { start: i64 },
-    Ended { start: i64, end: i64, reason: String, inferred: bool },
+pub struct Row {
+    pub start: i64,
+    pub known: bool,
+    pub end: Option<End>,
 }
+
+/// How a row ended.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct End {
+    pub at: i64,
+    pub reason: String,
+    pub inferred: bool,
+}
+
+/// What is there at the end: the row, and how many events contradict it.
+pub type Outcome = (Option<Row>, usize);
 
 /// What is there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,14 +63,16 @@ impl Initial {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct State {
     row: Option<Row>,
+    /// What contradicts the row, or did while it was there.
+    contradictions: BTreeSet<String>,
     floor: i64,
     /// The agent gave a sign of life during the story.
     alive: bool,
 }
 
-/// The rows that may be there at the end.
-pub fn outcomes(initial: Initial, actions: &[Action]) -> BTreeSet<Option<Row>> {
-    let mut state = State { row: None, floor: i64::MIN, alive: false };
+/// What may be there at the end.
+pub fn outcomes(initial: Initial, actions: &[Action]) -> BTreeSet<Outcome> {
+    let mut state = State { row: None, contradictions: BTreeSet::new(), floor: i64::MIN, alive: false };
     state.step(&Step::Batch(initial.events()));
     if initial == Initial::Inferred {
         state.step(&Step::Sweep);
@@ -69,12 +83,7 @@ pub fn outcomes(initial: Initial, actions: &[Action]) -> BTreeSet<Option<Row>> {
     outcomes
 }
 
-fn interleave(
-    state: &State,
-    actors: &[Vec<(Step, bool)>],
-    done: &mut Vec<usize>,
-    outcomes: &mut BTreeSet<Option<Row>>,
-) {
+fn interleave(state: &State, actors: &[Vec<(Step, bool)>], done: &mut Vec<usize>, outcomes: &mut BTreeSet<Outcome>) {
     let mut finished = true;
     for actor in 0..actors.len() {
         let Some((step, optional)) = actors[actor].get(done[actor]) else { continue };
@@ -90,7 +99,7 @@ fn interleave(
         done[actor] -= 1;
     }
     if finished {
-        outcomes.insert(state.row.clone());
+        outcomes.insert((state.row.clone(), state.contradictions.len()));
     }
 }
 
@@ -100,76 +109,76 @@ impl State {
             Step::Batch(events) => self.batch(events),
             Step::Connect { .. } | Step::Disconnect { .. } => self.batch(std::slice::from_ref(step)),
             Step::Sweep => {
-                if let (Some(Row::Open { start }), false) = (&self.row, self.alive) {
-                    let start = *start;
-                    self.row = (start >= self.floor).then(|| Row::Ended {
-                        start,
-                        end: start.max(LAST_SEEN),
-                        reason: "agent lost".to_owned(),
-                        inferred: true,
-                    });
+                if let (Some(row), false) = (&mut self.row, self.alive)
+                    && row.end.is_none()
+                {
+                    let end = End { at: row.start.max(LAST_SEEN), reason: "agent lost".to_owned(), inferred: true };
+                    row.end = Some(end);
+                    self.row.take_if(|row| row.start < self.floor);
                 }
             }
             Step::Reopen => {
                 self.alive = true;
-                if let Some(Row::Ended { start, inferred: true, .. }) = self.row
-                    && start >= self.floor
+                if let Some(row) = &mut self.row
+                    && row.start >= self.floor
                 {
-                    self.row = Some(Row::Open { start });
+                    row.end.take_if(|end| end.inferred);
                 }
             }
             Step::RaiseFloor => self.floor = FLOOR,
-            Step::PurgeOpen => {
-                if matches!(self.row, Some(Row::Open { start }) if start < FLOOR) {
-                    self.row = None;
-                }
-            }
-            Step::Trim => {
-                if matches!(self.row, Some(Row::Ended { start, .. }) if start < FLOOR) {
-                    self.row = None;
-                }
-            }
+            Step::PurgeOpen => drop(self.row.take_if(|row| row.end.is_none() && row.start < FLOOR)),
+            Step::Trim => drop(self.row.take_if(|row| row.end.is_some() && row.start < FLOOR)),
         }
     }
 
     fn batch(&mut self, events: &[Step]) {
-        let connects = events.iter().filter_map(|event| match event {
-            Step::Connect { at } if *at >= self.floor => Some(*at),
-            _ => None,
-        });
-        let disconnects: Vec<(i64, &str, i64)> = events
-            .iter()
-            .filter_map(|event| match event {
-                Step::Disconnect { at, start, reason } => {
-                    Some((*at, *reason, start.map_or(*at, |start| start.min(*at))))
-                }
-                _ => None,
-            })
-            .collect();
-        // A start below the floor says nothing any more.
-        let starts = disconnects.iter().map(|(_, _, start)| *start).filter(|start| *start >= self.floor);
-        let start = connects.chain(starts).min();
-        let end = disconnects.iter().map(|(at, reason, _)| (*at, (*reason).to_owned())).min();
-        let (stored_start, stored_end) = match &self.row {
-            None if start.is_none() => return,
-            None => (None, None),
-            Some(Row::Open { start }) => (Some(*start), None),
-            Some(Row::Ended { start, end, reason, inferred }) => {
-                (Some(*start), Some((*end, reason.clone(), *inferred)))
+        let was_ended = self.row.as_ref().is_some_and(|row| row.end.is_some());
+        for event in events {
+            if !self.tell(event) {
+                self.contradictions.insert(format!("{event:?}"));
             }
+        }
+        // What a live agent kept past its retention goes once it is completed.
+        let floor = self.floor;
+        self.row.take_if(|row| !was_ended && row.end.is_some() && row.start < floor);
+    }
+
+    /// Tells an event to the row, and returns whether it agrees, or is not taken at all.
+    fn tell(&mut self, event: &Step) -> bool {
+        let (mut start, end) = match event {
+            Step::Connect { at } => (Some(*at), None),
+            Step::Disconnect { at, start, reason } => (*start, Some((*at, *reason))),
+            _ => unreachable!("only these are events"),
         };
-        let was_ended = stored_end.is_some();
-        let start = stored_start.into_iter().chain(start).min().expect("one of them is there");
-        let end = match (stored_end, end) {
-            (Some((at, reason, false)), Some(end)) => Some((end.min((at, reason)), false)),
-            (_, Some(end)) => Some((end, false)),
-            (Some((at, reason, inferred)), None) => Some(((at, reason), inferred)),
-            (None, None) => None,
+        let real = |at, reason: &str| End { at, reason: reason.to_owned(), inferred: false };
+        let Some(row) = &mut self.row else {
+            let begins = start.or(end.map(|(at, _)| at)).expect("an event has a time");
+            if begins >= self.floor {
+                let end = end.map(|(at, reason)| real(at, reason));
+                self.row = Some(Row { start: begins, known: start.is_some(), end });
+            }
+            return true;
         };
-        self.row = match end {
-            None => Some(Row::Open { start }),
-            Some(_) if !was_ended && start < self.floor => None,
-            Some(((end, reason), inferred)) => Some(Row::Ended { start, end, reason, inferred }),
-        };
+        let mut agrees = true;
+        match (start, row.known) {
+            (Some(told), true) => agrees = told == row.start,
+            (Some(told), false) if row.end.as_ref().is_some_and(|end| told > end.at) => agrees = false,
+            (Some(told), false) if told < self.floor && (row.end.is_some() || end.is_none()) => return true,
+            (Some(told), false) if told < self.floor => start = None,
+            _ => {}
+        }
+        match (&row.end, end) {
+            (Some(known), Some((at, reason))) if !known.inferred => agrees &= known.at == at && known.reason == reason,
+            (_, Some((at, reason))) => {
+                let begins = start.filter(|_| !row.known && agrees).unwrap_or(row.start);
+                agrees &= at >= begins;
+                row.end = Some(real(if at < begins { at.max(row.start) } else { at }, reason));
+            }
+            (_, None) => {}
+        }
+        if let (true, false, Some(told)) = (agrees, row.known, start) {
+            (row.start, row.known) = (told, true);
+        }
+        agrees
     }
 }

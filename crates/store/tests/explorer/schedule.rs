@@ -59,9 +59,11 @@ pub async fn explore(world: &mut World, initial: Initial, actions: &[Action], ca
         explored.schedules += 1;
         let mut problem = ran.failures.into_iter().next();
         for connection in &site.connections {
-            match world.row(&site, *connection).await {
+            match world.outcome(&site, *connection).await {
                 Err(problem_found) => problem = Some(problem_found),
-                Ok(row) if !allowed.contains(&row) => problem = Some(format!("{row:?} is none of {allowed:?}")),
+                Ok(outcome) if !allowed.contains(&outcome) => {
+                    problem = Some(format!("{outcome:?} is none of {allowed:?}"));
+                }
                 Ok(_) => {}
             }
         }

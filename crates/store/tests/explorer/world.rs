@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::actions::{LAST_SEEN, event, hour};
-use crate::oracle::{Initial, Row};
+use crate::oracle::{End, Initial, Outcome, Row};
 
 /// An agent of its own for each schedule, and the connections that the story is about.
 #[derive(Clone)]
@@ -97,7 +97,7 @@ impl World {
         self.monitor
             .batch_execute(
                 "DELETE FROM open_connections; DELETE FROM connection_logs; DELETE FROM connection_log_counts;
-                 DELETE FROM agent_presence; UPDATE retention_floor SET cutoff = '-infinity';",
+                 DELETE FROM agent_presence; DELETE FROM contradictions; UPDATE retention_floor SET cutoff = '-infinity';",
             )
             .await
             .unwrap();
@@ -132,25 +132,28 @@ impl World {
         site
     }
 
-    /// The row of a connection, or what is wrong with it.
-    pub async fn row(&self, site: &Site, connection: Uuid) -> Result<Option<Row>, String> {
+    /// The row of a connection and how many events contradict it, or what is wrong with it.
+    pub async fn outcome(&self, site: &Site, connection: Uuid) -> Result<Outcome, String> {
         let id = site.agent.row_id(connection);
-        let open = self.monitor.query("SELECT connect_time FROM open_connections WHERE id = $1", &[&id]).await.unwrap();
-        let sql = "SELECT connect_time, disconnect_time, coalesce(disconnect_reason, '') AS reason, disconnect_inferred
-                   FROM connection_logs WHERE id = $1";
+        let sql = "SELECT connect_time, start_source IS NOT NULL FROM open_connections WHERE id = $1";
+        let open = self.monitor.query(sql, &[&id]).await.unwrap();
+        let sql =
+            "SELECT connect_time, start_source IS NOT NULL, disconnect_time, coalesce(disconnect_reason, '') AS reason,
+                   disconnect_inferred FROM connection_logs WHERE id = $1";
         let history = self.monitor.query(sql, &[&id]).await.unwrap();
         let hours = |time: connlog_model::clock::Timestamp| (time - hour(0)).num_hours();
-        match (&open[..], &history[..]) {
-            ([], []) => Ok(None),
-            ([row], []) => Ok(Some(Row::Open { start: hours(row.get(0)) })),
-            ([], [row]) => Ok(Some(Row::Ended {
-                start: hours(row.get(0)),
-                end: hours(row.get(1)),
-                reason: row.get(2),
-                inferred: row.get(3),
-            })),
-            _ => Err(format!("{} rows open and {} in history", open.len(), history.len())),
-        }
+        let row = match (&open[..], &history[..]) {
+            ([], []) => None,
+            ([row], []) => Some(Row { start: hours(row.get(0)), known: row.get(1), end: None }),
+            ([], [row]) => {
+                let end = End { at: hours(row.get(2)), reason: row.get(3), inferred: row.get(4) };
+                Some(Row { start: hours(row.get(0)), known: row.get(1), end: Some(end) })
+            }
+            _ => return Err(format!("{} rows open and {} in history", open.len(), history.len())),
+        };
+        let sql = "SELECT count(*) FROM contradictions WHERE row_id = $1";
+        let contradictions: i64 = self.monitor.query_one(sql, &[&id]).await.unwrap().get(0);
+        Ok((row, usize::try_from(contradictions).unwrap()))
     }
 
     /// Whether a row below the floor was written by a transaction later than the one that raised the floor.

@@ -182,7 +182,7 @@ impl Agent {
         v1::Connection {
             action: v1::Action::Disconnect.into(),
             timestamp: Some(timestamp(session.until)),
-            status_code: end.code,
+            status_code: Some(end.code),
             reason: (!end.reason.is_empty()).then(|| end.reason.to_owned()),
             connected_at: Some(timestamp(session.since)),
             rx_bytes: random.random_range(0..5_000_000),
@@ -270,7 +270,7 @@ fn to_coder(event: v1::Connection) -> coder::Connection {
         action: event.action,
         timestamp: event.timestamp,
         ip: event.ip,
-        status_code: event.status_code,
+        status_code: event.status_code.unwrap_or_default(),
         reason: event.reason,
         app_name: event.app_name,
         ..coder::Connection::default()

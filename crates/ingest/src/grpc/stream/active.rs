@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use connlog_model::event::Event;
+use connlog_model::event::{Event, Source as Reported};
 use connlog_model::identity::AgentIdentity;
 use connlog_proto::v1;
 use connlog_proto::v1::sequenced_event::Event as Sequenced;
@@ -120,7 +120,13 @@ impl Active {
             unlisted_before: None,
         };
         Self {
-            sequence: Sequence::new(agent_id, &agent, greeted.spool_id, greeting.committed_seq),
+            sequence: Sequence::new(
+                agent_id,
+                &agent,
+                greeted.spool_id,
+                greeting.committed_seq,
+                greeted.first_unacked_seq,
+            ),
             streams,
             agent,
             agent_id,
@@ -305,7 +311,8 @@ impl Active {
             Some(Sequenced::Connection(message)) => {
                 lost.extend(self.sequence.event(number, span.now));
                 let boot_id = if number <= self.earlier_boot_until { Uuid::nil() } else { self.boot_id };
-                let source = Source { agent: Arc::clone(&self.agent), boot_id: Some(boot_id), user_id: None };
+                let (agent, boot_id) = (Arc::clone(&self.agent), Some(boot_id));
+                let source = Source { agent, boot_id, reported: Reported::Agent, user_id: None };
                 connection(message, &source, span).map(|event| Some(Event::Agent(event)))
             }
             Some(Sequenced::Lost(message)) => {
@@ -325,6 +332,9 @@ impl Active {
         };
         if committed.displaced {
             return Err(displaced_status());
+        }
+        if let Some(cause) = committed.held {
+            return Err(crate::grpc::unavailable(&format!("the database refuses an event for now: {cause}")));
         }
         self.in_flight_events -= in_flight.events;
         self.committed_seq = self.committed_seq.max(in_flight.last_seq);

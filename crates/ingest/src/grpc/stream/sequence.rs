@@ -22,26 +22,32 @@ pub(super) struct Sequence {
     spool_id: Uuid,
     organization_id: Uuid,
     workspace_id: Uuid,
-    /// The next number; none if nothing is known of the spool.
-    expected: Option<i64>,
+    /// The next number.
+    expected: i64,
 }
 
 impl Sequence {
-    /// Follows on from what is committed.
-    pub(super) fn new(agent_id: Uuid, agent: &AgentIdentity, spool_id: Uuid, committed_seq: Option<i64>) -> Self {
+    /// Follows on from what is committed; of a spool of which nothing is, from the first number that the agent will send.
+    pub(super) fn new(
+        agent_id: Uuid,
+        agent: &AgentIdentity,
+        spool_id: Uuid,
+        committed_seq: Option<i64>,
+        first_unacked_seq: i64,
+    ) -> Self {
         Self {
             agent_id,
             spool_id,
             organization_id: agent.workspace.organization_id,
             workspace_id: agent.workspace.workspace_id,
-            expected: committed_seq.map(|seq| seq + 1),
+            expected: committed_seq.map_or(first_unacked_seq.max(1), |seq| seq + 1),
         }
     }
 
     /// Notes that the event `seq` came, and returns what is missing before it.
     pub(super) fn event(&mut self, seq: i64, now: Timestamp) -> Option<LostRecord> {
-        let expected = self.expected.unwrap_or(seq);
-        self.expected = Some(expected.max(seq + 1));
+        let expected = self.expected;
+        self.expected = expected.max(seq + 1);
         (seq > expected).then(|| self.lost(expected, seq - 1, now, CAUSE_GAP))
     }
 
@@ -58,8 +64,8 @@ impl Sequence {
             Invalid::new("count", format!("{} is not between 1 and the record's own number", lost.count))
         })?;
         let told_first = seq - count + 1;
-        let expected = self.expected.unwrap_or(told_first);
-        self.expected = Some(expected.max(seq + 1));
+        let expected = self.expected;
+        self.expected = expected.max(seq + 1);
         let mut records = Vec::new();
         if told_first > expected {
             records.push(self.lost(expected, told_first - 1, now, CAUSE_GAP));
@@ -111,6 +117,10 @@ mod tests {
     use super::*;
 
     fn sequence(committed: Option<i64>) -> Sequence {
+        of_spool(committed, 1)
+    }
+
+    fn of_spool(committed: Option<i64>, first_unacked_seq: i64) -> Sequence {
         let workspace = Workspace {
             organization_id: Uuid::from_u128(1),
             owner_id: Uuid::from_u128(2),
@@ -118,7 +128,7 @@ mod tests {
             workspace_name: "dev".to_owned(),
         };
         let agent = AgentIdentity { agent_id: None, agent_name: "main".to_owned(), workspace };
-        Sequence::new(Uuid::from_u128(4), &agent, Uuid::from_u128(5), committed)
+        Sequence::new(Uuid::from_u128(4), &agent, Uuid::from_u128(5), committed, first_unacked_seq)
     }
 
     fn span(record: &LostRecord) -> (i64, i64, i64) {
@@ -141,9 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_spool_may_begin_anywhere() {
-        assert_eq!(sequence(None).event(5_000, DateTime::UNIX_EPOCH), None);
+    fn an_unknown_spool_begins_where_its_hello_says() {
+        let now = DateTime::UNIX_EPOCH;
+        assert_eq!(of_spool(None, 5_000).event(5_000, now), None);
+        assert_eq!(span(&of_spool(None, 1).event(5, now).unwrap()), (1, 4, 4), "a hole at the start is a hole");
+        assert_eq!(span(&of_spool(None, 0).event(2, now).unwrap()), (1, 1, 1), "numbers begin at 1");
         assert_eq!(told(&mut sequence(None), 100, 100), [(1, 100, 100)]);
+        assert_eq!(told(&mut of_spool(None, 51), 100, 50), [(51, 100, 50)]);
     }
 
     #[test]

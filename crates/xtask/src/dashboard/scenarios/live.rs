@@ -18,7 +18,7 @@ async fn report(stage: &Stage, id: Uuid, action: v1::Action) -> Result<()> {
         timestamp: Some(timestamp(Utc::now())),
         ip: "192.0.2.7".to_owned(),
         app_name: "windsurf".to_owned(),
-        status_code: 7,
+        status_code: Some(7),
         ..v1::Connection::default()
     };
     let mut client = ConnectionLogClient::connect(format!("http://{}", stage.services.ingest)).await?;

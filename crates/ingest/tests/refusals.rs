@@ -1,0 +1,229 @@
+//! What the database refuses for now holds up those who need it, and nobody else: somebody's trigger, a day that is not
+//! attached, a publication. What can never be stored is a dead letter. A database that takes nothing holds up everybody.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod support;
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use connlog_model::clock::Timestamp;
+use connlog_proto::v1;
+use connlog_testkit::database::TestDatabase;
+use connlog_testkit::fixtures::{Site, now};
+use connlog_testkit::wait::until;
+use support::{Binary, HelloOf, Stream, authorized, client, connect, database_with, disconnect, number};
+use tokio_postgres::Client;
+use tonic::Code;
+use uuid::Uuid;
+
+/// How long what is held must stay without an answer for the test to believe it.
+const HELD_FOR: Duration = Duration::from_secs(2);
+
+/// A running ingest, two agents, and a superuser who breaks things.
+struct Stage {
+    _database: TestDatabase,
+    superuser: Client,
+    ingest: Binary,
+    sites: Vec<Site>,
+}
+
+impl Stage {
+    async fn new(sites: u128) -> Self {
+        let (database, _store, sites) = database_with(sites).await;
+        let ingest = Binary::start(database.url(), None, None);
+        let superuser = database.client().await.unwrap();
+        Self { _database: database, superuser, ingest, sites }
+    }
+
+    async fn stream(&self, site: usize) -> Stream {
+        Stream::open(self.ingest.address, &self.sites[site].token, &HelloOf::new()).await.unwrap()
+    }
+
+    async fn admin(&self, path: &str) -> (u16, String) {
+        let response = reqwest::get(format!("http://{}{path}", self.ingest.admin_address)).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.superuser.batch_execute(sql).await.unwrap();
+    }
+
+    /// The culprit sends `events` and is held, with `cause` in what operators see; another agent goes on; once `mend` was
+    /// executed, the culprit goes on by itself.
+    async fn holds_the_culprit_alone(&self, events: Vec<v1::Connection>, cause: &str, mend: &str) {
+        let (mut culprit, mut other) = (self.stream(0).await, self.stream(1).await);
+        let last = culprit.send(events.clone()).await;
+        let detail = async || self.admin("/readyz").await.1.contains(cause);
+        until(&format!("/readyz names {cause}"), detail).await;
+        let (status, text) = self.admin("/readyz").await;
+        assert_eq!(status, 200, "{text}");
+        assert!(text.starts_with("ok\n1 streams are held: 1 by "), "{text}");
+        assert!(self.admin("/metrics").await.1.contains("connlog_ingest_held_streams 1\n"));
+        for _ in 0..20 {
+            let last = other.send(vec![connect(Uuid::new_v4(), now())]).await;
+            assert_eq!(other.acked(last).await.unwrap(), []);
+        }
+        let mut calls = client(self.ingest.address).await;
+        let request = v1::ReportConnectionRequest { connection: events.last().cloned() };
+        let refused = calls.report_connection(authorized(request, &self.sites[0].token)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        assert!(refused.message().contains(cause), "{refused}");
+        assert!(culprit.is_silent_for(HELD_FOR).await, "what is held is not acknowledged");
+        self.execute(mend).await;
+        assert_eq!(culprit.acked(last).await.unwrap(), []);
+        until("nobody is held", async || self.admin("/readyz").await.1 == "ok\n").await;
+        assert!(self.admin("/metrics").await.1.contains("connlog_ingest_held_streams 0\n"));
+    }
+}
+
+/// A trigger that refuses what is about the first workspace, with an error of that SQLSTATE.
+fn trigger(table: &str, state: &str) -> String {
+    format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.workspace_name = 'workspace-1' THEN
+                RAISE EXCEPTION 'somebody''s rule' USING ERRCODE = '{state}';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse();"
+    )
+}
+
+fn session(start: Timestamp) -> Vec<v1::Connection> {
+    let id = Uuid::new_v4();
+    let end = v1::Connection { connected_at: Some(support::timestamp(start)), ..disconnect(id, start) };
+    vec![connect(id, start), end]
+}
+
+fn day_table(time: Timestamp) -> String {
+    format!("connection_logs_{}", time.format("%Y%m%d"))
+}
+
+#[tokio::test]
+async fn a_trigger_that_raises_holds_up_those_whom_it_refuses() {
+    let stage = Stage::new(2).await;
+    for state in ["P0001", "55000", "42501", "XX000", "23514"] {
+        stage.execute(&trigger("open_connections", state)).await;
+        let mend = "DROP TRIGGER refuse ON open_connections; DROP FUNCTION refuse()";
+        stage.holds_the_culprit_alone(vec![connect(Uuid::new_v4(), now())], state, mend).await;
+    }
+}
+
+#[tokio::test]
+async fn a_day_that_is_detached_holds_up_those_who_write_to_it() {
+    let stage = Stage::new(2).await;
+    let long_ago = now() - TimeDelta::days(20);
+    let mut stream = stage.stream(0).await;
+    let last = stream.send(session(long_ago)).await;
+    stream.acked(last).await.unwrap();
+    let day = day_table(long_ago);
+    stage.execute(&format!("ALTER TABLE connection_logs DETACH PARTITION {day}")).await;
+    let (from, to) = (long_ago.date_naive(), long_ago.date_naive() + chrono::Days::new(1));
+    let attach = format!("ALTER TABLE connection_logs ATTACH PARTITION {day} FOR VALUES FROM ('{from}Z') TO ('{to}Z')");
+    stage.holds_the_culprit_alone(session(long_ago), &day, &attach).await;
+    let rows = format!("SELECT count(*) FROM {day}");
+    assert_eq!(number(&stage.superuser, &rows).await, 2, "nothing was lost or doubled");
+}
+
+#[tokio::test]
+async fn a_table_with_the_name_of_a_day_holds_up_those_who_need_that_day() {
+    let stage = Stage::new(2).await;
+    let long_ago = now() - TimeDelta::days(30);
+    let day = day_table(long_ago);
+    stage.execute(&format!("CREATE TABLE {day} (somebodys integer)")).await;
+    stage.holds_the_culprit_alone(session(long_ago), &day, &format!("DROP TABLE {day}")).await;
+}
+
+#[tokio::test]
+async fn a_publication_of_all_tables_holds_up_nobody_and_a_missing_replica_identity_those_who_need_it() {
+    let stage = Stage::new(2).await;
+    stage.execute("CREATE PUBLICATION everything FOR ALL TABLES WITH (publish_via_partition_root = true)").await;
+    let start = now() - TimeDelta::hours(1);
+    let events = session(start);
+    let mut stream = stage.stream(0).await;
+    let last = stream.send(events.clone()).await;
+    assert_eq!(stream.acked(last).await.unwrap(), []);
+    // What changes a row of history is published, too: the bytes of another end were not known, and are filled in.
+    let counted = v1::Connection { rx_bytes: 7, ..events[1].clone() };
+    let last = stream.send(vec![counted.clone()]).await;
+    assert_eq!(stream.acked(last).await.unwrap(), []);
+    let lacking =
+        "SELECT count(*) FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+        AND relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)";
+    assert_eq!(number(&stage.superuser, lacking).await, 0, "tables without a replica identity");
+
+    let day = day_table(start);
+    stage.execute(&format!("ALTER TABLE {day} REPLICA IDENTITY NOTHING")).await;
+    let counted = v1::Connection { tx_bytes: 8, ..counted };
+    let mend = format!("ALTER TABLE {day} REPLICA IDENTITY FULL");
+    stage.holds_the_culprit_alone(vec![counted], "55000", &mend).await;
+}
+
+#[tokio::test]
+async fn what_breaks_a_check_by_hand_is_a_dead_letter() {
+    let stage = Stage::new(2).await;
+    stage.execute("ALTER TABLE open_connections ADD CONSTRAINT by_hand CHECK (workspace_name <> 'workspace-1')").await;
+    let (mut culprit, mut other) = (stage.stream(0).await, stage.stream(1).await);
+    let last = culprit.send(vec![connect(Uuid::new_v4(), now())]).await;
+    let rejected = culprit.acked(last).await.unwrap();
+    assert_eq!(
+        rejected.iter().map(|rejection| (rejection.seq, rejection.field.as_str())).collect::<Vec<_>>(),
+        [(last, "event")]
+    );
+    let last = other.send(vec![connect(Uuid::new_v4(), now())]).await;
+    assert_eq!(other.acked(last).await.unwrap(), []);
+    assert_eq!(number(&stage.superuser, "SELECT count(*) FROM rejected_events").await, 1);
+}
+
+#[tokio::test]
+async fn a_database_that_is_read_only_holds_up_everybody_and_says_so() {
+    let stage = Stage::new(1).await;
+    let mut stream = stage.stream(0).await;
+    let name: String = stage.superuser.query_one("SELECT current_database()", &[]).await.unwrap().get(0);
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'connlog-ingest%'";
+    stage.execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on; {cut}")).await;
+    let last = stream.send(vec![connect(Uuid::new_v4(), now())]).await;
+    until("it is not ready, and says why", async || {
+        let (status, text) = stage.admin("/readyz").await;
+        status == 503 && text.contains("25006")
+    })
+    .await;
+    stage.execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = off; {cut}")).await;
+    assert_eq!(stream.acked(last).await.unwrap(), []);
+    until("it is ready again", async || stage.admin("/readyz").await == (200, "ok\n".to_owned())).await;
+}
+
+#[tokio::test]
+async fn many_culprits_among_many_streams_hold_up_nobody_else() {
+    let stage = Stage::new(40).await;
+    let sql = trigger("open_connections", "P0001").replace("= 'workspace-1'", "LIKE 'workspace-1%'");
+    stage.execute(&sql).await;
+    let mut streams = Vec::new();
+    for site in 0..stage.sites.len() {
+        streams.push(stage.stream(site).await);
+    }
+    let mut held = 0;
+    for _ in 0..5 {
+        for (site, stream) in stage.sites.iter().zip(&mut streams) {
+            held += usize::from(site.agent.workspace.workspace_name.starts_with("workspace-1"));
+            stream.send((0..10).map(|_| connect(Uuid::new_v4(), now())).collect()).await;
+        }
+    }
+    for (site, stream) in stage.sites.iter().zip(&mut streams) {
+        if !site.agent.workspace.workspace_name.starts_with("workspace-1") {
+            assert_eq!(stream.acked(50).await.unwrap(), []);
+        }
+    }
+    assert_eq!(held / 5, 11);
+    until("the culprits are held", async || stage.admin("/readyz").await.1.contains("11 streams are held")).await;
+    stage.execute("DROP TRIGGER refuse ON open_connections").await;
+    for (site, stream) in stage.sites.iter().zip(&mut streams) {
+        if site.agent.workspace.workspace_name.starts_with("workspace-1") {
+            assert_eq!(stream.acked(50).await.unwrap(), []);
+        }
+    }
+    assert_eq!(number(&stage.superuser, "SELECT count(*) FROM open_connections").await, 40 * 50);
+}
