@@ -15,6 +15,7 @@ ALTER TABLE connection_logs DROP COLUMN attribute_ranks,
     ADD COLUMN received_at timestamptz,
     ADD COLUMN ended_received_at timestamptz;
 ALTER TABLE connection_logs ALTER COLUMN start_source DROP DEFAULT;
+COMMENT ON COLUMN connection_logs.id IS 'Names the row: UUIDv5 of connection_id, workspace_id and agent_name for a connection to an agent, of workspace_id and event_id for a web event.';
 COMMENT ON COLUMN connection_logs.connect_time IS 'When it began; if nobody said so (start_source is NULL), the time of its first event.';
 COMMENT ON COLUMN connection_logs.start_source IS 'Who said when it began: 0 the agent, 1 a reporter; NULL if nobody did.';
 COMMENT ON COLUMN connection_logs.method_known IS 'Whether an event said how it came; if not, method is 1 until one does.';

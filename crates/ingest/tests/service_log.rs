@@ -74,7 +74,7 @@ async fn each_acknowledged_event_has_one_line_in_each_format_and_a_replay_none()
         fields(row, "ssh", "null", "10.1.2.3", ("", "null", ""), &connection, "", "connected"),
         fields(row, "ssh", "1", "10.1.2.3", ("", "null", ""), &connection, "bye", "disconnected"),
         fields(
-            event_id,
+            workspace.web_row_id(event_id),
             "workspace_app",
             "200",
             "127.0.0.1",

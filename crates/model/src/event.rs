@@ -130,7 +130,7 @@ impl AgentEvent {
 /// An event of a workspace app, a forwarded port or a tunnel: a point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebEvent {
-    /// The reporter's id of the event, which with `time` makes it idempotent.
+    /// The reporter's id of the event, which with its workspace and `time` makes it idempotent.
     pub event_id: Uuid,
     /// The workspace it went to.
     pub workspace: Arc<Workspace>,
@@ -156,6 +156,13 @@ pub struct WebEvent {
     pub connection_id: Option<Uuid>,
 }
 
+impl WebEvent {
+    /// The id of its row.
+    pub fn row_id(&self) -> Uuid {
+        self.workspace.web_row_id(self.event_id)
+    }
+}
+
 /// Anything that the log accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -170,7 +177,7 @@ impl Event {
     pub fn row_id(&self) -> Uuid {
         match self {
             Self::Agent(event) => event.row_id(),
-            Self::Web(event) => event.event_id,
+            Self::Web(event) => event.row_id(),
         }
     }
 

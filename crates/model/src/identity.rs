@@ -15,6 +15,18 @@ pub fn connection_row_id(connection_id: Uuid, workspace_id: Uuid, agent_name: &s
     Uuid::new_v5(&CONNECTION_NAMESPACE, &name)
 }
 
+/// Namespace of the row ids of web events. Fixed for ever, as the other one.
+const WEB_NAMESPACE: Uuid = Uuid::from_u128(0x21b7_c6d4_0f3e_4d59_9a68_d7c1_5e24_80ab);
+
+/// The row id of a web event: `UUIDv5` of the bytes `workspace_id ‖ event_id`, so that nobody can take the id of an event
+/// of another workspace.
+pub fn web_row_id(event_id: Uuid, workspace_id: Uuid) -> Uuid {
+    let mut name = [0; 32];
+    name[..16].copy_from_slice(workspace_id.as_bytes());
+    name[16..].copy_from_slice(event_id.as_bytes());
+    Uuid::new_v5(&WEB_NAMESPACE, &name)
+}
+
 /// A workspace as the directory knows it when an event arrives. Rows keep these facts; a later change of the directory
 /// does not rewrite history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +42,11 @@ pub struct Workspace {
 }
 
 impl Workspace {
+    /// The row id of the web event `event_id` to this workspace.
+    pub fn web_row_id(&self, event_id: Uuid) -> Uuid {
+        web_row_id(event_id, self.workspace_id)
+    }
+
     /// The number of the home of its connections, of organization, owner and workspace: the first eight bytes, big-endian, of
     /// the SHA-256 of the three ids. What the log keeps in place of them.
     pub fn home(&self) -> i64 {
@@ -85,5 +102,14 @@ mod tests {
         assert_eq!(id.to_string(), "5dbac93b-059f-5311-8ef1-68b5f6d51f00");
         assert_ne!(id, connection_row_id(workspace, connection, "main"));
         assert_ne!(id, connection_row_id(connection, workspace, "dev"));
+    }
+
+    #[test]
+    fn the_row_id_of_a_web_event_is_fixed_by_its_workspace_and_its_id() {
+        let (event, workspace) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let id = web_row_id(event, workspace);
+        assert_eq!(id.to_string(), "064715aa-97b1-57f6-83aa-09b160449032");
+        assert_ne!(id, web_row_id(event, Uuid::from_u128(3)));
+        assert_ne!(id, web_row_id(workspace, event));
     }
 }

@@ -22,7 +22,7 @@ async fn one_entry_is_found_by_its_id_wherever_it_is_and_by_nobody_else() {
     write(&stage.store, vec![fixtures::connect(one, 1, now()), fixtures::web(two, 50, long_ago, Method::Tunnel)]).await;
     let reach = Some(vec![one.workspace.organization_id]);
     let narrow = fixtures::api_token(&stage.store, Role::Auditor, None, reach, now()).await.unwrap();
-    let (open, web) = (one.row_id(Uuid::from_u128(1)), Uuid::from_u128(50));
+    let (open, web) = (one.row_id(Uuid::from_u128(1)), two.workspace.web_row_id(Uuid::from_u128(50)));
     for (token, id, expected) in [
         (&stage.auditor, open.to_string(), 200),
         (&stage.auditor, web.to_string(), 200),

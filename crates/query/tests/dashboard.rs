@@ -179,7 +179,7 @@ async fn every_page_keeps_to_itself() {
 const PLANTED: &str = "<img src=x onerror=alert(1)>\"'&\u{202e}gnp\u{7}\u{1b}[31m\u{2066}";
 
 /// Plants it in all that users choose, of one user's workspace; returns the user and the agent.
-async fn plant(stage: &Pages) -> (Uuid, Arc<AgentIdentity>) {
+async fn plant(stage: &Pages) -> (Uuid, Arc<AgentIdentity>, Uuid) {
     let time = now() - TimeDelta::hours(1);
     let plain = &stage.sites[0].agent;
     let agent = Arc::new(AgentIdentity {
@@ -250,6 +250,7 @@ async fn plant(stage: &Pages) -> (Uuid, Arc<AgentIdentity>) {
         status_code: 200,
         connection_id: None,
     });
+    let web_id = web.row_id();
     let rejected = RejectedRecord {
         id: Uuid::from_u128(3),
         received_at: time,
@@ -270,19 +271,19 @@ async fn plant(stage: &Pages) -> (Uuid, Arc<AgentIdentity>) {
         ..Batch::default()
     };
     stage.store.apply_batch(&batch, 1, now()).await.unwrap();
-    (user, agent)
+    (user, agent, web_id)
 }
 
 #[tokio::test]
 async fn what_users_chose_is_shown_as_text_everywhere() {
     let stage = Pages::new().await;
-    let (user, agent) = plant(&stage).await;
+    let (user, agent, web) = plant(&stage).await;
     let planted = percent_encoding(PLANTED);
     let row = agent.row_id(Uuid::from_u128(1));
     let pages = [
         "/".to_owned(),
         format!("/entries/{row}"),
-        format!("/entries/{}", Uuid::from_u128(2)),
+        format!("/entries/{web}"),
         format!("/workspaces/{}", agent.workspace.workspace_id),
         format!("/users/{user}"),
         "/picture?range=24h".to_owned(),

@@ -98,7 +98,7 @@ impl<'a> CommonColumns<'a> {
     }
 
     fn push_web(&mut self, event: &'a WebEvent) {
-        self.id.push(event.event_id);
+        self.id.push(event.row_id());
         self.connection_id.push(event.connection_id);
         self.push_workspace(&event.workspace, &event.agent_name);
         self.connect_time.push(event.time);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use connlog_model::cursor::Position;
+use connlog_model::event::{Event, WebEvent};
 use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
 use connlog_model::search::Search;
@@ -113,7 +114,10 @@ async fn a_search_finds_what_workspaces_had_under_each_of_their_owners_and_names
             fixtures::connect(&agent, number(COMPLETED), time),
             fixtures::disconnect(&agent, number(COMPLETED), time + TimeDelta::minutes(1)),
             fixtures::connect(&agent, number(ONGOING), time),
-            fixtures::web(&agent, number(TUNNEL), time, Method::Tunnel),
+            Event::Web(WebEvent {
+                connection_id: Some(Uuid::from_u128(number(TUNNEL))),
+                ..fixtures::web_event(&agent, number(TUNNEL), time, Method::Tunnel)
+            }),
         ];
         store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap();
     }
@@ -158,7 +162,7 @@ async fn a_search_finds_what_workspaces_had_under_each_of_their_owners_and_names
         for (kind, numbers) in KINDS {
             let search = Search::parse(&format!("{query} {kind}")).unwrap();
             let page = store.page(&search, &reach, PageRequest::first(100, now())).await.unwrap().unwrap();
-            let id_of = |entry: &Entry| entry.connection_id.unwrap_or(entry.id).as_u128();
+            let id_of = |entry: &Entry| entry.connection_id.unwrap().as_u128();
             let found: BTreeSet<u128> = page.entries.iter().map(id_of).collect();
             let homes = homes.iter().zip(0..).filter(|(home, _)| matches(home));
             let wanted: BTreeSet<u128> =

@@ -92,6 +92,20 @@ async fn an_event_id_that_another_event_of_the_day_has_is_refused_and_a_replay_i
     assert_eq!(times, vec![noon + TimeDelta::minutes(1), noon, noon - TimeDelta::days(1)]);
 }
 
+#[tokio::test]
+async fn nobody_takes_the_event_id_of_another_workspace() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let (one, two) = (fixtures::site(1, 1), fixtures::site(2, 2));
+    let noon = start_of_yesterday() + TimeDelta::hours(12);
+    // The same id, in one batch and in another, at the same time of the day and at another.
+    let at = |agent, minutes| fixtures::web(agent, 9, noon + TimeDelta::minutes(minutes), Method::Tunnel);
+    assert_eq!(apply(&store, vec![at(&two.agent, 0), at(&one.agent, 0)]).await.refused, vec![]);
+    assert_eq!(apply(&store, vec![at(&two.agent, 0)]).await.refused, vec![]);
+    assert_eq!(page(&store, "").await.entries.len(), 2);
+    assert_eq!(apply(&store, vec![at(&one.agent, 1)]).await.refused, vec![(0, Refusal::EventIdTaken)]);
+}
+
 fn start_of_yesterday() -> Timestamp {
     (now() - TimeDelta::days(1)).date_naive().and_time(NaiveTime::MIN).and_utc()
 }

@@ -22,7 +22,7 @@ const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
 /// What the log answers for an event below the retention floor.
 const BELOW_FLOOR: &str = "lies below the retention floor: what is that old has been purged";
 /// What the log answers for a web event whose id is not its own.
-const EVENT_ID_TAKEN: &str = "was used before for another event of the same day, at another time";
+const EVENT_ID_TAKEN: &str = "was used before for another event of the workspace on the same day, at another time";
 /// What the log answers for an event that the database refuses.
 const REFUSED: &str = "the database refused it";
 

@@ -213,7 +213,7 @@ fn shown_agent(event: &AgentEvent) -> Shown<'_> {
 
 fn shown_web(event: &WebEvent) -> Shown<'_> {
     Shown {
-        id: event.event_id,
+        id: event.row_id(),
         workspace: &event.workspace,
         agent_name: &event.agent_name,
         connection_type: ConnectionType::of(event.method, None),
@@ -407,11 +407,12 @@ mod tests {
     fn a_web_event_for_people() {
         let expected = format!(
             "2025-07-03 06:57:16.157 [info]  connlog: connection_log  request_id={REQUEST}  \
-             ID=00000000-0000-0000-0000-000000000005  Time=\"2025-07-03T06:57:16.144719Z\"  OrganizationID={ORGANIZATION}  \
+             ID={}  Time=\"2025-07-03T06:57:16.144719Z\"  OrganizationID={ORGANIZATION}  \
              WorkspaceOwnerID={OWNER}  WorkspaceID={WORKSPACE}  WorkspaceName=dev  AgentName=main  Type=workspace_app  \
              Code=200  Ip=127.0.0.1  UserAgent=\"Mozilla/5.0 (X11; Linux x86_64)\"  \
              UserID=00000000-0000-0000-0000-000000000006  SlugOrPort=code-server  ConnectionID=<nil>  \
-             DisconnectReason=\"\"  ConnectionStatus=connected\n"
+             DisconnectReason=\"\"  ConnectionStatus=connected\n",
+            web_event().row_id()
         );
         assert_eq!(line(&web_event(), Format::Human), expected);
     }

@@ -1,11 +1,13 @@
-//! Web events: points in time that go straight to history. `event_id` and time together make them idempotent.
+//! Web events: points in time that go straight to history. Workspace, `event_id` and time make them idempotent.
 //!
-//! A day has an id once. A second event of the day with an id that another one has is refused: silence would lose it.
+//! A day has an id of a workspace once. A second event of the day with an id that another one of the workspace has is
+//! refused: silence would lose it.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use connlog_model::clock::Timestamp;
+use connlog_model::event::WebEvent;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -43,22 +45,22 @@ pub(super) async fn insert(
         return Ok(());
     }
     // In one order for all writers, so that two batches with the same events cannot deadlock.
-    folded.web.sort_by_key(|(_, event)| (event.event_id, event.time));
+    folded.web.sort_by_cached_key(|(_, event)| key(event));
     let mut distinct: Vec<_> = folded.web.iter().map(|(_, event)| *event).collect();
-    distinct.dedup_by_key(|event| (event.event_id, event.time));
+    distinct.dedup_by_key(|event| key(event));
     let mut arrays = WebArrays::default();
     for event in &distinct {
         arrays.push(event);
     }
     let inserted = keys(&query(transaction, &INSERT, &arrays.parameters()).await?)?;
-    for event in distinct.iter().filter(|event| inserted.contains(&(event.event_id, event.time))) {
+    for event in distinct.iter().filter(|event| inserted.contains(&key(event))) {
         deltas.add_web(event);
     }
-    let mut absent: Vec<_> = distinct.into_iter().map(|event| (event.event_id, event.time)).collect();
+    let mut absent: Vec<_> = distinct.into_iter().map(key).collect();
     absent.retain(|key| !inserted.contains(key));
     let held = held(transaction, &absent).await?;
     absent.retain(|key| !held.contains(key));
-    let taken = folded.web.iter().filter(|(_, event)| absent.contains(&(event.event_id, event.time)));
+    let taken = folded.web.iter().filter(|(_, event)| absent.contains(&key(event)));
     let taken: Vec<usize> = taken.map(|(index, _)| *index).collect();
     folded.refuse(taken, Refusal::EventIdTaken);
     Ok(())
@@ -80,6 +82,11 @@ async fn held(
         held.extend(keys(&query(transaction, HELD, &[&ids, &from, &to]).await?)?);
     }
     Ok(held)
+}
+
+/// What makes an event idempotent: the id of its row, which its workspace is part of, and its time.
+fn key(event: &WebEvent) -> (Uuid, Timestamp) {
+    (event.row_id(), event.time)
 }
 
 fn keys(rows: &[Row]) -> Result<HashSet<(Uuid, Timestamp)>, StoreError> {

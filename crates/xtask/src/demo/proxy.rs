@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use chrono::{TimeDelta, Utc};
 use connlog_model::clock::{Timestamp, truncate_to_micros};
+use connlog_model::identity::web_row_id;
 use connlog_model::method::Method;
 use connlog_proto::v1;
 use connlog_proto::v1::connection_log_client::ConnectionLogClient;
@@ -95,7 +96,7 @@ impl Proxy {
             method,
             app: None,
             user,
-            id: event_id,
+            id: web_row_id(event_id, self.directory.workspaces[workspace].id),
             connect_time: time,
             ended: true,
             streamed: false,
