@@ -46,6 +46,13 @@ pub(crate) struct Definition {
     pub(crate) absent: Option<&'static str>,
 }
 
+impl Definition {
+    /// Why it is not in a report.
+    pub(crate) fn absent(&self) -> &'static str {
+        self.absent.unwrap_or("not measured in this run")
+    }
+}
+
 const fn figure(key: &'static str, unit: &'static str, bound: Option<Bound>) -> Definition {
     Definition { key, unit, bound, absent: None }
 }

@@ -205,7 +205,7 @@ async fn walk(service: &Service, query: &str) -> Result<Vec<Duration>> {
 }
 
 async fn pages(client: &Client, service: &Service, report: &mut Report) -> Result<()> {
-    let mut worst: Vec<(f64, f64)> = Vec::new();
+    let mut worst = ("", Vec::<(f64, f64)>::new());
     println!("\nms of a page of 25 with its count (targets: p95 of a page 20, median of a first page 5)");
     println!("{:>7} {:>7} {:>9} {:>10} {:>8}  search", "median", "p95", "deep p95", "plain SQL", "ratio");
     for case in &CASES {
@@ -228,11 +228,11 @@ async fn pages(client: &Client, service: &Service, report: &mut Report) -> Resul
             }
             deep.extend(walked);
         }
-        if worst.is_empty()
-            || crate::median(worst.iter().map(|pair| pair.0).collect())
+        if worst.1.is_empty()
+            || crate::median(worst.1.iter().map(|pair| pair.0).collect())
                 < crate::median(pairs.iter().map(|pair| pair.0).collect())
         {
-            worst.clone_from(&pairs);
+            worst = (case.query, pairs.clone());
         }
         if case.query.is_empty() {
             report.add_rounds("query.first_page", &pairs);
@@ -252,7 +252,8 @@ async fn pages(client: &Client, service: &Service, report: &mut Report) -> Resul
             if case.query.is_empty() { "(everything)" } else { case.query }
         );
     }
-    report.add_rounds("query.worst_filter", &worst);
+    report.add_rounds("query.worst_filter", &worst.1);
+    report.is_of(worst.0);
     Ok(())
 }
 

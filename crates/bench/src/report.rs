@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::figures::{Bound, Definition, FIGURES, definition};
 
 /// A measured figure: the medians of its rounds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Measured {
     definition: &'static Definition,
     value: f64,
@@ -17,6 +17,8 @@ struct Measured {
     rounds: usize,
     /// The least and the largest ratio of a round.
     spread: Option<(f64, f64)>,
+    /// What it is of, if that differs between runs.
+    of: Option<String>,
 }
 
 /// All figures of a run, written to a file after each one: a later part may fail.
@@ -34,12 +36,13 @@ impl Report {
 
     /// Adds a figure of one round.
     pub fn add(&mut self, key: &str, value: f64, baseline: f64) {
-        self.add_rounds(key, &[(value, baseline)]);
+        let (definition, baseline) = (definition(key), Some(baseline));
+        self.push(Measured { definition, value, baseline, rounds: 1, spread: None, of: None });
     }
 
     /// Adds a figure without a baseline.
     pub fn state(&mut self, key: &str, value: f64) {
-        self.push(Measured { definition: definition(key), value, baseline: None, rounds: 1, spread: None });
+        self.push(Measured { definition: definition(key), value, baseline: None, rounds: 1, spread: None, of: None });
     }
 
     /// Adds the medians of pairs, value and baseline, that were measured in turn.
@@ -48,8 +51,15 @@ impl Report {
         let baseline = crate::median(pairs.iter().map(|(_, baseline)| *baseline).collect());
         let ratios = || pairs.iter().map(|(value, baseline)| value / baseline);
         let spread = (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max));
-        let definition = definition(key);
-        self.push(Measured { definition, value, baseline: Some(baseline), rounds: pairs.len(), spread: Some(spread) });
+        let (definition, baseline) = (definition(key), Some(baseline));
+        self.push(Measured { definition, value, baseline, rounds: pairs.len(), spread: Some(spread), of: None });
+    }
+
+    /// Says what the figure that was added last is of.
+    pub fn is_of(&mut self, what: &str) {
+        if let Some(last) = self.measured.last_mut() {
+            last.of = Some(what.to_owned());
+        }
     }
 
     /// Prints all figures in the order of their table; one that was not measured says why.
@@ -60,10 +70,10 @@ impl Report {
         );
         for definition in &FIGURES {
             let key = definition.key;
-            match self.measured.iter().find(|measured| measured.definition.key == key) {
-                Some(measured) => println!("{}", measured.line()),
-                None => println!("{key:<27} {}", definition.absent.unwrap_or("not measured in this run")),
-            }
+            let measured = self.measured.iter().find(|measured| measured.definition.key == key);
+            let wanted = definition.bound.map_or_else(String::new, |bound| format!("; wanted: {bound}"));
+            let absent = || format!("{key:<27} {}{wanted}", definition.absent());
+            println!("{}", measured.map_or_else(absent, Measured::line));
         }
     }
 
@@ -83,20 +93,28 @@ impl Report {
     }
 
     fn write(&self) -> Result<()> {
-        let figures = self.measured.iter().map(|measured| {
+        let figures = FIGURES.iter().map(|definition| {
+            let measured = self.measured.iter().find(|measured| measured.definition.key == definition.key);
+            let wanted = definition.bound.map(|bound| bound.to_string());
+            let Some(measured) = measured else {
+                return (definition.key.to_owned(), json!({ "absent": definition.absent(), "wanted": wanted }));
+            };
             let body = json!({
+                "of": measured.of,
                 "value": measured.value,
                 "baseline": measured.baseline,
                 "ratio": measured.ratio(),
                 "spread": measured.spread.map(|(least, most)| [least, most]),
                 "unit": measured.definition.unit,
                 "rounds": measured.rounds,
-                "wanted": measured.definition.bound.map(|bound| bound.to_string()),
+                "wanted": wanted,
                 "met": measured.is_met(),
             });
-            (measured.definition.key.to_owned(), body)
+            (definition.key.to_owned(), body)
         });
-        let text = serde_json::to_string_pretty(&Value::Object(figures.collect::<Map<_, _>>()))?;
+        let mut all: Map<_, _> = figures.collect();
+        all.insert("printed_at".to_owned(), json!(chrono::Utc::now().format("%Y-%m-%d %H:%M UTC").to_string()));
+        let text = serde_json::to_string_pretty(&Value::Object(all))?;
         Ok(std::fs::write(&self.file, text + "\n")?)
     }
 }
@@ -117,17 +135,26 @@ impl Measured {
     }
 
     fn line(&self) -> String {
-        let Self { definition, value, baseline, rounds, spread } = self;
-        let spread = spread.map_or_else(String::new, |(least, most)| format!("{least:.2} to {most:.2}"));
-        let ratio = self.ratio().map_or_else(String::new, |ratio| format!("{ratio:.3}"));
+        let Self { definition, value, baseline, rounds, spread, of } = self;
+        let spread = spread.map_or_else(String::new, |(least, most)| format!("{} to {}", digits(least), digits(most)));
+        let ratio = self.ratio().map_or_else(String::new, digits);
         let baseline = baseline.map_or_else(String::new, |baseline| format!("{baseline:.2}"));
         let wanted = definition.bound.map_or_else(String::new, |bound| {
             let verdict = if self.is_met() == Some(true) { "met" } else { "MISSED" };
             format!("{bound}: {verdict}")
         });
         let Definition { key, unit, .. } = definition;
-        format!("{key:<27} {value:>11.2} {baseline:>11} {ratio:>7}  {spread:<14} {unit:<17} {wanted:<22} {rounds}")
+        format!(
+            "{key:<27} {value:>11.2} {baseline:>11} {ratio:>7}  {spread:<14} {unit:<17} {wanted:<22} {rounds}{}",
+            of.as_ref().map_or_else(String::new, |of| format!("  ({of})"))
+        )
     }
+}
+
+/// A ratio with three significant digits.
+fn digits(ratio: f64) -> String {
+    let decimals = [100.0, 10.0, 1.0, 0.1, 0.01, 0.001].iter().position(|bound| ratio >= *bound).unwrap_or(6);
+    format!("{ratio:.decimals$}")
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! Commands that xtask runs: cargo itself, and steps that print how long they took.
 
 use std::process::Command;
-use std::time::Instant;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+
+/// How often progress is printed.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The cargo that runs this program.
 ///
@@ -26,9 +30,25 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 pub(crate) fn timed(name: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
     println!("== {name}");
     let began = Instant::now();
-    check().with_context(|| format!("{name} failed"))?;
+    while_telling(name, check).with_context(|| format!("{name} failed"))?;
     println!("== {name}: {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Does some work, and says each few seconds that it is still at it.
+pub(crate) fn while_telling<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let (at_work, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while ended.recv_timeout(PROGRESS_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
+                println!("{:>4} s: {what}", began.elapsed().as_secs());
+            }
+        });
+        let outcome = work();
+        drop(at_work);
+        outcome
+    })
 }
 
 /// Runs a command to its end, which has to be a success.

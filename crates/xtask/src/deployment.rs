@@ -18,7 +18,7 @@ pub(crate) fn manifests() -> Result<()> {
     let validate = install::python_tool(
         &target_dir(),
         "kubernetes-validate",
-        "kubernetes-validate==1.37.0",
+        "1.37.0",
         "checks manifests against the schemas of Kubernetes, which it carries",
     )?;
     let folder = Path::new("deploy/kubernetes");

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 use connlog_testkit::postgres::{Options, PostgresServer, target_dir};
 use connlog_testkit::process::{Process, free_address};
 
+use crate::command::{cargo, succeed};
+use crate::demo::services::BUILT_VARIABLE;
 use crate::install;
 
 /// How long the service may take to start.
@@ -20,13 +22,15 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 
 /// Runs it against the real service, on a little history, with `examples` requests of each operation at most.
 pub(crate) fn run(examples: u32) -> Result<()> {
-    let schemathesis = install::python_tool(
-        &target_dir(),
-        "schemathesis",
-        "schemathesis==4.32.5",
-        "fuzzes the API by its description",
-    )?;
+    install::postgresql()?;
+    if std::env::var_os(BUILT_VARIABLE).is_none() {
+        let packages = ["-p", "connlog-bench", "-p", "connlogctl", "-p", "connlog-query"];
+        succeed(cargo(&[&["build", "--locked"], &packages[..]].concat())).context("the services cannot be built")?;
+    }
+    let schemathesis =
+        install::python_tool(&target_dir(), "schemathesis", "4.32.5", "fuzzes the API by its description")?;
     let postgres = PostgresServer::start(Options::for_tests())?;
+    println!("{}", postgres.version()?);
     let url = postgres.url("postgres");
     let binaries = target_dir().join("debug");
     let run = |program: &str, arguments: &[&str]| -> Result<String> {

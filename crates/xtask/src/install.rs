@@ -148,8 +148,8 @@ fn unpack(root: &Path, packages: &[&str]) -> Result<()> {
 }
 
 /// Installs a program from `PyPI` into `target/`, and returns it. `what_for` goes on from its name.
-pub(crate) fn python_tool(target: &Path, name: &str, requirement: &str, what_for: &str) -> Result<PathBuf> {
-    let folder = target.join(name);
+pub(crate) fn python_tool(target: &Path, name: &str, version: &str, what_for: &str) -> Result<PathBuf> {
+    let folder = target.join(format!("{name}-{version}"));
     let program = folder.join("bin").join(name);
     if Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success()) {
         return Ok(program);
@@ -166,8 +166,9 @@ pub(crate) fn python_tool(target: &Path, name: &str, requirement: &str, what_for
             bail!("python3 -m venv failed: {}", String::from_utf8_lossy(&output.stderr));
         }
     }
-    let status = Command::new(folder.join("bin/pip")).args(["install", "--quiet", requirement]).status()?;
-    if status.success() { Ok(program) } else { bail!("pip could not install {requirement}") }
+    let status =
+        Command::new(folder.join("bin/pip")).args(["install", "--quiet", &format!("{name}=={version}")]).status()?;
+    if status.success() { Ok(program) } else { bail!("pip could not install {name} {version}") }
 }
 
 /// Installs a package from npm into `target/`, and returns where it is.
@@ -256,8 +257,11 @@ pub(crate) fn cargo_tool(name: &str, version: &str, what_for: &str) -> Result<Pa
         .env("CARGO_TARGET_DIR", &build)
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .status()?;
+    if !status.success() {
+        bail!("cargo could not install {name}");
+    }
     fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))?;
-    if status.success() { Ok(installed) } else { bail!("cargo could not install {name}") }
+    Ok(installed)
 }
 
 /// Where tools are kept that take long to build.
@@ -275,7 +279,7 @@ fn as_root(program: &str, arguments: &[&str]) -> Result<()> {
         command.arg(program);
         command
     } else {
-        bail!("installing needs root or sudo; run `apt-get install postgresql` as root");
+        bail!("installing needs root or sudo; as root, run `{program} {}`", arguments.join(" "));
     };
     let status = command.args(arguments).status().with_context(|| format!("cannot run {program}"))?;
     if status.success() { Ok(()) } else { bail!("`{program} {}` failed", arguments.join(" ")) }

@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 /// connlog's development commands.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask")]
+#[command(name = "xtask", bin_name = "cargo xtask")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -56,7 +56,7 @@ enum Command {
         #[arg(long, conflicts_with = "quick")]
         large: bool,
     },
-    /// Asks the API for what its description allows. Part of `test`; needs built binaries.
+    /// Asks the API for what its description allows. Part of `test`.
     FuzzApi,
     /// Installs what the tests need, builds everything, and runs every test; the last line counts them.
     Test {

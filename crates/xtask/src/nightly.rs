@@ -82,7 +82,7 @@ impl Part {
 
 fn tests(pattern: &str, variables: Vec<(String, String)>, server_url: Option<String>) -> Result<()> {
     let selection = Selection { pattern: Some(pattern.to_owned()), fast: false };
-    test::run_with(&selection, &Setting { variables, server_url, limit: Some(LIMIT) })
+    test::run_with(&selection, &Setting { variables, server_url, limit: Some(LIMIT), shows_output: true })
 }
 
 /// The store's suites on a server of another version, from npm's package of that version.
@@ -98,6 +98,9 @@ fn circumstances() -> Result<String> {
     let rustc = Command::new("rustc").arg("--version").output().context("cannot run rustc")?;
     let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
     let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let changes = Command::new("git").args(["status", "--porcelain"]).output();
+    let is_changed = changes.is_ok_and(|output| !output.stdout.is_empty());
+    let commit = if is_changed { format!("{commit} with changes") } else { commit };
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let rustc = String::from_utf8_lossy(&rustc.stdout).trim().to_owned();
     Ok(format!("{}, commit {commit}, {rustc}, {cores} cores", Utc::now().format("%Y-%m-%d %H:%M UTC")))

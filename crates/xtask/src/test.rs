@@ -1,10 +1,12 @@
 //! `cargo xtask test`: builds everything, then runs every test, side by side, with a summary at the end.
 //!
 //! Each test runs in a process of its own, so that a slow one of one program runs beside those of another, a crash is one
-//! failure, and each has a time. What takes no test program (the API fuzz, the demo's check, the dashboard in a browser)
+//! failure, and each has a time. (cargo-nextest does the same, and was weighed: building it takes 7 min 41 s of two cores,
+//! more than all tests together, and it knows neither the second run through a pooler nor the steps of xtask.) What takes no test program (the API fuzz, the demo's check, the dashboard in a browser)
 //! runs after them.
 
 mod catalog;
+mod interrupt;
 mod job;
 mod schedule;
 mod summary;
@@ -17,6 +19,7 @@ use connlog_testkit::postgres::{Options, PostgresServer};
 
 use self::job::Job;
 use self::summary::Summary;
+use crate::command::while_telling;
 use crate::install;
 
 /// Which tests run.
@@ -37,6 +40,8 @@ pub(crate) struct Setting {
     pub(crate) server_url: Option<String>,
     /// How long one test may take; none is the usual limit.
     pub(crate) limit: Option<std::time::Duration>,
+    /// Prints what tests print, too: their figures.
+    pub(crate) shows_output: bool,
 }
 
 /// Runs what is selected, prints the summary, and fails if a test did.
@@ -47,13 +52,15 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
 /// Runs what is selected with further settings.
 pub(crate) fn run_with(selection: &Selection, setting: &Setting) -> Result<()> {
     let began = Instant::now();
-    install::postgresql()?;
-    install::debian("faketime", &["faketime"], "gives a service a wrong clock in a test")?;
-    let programs = catalog::build()?;
+    while_telling("installing", || {
+        install::postgresql()?;
+        install::debian("faketime", &["faketime"], "gives a service a wrong clock in a test")
+    })?;
+    let programs = while_telling("building", catalog::build)?;
     let built = began.elapsed();
     let jobs = job::select(catalog::tests(&programs)?, selection)?;
     if jobs.iter().any(Job::is_pooled) {
-        install::pooler()?;
+        while_telling("installing", install::pooler)?;
     }
     // One server for all tests, unless the caller names one.
     let named = setting.server_url.clone().or_else(|| std::env::var(SERVER_VARIABLE).ok());
@@ -64,11 +71,21 @@ pub(crate) fn run_with(selection: &Selection, setting: &Setting) -> Result<()> {
     let server_url = named.or_else(|| server.as_ref().map(|server| server.url("postgres")));
     let mut variables = setting.variables.clone();
     variables.extend(server_url.map(|url| (SERVER_VARIABLE.to_owned(), url)));
+    if let Some(server) = server.as_ref().filter(|_| setting.shows_output) {
+        println!("{}", server.version()?);
+    }
     println!("== {} tests; built in {:.0} s", jobs.len(), built.as_secs_f64());
-    let outcomes = schedule::run(jobs, &variables, setting.limit)?;
+    interrupt::watch()?;
+    let selected = jobs.len();
+    let outcomes = schedule::run(jobs, &variables, setting);
     drop(server);
+    let ran = outcomes.len();
     let summary = Summary::of(outcomes, began.elapsed());
     summary.print();
+    if interrupt::has_come() {
+        println!("interrupted: {} tests did not run to their end", selected - ran);
+        std::process::exit(interrupt::EXIT_CODE);
+    }
     if summary.has_failed() {
         bail!("tests failed");
     }

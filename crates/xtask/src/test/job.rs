@@ -1,5 +1,6 @@
 //! What is run: a test of a test program, directly or through a pooler, or a step of xtask.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -32,7 +33,7 @@ const STEPS: [(&str, &[&str]); 3] = [
     ("xtask: dashboard in a browser", &["dashboard"]),
 ];
 
-/// What `--fast` leaves out, by the beginning of its name: each takes more than some seconds.
+/// What `--fast` leaves out, by the beginning of its name: of an inner loop of a minute each would take a third or more.
 const SLOW: [&str; 3] =
     ["connlog-ingest/chaos", "connlog-store/explorer", "connlog-query/tail a_revoked_token_ends_its_tail"];
 
@@ -67,11 +68,16 @@ impl Job {
     }
 
     /// The command that runs it.
-    pub(super) fn command(&self) -> Command {
+    ///
+    /// It ends with this program: what it has started ends with it.
+    pub(super) fn command(&self, shows_output: bool) -> Command {
         let mut command = match &self.kind {
             Kind::Test { test, pooled } => {
-                let mut command = with_default_signals(&test.program.path);
-                command.args(["--exact", &test.path]).current_dir(&test.program.folder);
+                let mut command = bound(&test.program.path);
+                command
+                    .args(["--exact", &test.path])
+                    .args(shows_output.then_some("--nocapture"))
+                    .current_dir(&test.program.folder);
                 command.env("CARGO_MANIFEST_DIR", &test.program.folder);
                 if *pooled {
                     command.env(POOLED_VARIABLE, "1");
@@ -80,7 +86,7 @@ impl Job {
             }
             Kind::Step(arguments) => {
                 // Not the file that runs: the build of the tests may have put another one in its place.
-                let mut command = with_default_signals(target_dir().join("debug/xtask"));
+                let mut command = bound(&target_dir().join("debug/xtask"));
                 command.args(*arguments).env(BUILT_VARIABLE, "1");
                 command
             }
@@ -88,6 +94,13 @@ impl Job {
         command.env("RUST_BACKTRACE", "1");
         command
     }
+}
+
+/// A command for a program that is killed when this one ends.
+fn bound(program: &Path) -> Command {
+    let mut command = with_default_signals("setpriv");
+    command.arg("--pdeathsig=KILL").arg(program);
+    command
 }
 
 /// The jobs of a selection. Refuses a selection that runs nothing, and names in this file that no test has.
@@ -112,7 +125,8 @@ pub(super) fn select(tests: Vec<Test>, selection: &Selection) -> Result<Vec<Job>
     }
     if let Some(pattern) = &selection.pattern {
         jobs.retain(|job| job.name.contains(pattern.as_str()));
-        ensure!(!jobs.is_empty(), "no test has {pattern:?} in its name");
+        let left_out = if selection.fast { " that --fast does not leave out" } else { "" };
+        ensure!(!jobs.is_empty(), "no test{left_out} has {pattern:?} in its name");
     }
     Ok(jobs)
 }

@@ -11,11 +11,11 @@ use connlog_testkit::postgres::target_dir;
 
 use super::job::Job;
 use super::summary::{Outcome, Verdict};
+use super::{Setting, interrupt};
+use crate::command::PROGRESS_INTERVAL;
 
 /// How long one job may take, unless something else is asked for.
 const LIMIT: Duration = Duration::from_mins(10);
-/// How often progress is printed.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a running job is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Jobs for each core: many tests wait for a server or for a time to pass.
@@ -24,20 +24,23 @@ const JOBS_PER_CORE: usize = 2;
 const NAMED: usize = 3;
 
 /// Runs all jobs with `variables` in their environment. Tests run side by side, steps of xtask alone after them.
-pub(super) fn run(jobs: Vec<Job>, variables: &[(String, String)], limit: Option<Duration>) -> Result<Vec<Outcome>> {
+/// After an interruption those that did not end are missing.
+pub(super) fn run(jobs: Vec<Job>, variables: &[(String, String)], setting: &Setting) -> Vec<Outcome> {
     let mut earlier = Durations::read();
     let (mut steps, mut tests): (Vec<_>, Vec<_>) = jobs.into_iter().partition(Job::is_step);
     // The longest first, so that none of them runs alone at the end.
     tests.sort_by_key(|job| std::cmp::Reverse(earlier.of(job)));
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let board = Board::new(tests.len() + steps.len());
-    let mut outcomes = board.work(tests, cores * JOBS_PER_CORE, variables, limit.unwrap_or(LIMIT));
-    outcomes.extend(board.work(std::mem::take(&mut steps), 1, variables, limit.unwrap_or(LIMIT)));
+    let mut outcomes = board.work(tests, cores * JOBS_PER_CORE, variables, setting);
+    outcomes.extend(board.work(std::mem::take(&mut steps), 1, variables, setting));
     for outcome in &outcomes {
         earlier.note(outcome);
     }
-    earlier.write()?;
-    Ok(outcomes)
+    if let Err(error) = earlier.write() {
+        println!("how long the tests took cannot be kept: {error:#}");
+    }
+    outcomes
 }
 
 /// What is known of all jobs while they run.
@@ -68,19 +71,18 @@ impl Board {
         jobs: Vec<Job>,
         side_by_side: usize,
         variables: &[(String, String)],
-        limit: Duration,
+        setting: &Setting,
     ) -> Vec<Outcome> {
         self.lock().waiting.extend(jobs);
         std::thread::scope(|scope| {
             self.lock().at_work = side_by_side;
             for _ in 0..side_by_side {
                 scope.spawn(|| {
+                    let _at_work = AtWork(self);
                     while let Some(job) = self.next() {
-                        let outcome = execute(&job, variables, limit);
+                        let outcome = execute(&job, variables, setting);
                         self.note(outcome);
                     }
-                    self.lock().at_work -= 1;
-                    self.changed.notify_all();
                 });
             }
             self.tell_progress();
@@ -90,12 +92,16 @@ impl Board {
 
     fn next(&self) -> Option<Job> {
         let mut state = self.lock();
-        let job = state.waiting.pop_front()?;
+        let job = state.waiting.pop_front().filter(|_| !interrupt::has_come())?;
         state.running.insert(job.name.clone(), Instant::now());
         Some(job)
     }
 
     fn note(&self, outcome: Outcome) {
+        // What ends then was stopped: it says nothing of the test.
+        if interrupt::has_come() {
+            return;
+        }
         if let Verdict::Failed { output } = &outcome.verdict {
             println!("FAILED {} after {:.1} s\n{output}", outcome.name, outcome.elapsed.as_secs_f64());
         }
@@ -139,15 +145,26 @@ impl Board {
     }
 }
 
-fn execute(job: &Job, variables: &[(String, String)], limit: Duration) -> Outcome {
+/// One of those who work; at its end, a panic too, it is none of them any more.
+struct AtWork<'a>(&'a Board);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.lock().at_work -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+fn execute(job: &Job, variables: &[(String, String)], setting: &Setting) -> Outcome {
     let began = Instant::now();
     let verdict =
-        attempt(job, variables, limit).unwrap_or_else(|error| Verdict::Failed { output: format!("{error:#}") });
+        attempt(job, variables, setting).unwrap_or_else(|error| Verdict::Failed { output: format!("{error:#}") });
     Outcome { name: job.name.clone(), elapsed: began.elapsed(), verdict }
 }
 
-fn attempt(job: &Job, variables: &[(String, String)], limit: Duration) -> Result<Verdict> {
-    let mut command = job.command();
+fn attempt(job: &Job, variables: &[(String, String)], setting: &Setting) -> Result<Verdict> {
+    let limit = setting.limit.unwrap_or(LIMIT);
+    let mut command = job.command(setting.shows_output);
     // One file for both, so that they stay in order; a pipe would have to be read while the job runs.
     let mut output = tempfile::tempfile()?;
     command.envs(variables.iter().cloned()).stdin(Stdio::null());
@@ -161,18 +178,23 @@ fn attempt(job: &Job, variables: &[(String, String)], limit: Duration) -> Result
     Ok(match status {
         None => Verdict::Failed { output: format!("{text}\nstill running after {} s", limit.as_secs()) },
         Some(status) if !status.success() => Verdict::Failed { output: format!("{text}\nended with {status}") },
-        Some(_) => Verdict::of_success(&text, job.is_step()),
+        Some(_) => {
+            if setting.shows_output {
+                println!("{}:\n{text}", job.name);
+            }
+            Verdict::of_success(&text, job.is_step())
+        }
     })
 }
 
-/// Waits for the end of a job, and kills it at its limit.
+/// Waits for the end of a job, and kills it at its limit, and when this program is interrupted.
 fn wait(child: &mut Child, limit: Duration) -> Result<Option<std::process::ExitStatus>> {
     let began = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if began.elapsed() > limit {
+        if began.elapsed() > limit || interrupt::has_come() {
             child.kill()?;
             child.wait()?;
             return Ok(None);
