@@ -3,6 +3,7 @@
 mod directory;
 mod logs;
 mod remote;
+mod retention;
 mod shown;
 mod tail;
 mod token;
@@ -38,6 +39,9 @@ enum Command {
     /// Makes, lists and revokes API tokens.
     #[command(subcommand)]
     Token(token::Command),
+    /// Shows or sets how long everything is kept at least, whatever a purge is told.
+    #[command(subcommand)]
+    Retention(retention::Command),
     /// Shows what matches a search: a table on a terminal, NDJSON elsewhere.
     Logs(logs::Logs),
     /// Follows what matches a search, as it happens.
@@ -86,6 +90,7 @@ async fn run(database_url: &str, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Directory(command) => directory::run(command, &store).await,
         Command::Token(command) => token::run(command, &store).await,
+        Command::Retention(command) => retention::run(&command, &store).await,
         Command::Migrate { .. } | Command::Logs(_) | Command::Tail(_) => Ok(()),
     }
 }

@@ -60,12 +60,27 @@ async fn migrate_is_needed_once_and_services_refuse_to_do_without() {
         message.contains("the schema is at version 0") && message.contains("run `connlogctl migrate`"),
         "{message}"
     );
-    assert_eq!(ctl.ok(&["migrate"]), "applied 12 migrations; the schema is at version 12\n");
-    assert_eq!(ctl.ok(&["migrate"]), "applied 0 migrations; the schema is at version 12\n");
+    assert_eq!(ctl.ok(&["migrate"]), "applied 13 migrations; the schema is at version 13\n");
+    assert_eq!(ctl.ok(&["migrate"]), "applied 0 migrations; the schema is at version 13\n");
     let client = ctl.database.client().await.unwrap();
     client.batch_execute("UPDATE refinery_schema_history SET version = 99 WHERE version = 2").await.unwrap();
     let message = String::from_utf8(ctl.run(&["token", "list"]).stderr).unwrap();
     assert!(message.contains("run a newer version of this program"), "{message}");
+}
+
+#[tokio::test]
+async fn the_minimum_retention_is_shown_and_set() {
+    let ctl = ctl().await;
+    assert_eq!(ctl.ok(&["retention", "minimum"]), "0\n");
+    for (given, shown) in [("90d", "90d"), ("1d12h", "36h"), ("90m", "90m"), ("61s", "61s"), ("0", "0")] {
+        assert_eq!(ctl.ok(&["retention", "minimum", given]), format!("{shown}\n"));
+        assert_eq!(ctl.ok(&["retention", "minimum"]), format!("{shown}\n"));
+    }
+    for bad in ["soon", "--", "1y"] {
+        let refused = ctl.run(&["retention", "minimum", "--", bad]);
+        assert_eq!(refused.status.code(), Some(64), "{refused:?}");
+    }
+    assert_eq!(ctl.run(&["retention", "minimum", "--", "-1d"]).status.code(), Some(64));
 }
 
 #[tokio::test]

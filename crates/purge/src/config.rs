@@ -46,7 +46,7 @@ pub struct Config {
     /// Pushes metrics after each run to this Prometheus Pushgateway, as job connlog-purge.
     #[arg(long, env = "CONNLOG_PURGE_METRICS_PUSHGATEWAY", value_name = "URL", value_parser = http_url)]
     pub metrics_pushgateway: Option<String>,
-    /// Purges as if it were this time.
+    /// Purges as if it were this time; what is to come, by the clock of the database, stays.
     #[arg(long, value_name = "RFC3339", value_parser = time)]
     pub now: Option<Timestamp>,
     /// Prints the summary as JSON.

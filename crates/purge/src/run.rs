@@ -48,7 +48,7 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
         id: Uuid::now_v7(),
         started_at,
         finished_at: started_at,
-        cutoff: purge.due.log.map(|log| log.cutoff),
+        cutoff: None,
         retention: purge.due.log.map(|log| log.retention),
         removed: Removed::default(),
         rows_left: 0,
@@ -56,11 +56,14 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
         error: None,
     };
     if settings.config.dry_run {
+        purge.keep_to(store.purge_bound().await?);
         run.removed = purge.due().await?;
+        run.cutoff = purge.due.log.map(|log| log.cutoff);
         run.finished_at = truncate_to_micros(Utc::now());
         return Ok(Summary::of(&run, Outcome::DryRun));
     }
     let Some(_lock) = store.try_lock_purge().await? else { return Err(Failure::Busy) };
+    purge.keep_to(store.purge_bound().await?);
     let worked = purge.work(&mut run.removed).await;
     run.cutoff = purge.due.log.map(|log| log.cutoff);
     let left = purge.left().await;
@@ -152,6 +155,17 @@ struct Purge<'a> {
 }
 
 impl Purge<'_> {
+    /// What is not before `bound` is not due: the database removes nothing of it, whatever it is asked.
+    fn keep_to(&mut self, bound: Timestamp) {
+        let Due { log, rejected, lost, audit } = &mut self.due;
+        let log = log.as_mut().map(|log| &mut log.cutoff);
+        let all = [log, rejected.as_mut(), lost.as_mut(), audit.as_mut()];
+        for cutoff in all.into_iter().flatten().filter(|cutoff| **cutoff > bound) {
+            tracing::warn!(%cutoff, %bound, "the clock of the database and the minimum retention hold: less is due");
+            *cutoff = bound;
+        }
+    }
+
     async fn work(&mut self, removed: &mut Removed) -> Result<(), StoreError> {
         self.attach_ahead().await?;
         // What goes wrong with the log is no reason to keep the records.

@@ -35,6 +35,15 @@ SELECT remove_open($1, $2, $3)";
 const REMOVE_RECORDS: &str = "-- remove_records
 SELECT remove_records($1, $2, $3)";
 
+const BOUND: &str = "-- purge_bound
+SELECT purge_bound()";
+
+const MINIMUM: &str = "-- minimum_retention
+SELECT extract(epoch FROM minimum)::bigint FROM retention_floor";
+
+const SET_MINIMUM: &str = "-- set_minimum_retention
+UPDATE retention_floor SET minimum = make_interval(secs => $1)";
+
 /// What is kept besides the log, and has a retention of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Records {
@@ -149,6 +158,24 @@ impl Store {
         let floor = row.try_get(0)?;
         transaction.commit().await?;
         Ok(floor)
+    }
+
+    /// Before this time something may be removed: the database's clock less the minimum retention.
+    pub async fn purge_bound(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.client().await?.query_one(BOUND, &[]).await?.try_get(0)?)
+    }
+
+    /// Nothing younger than this is removed, whatever a purge asks for.
+    pub async fn minimum_retention(&self) -> Result<TimeDelta, StoreError> {
+        let seconds: i64 = self.client().await?.query_one(MINIMUM, &[]).await?.try_get(0)?;
+        TimeDelta::try_seconds(seconds)
+            .ok_or_else(|| StoreError::Inconsistent(format!("the minimum retention is {seconds} seconds")))
+    }
+
+    /// Sets it. Only the owner may.
+    pub async fn set_minimum_retention(&self, minimum: TimeDelta) -> Result<(), StoreError> {
+        self.client().await?.execute(SET_MINIMUM, &[&minimum.as_seconds_f64()]).await?;
+        Ok(())
     }
 
     /// The days that have a partition and begin before `time`, oldest first.

@@ -51,6 +51,8 @@ BEGIN
             USING HINT = 'connlog needs a database of its own';
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO connlog_owner;
+    -- A database from before PostgreSQL 15 lets everybody make tables, with the name of a day, say.
+    REVOKE CREATE ON SCHEMA public FROM PUBLIC;
     -- Nobody puts temporary objects in the way of functions that act with the rights of the owner.
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     GRANT USAGE ON SCHEMA public TO connlog_ingest, connlog_query, connlog_purge;
@@ -98,7 +100,8 @@ GRANT EXECUTE ON FUNCTION attach_day(date), take_inferred(uuid[], timestamptz, t
 GRANT SELECT ON organizations, users, workspaces, workspace_names, homes, workspace_agents, api_tokens TO connlog_query;
 GRANT SELECT ON open_connections, connection_logs, connection_log_counts TO connlog_query;
 GRANT SELECT ON rejected_events, lost_events, contradictions, agent_presence, ingest_attendance, retention_floor, purge_runs TO connlog_query;
-GRANT SELECT, INSERT, UPDATE ON api_audit TO connlog_query;
+GRANT SELECT, INSERT ON api_audit TO connlog_query;
+GRANT EXECUTE ON FUNCTION end_uses(uuid[], bigint[], boolean[]) TO connlog_query;
 
 GRANT SELECT ON open_connections, connection_logs, connection_log_counts, agent_presence, ingest_attendance TO connlog_purge;
 GRANT SELECT (received_at) ON rejected_events TO connlog_purge;
@@ -109,7 +112,7 @@ GRANT SELECT ON retention_floor TO connlog_purge;
 GRANT SELECT, INSERT ON purge_runs TO connlog_purge;
 GRANT EXECUTE ON FUNCTION attach_day(date), drop_day(date), trim_day(date, timestamptz, bigint),
     raise_floor(timestamptz, double precision), due_open(timestamptz, timestamptz), remove_open(timestamptz, timestamptz, bigint),
-    remove_records(text, timestamptz, bigint) TO connlog_purge;
+    remove_records(text, timestamptz, bigint), purge_bound() TO connlog_purge;
 
 DO $$
 DECLARE

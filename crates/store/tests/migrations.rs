@@ -61,7 +61,7 @@ async fn version_5_finds_what_was_there_before_it() {
     client.batch_execute(MOVED).await.unwrap();
 
     let store = database.store().unwrap();
-    assert_eq!(schema::migrate(&store).await.unwrap(), [5, 6, 7, 8, 9, 10, 11, 12]);
+    assert_eq!(schema::migrate(&store).await.unwrap(), [5, 6, 7, 8, 9, 10, 11, 12, 13]);
     for (query, entries) in [
         ("workspace_id:c0000000-0000-4000-8000-000000000001", 2),
         ("workspace_owner:b0000000-0000-4000-8000-000000000001", 1),
@@ -97,7 +97,7 @@ async fn version_6_is_begun_anew_if_a_reader_and_it_wait_for_each_other() {
     })
     .await;
     reader.batch_execute(&format!("SELECT FROM {old} LIMIT 1; COMMIT")).await.unwrap();
-    assert_eq!(migrating.await.unwrap().unwrap(), [6, 7, 8, 9, 10, 11, 12]);
+    assert_eq!(migrating.await.unwrap().unwrap(), [6, 7, 8, 9, 10, 11, 12, 13]);
 }
 
 #[tokio::test]
@@ -117,5 +117,5 @@ async fn version_9_waits_for_readers_before_it_keeps_anybody_from_the_log() {
     let holds = "SELECT FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock' AND relation IN ('connection_logs'::regclass, 'open_connections'::regclass)";
     assert!(client.query(holds, &[]).await.unwrap().is_empty(), "the reader would wait for it");
     reader.batch_execute("SELECT FROM connection_logs, open_connections; COMMIT").await.unwrap();
-    assert_eq!(migrating.await.unwrap().unwrap(), [9, 10, 11, 12]);
+    assert_eq!(migrating.await.unwrap().unwrap(), [9, 10, 11, 12, 13]);
 }

@@ -4,9 +4,14 @@
 
 use std::fmt::Write as _;
 
-use connlog_store::{Store, StoreConfig, roles, schema};
+use chrono::TimeDelta;
+use connlog_model::method::Method;
+use connlog_store::{AuditRecord, Store, StoreConfig, roles, schema};
 use connlog_testkit::database::{TestDatabase, as_role, connect};
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::stage::write;
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 /// Every table but for the days, of which one stands for all, and every function, with the privileges of a role.
 const TABLES: &str = "
@@ -76,6 +81,7 @@ async fn what_is_not_theirs_is_refused() {
         (roles::INGEST, "DELETE FROM homes"),
         (roles::QUERY, "UPDATE connection_logs SET code = 0"),
         (roles::QUERY, "DELETE FROM api_audit"),
+        (roles::QUERY, "UPDATE api_audit SET rows = 0"),
         (roles::QUERY, "INSERT INTO api_tokens SELECT * FROM api_tokens"),
         (roles::QUERY, "SELECT FROM agent_tokens"),
         (roles::PURGE, "SELECT FROM api_tokens"),
@@ -83,6 +89,8 @@ async fn what_is_not_theirs_is_refused() {
         (roles::PURGE, "SELECT message FROM rejected_events"),
         (roles::PURGE, "DELETE FROM connection_logs"),
         (roles::PURGE, "DELETE FROM purge_runs"),
+        (roles::PURGE, "UPDATE retention_floor SET minimum = '0'"),
+        (roles::PURGE, "CREATE TABLE mine ()"),
     ] {
         let client = connect(&database.url_as(role)).await.unwrap();
         let error = client.batch_execute(sql).await.unwrap_err();
@@ -115,6 +123,92 @@ async fn an_administrator_without_superpowers_migrates_and_sets_up() {
     assert_eq!(matrix(&superuser).await, matrix(&template).await);
 }
 
+#[tokio::test]
+async fn the_role_of_the_purge_removes_nothing_within_the_minimum_retention() {
+    let database = TestDatabase::create().await.unwrap();
+    let owner = database.client().await.unwrap();
+    let (store, site) = (database.store().unwrap(), fixtures::site(1, 1));
+    let days_ago = |days| now() - TimeDelta::days(days);
+    let web = |number, days| fixtures::web(&site.agent, number, days_ago(days), Method::Tunnel);
+    let events = vec![web(1, 100), web(2, 30), web(3, 0), fixtures::connect(&site.agent, 4, days_ago(30))];
+    write(&store, events).await;
+    owner
+        .batch_execute(
+            "INSERT INTO lost_events SELECT gen_random_uuid(), now() - '30 days'::interval, gen_random_uuid(), gen_random_uuid(),
+                gen_random_uuid(), gen_random_uuid(), 1, 1, 1, NULL, NULL, 'test'",
+        )
+        .await
+        .unwrap();
+    store.set_minimum_retention(TimeDelta::days(90)).await.unwrap();
+    let purge = connect(&database.url_as(roles::PURGE)).await.unwrap();
+    let gone = async |sql: String| purge.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0);
+    for days in [0, 30] {
+        let day = format!("(now() AT TIME ZONE 'UTC')::date - {days}");
+        assert_eq!(gone(format!("SELECT trim_day({day}, 'infinity', 10)")).await, 0);
+        let error = purge.batch_execute(&format!("SELECT drop_day({day})")).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "22023", "{error}");
+    }
+    assert_eq!(gone("SELECT remove_open('infinity', 'infinity', 10)".to_owned()).await, 0);
+    assert_eq!(gone("SELECT remove_records('lost_events', 'infinity', 10)".to_owned()).await, 0);
+    let raised = "SELECT raise_floor('infinity', '-Infinity') <= now() - '90 days'::interval";
+    assert!(purge.query_one(raised, &[]).await.is_err(), "infinity is no retention");
+    let raised = "SELECT raise_floor('infinity', -1e9) <= clock_timestamp() - '90 days'::interval";
+    assert!(purge.query_one(raised, &[]).await.unwrap().get::<_, bool>(0));
+    let old = "SELECT drop_day((now() AT TIME ZONE 'UTC')::date - 100)".to_owned();
+    assert_eq!(gone(old).await, 1, "what is older goes");
+
+    // Without a minimum, nothing of the future: today is not over.
+    store.set_minimum_retention(TimeDelta::zero()).await.unwrap();
+    assert!(purge.batch_execute("SELECT drop_day((now() AT TIME ZONE 'UTC')::date)").await.is_err());
+    assert_eq!(gone("SELECT trim_day((now() AT TIME ZONE 'UTC')::date, 'infinity', 10)".to_owned()).await, 1);
+}
+
+#[tokio::test]
+async fn a_table_of_somebodys_with_the_name_of_a_day_is_neither_trimmed_nor_dropped() {
+    let database = TestDatabase::create().await.unwrap();
+    let owner = database.client().await.unwrap();
+    owner
+        .batch_execute(
+            "CREATE TABLE connection_logs_20200101 (connect_time timestamptz, organization_id uuid, method smallint, app_name text);
+             INSERT INTO connection_logs_20200101 VALUES ('2020-01-01', gen_random_uuid(), 1, '')",
+        )
+        .await
+        .unwrap();
+    let purge = connect(&database.url_as(roles::PURGE)).await.unwrap();
+    for sql in ["SELECT trim_day('2020-01-01', now(), 10)", "SELECT drop_day('2020-01-01')"] {
+        assert_eq!(purge.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
+    }
+    let left: i64 = owner.query_one("SELECT count(*) FROM connection_logs_20200101", &[]).await.unwrap().get(0);
+    assert_eq!(left, 1);
+}
+
+#[tokio::test]
+async fn how_a_use_of_the_api_ended_is_noted_once() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = Store::new(&StoreConfig::new(database.url_as(roles::QUERY), "test", 1)).unwrap();
+    let begun = AuditRecord {
+        id: Uuid::now_v7(),
+        at: now(),
+        token_id: Uuid::from_u128(1),
+        user_id: None,
+        address: None,
+        endpoint: "/api/v2/connectionlog/export".to_owned(),
+        query: String::new(),
+        format: Some("csv"),
+        status: 200,
+        rows: None,
+        complete: None,
+    };
+    let ended = AuditRecord { rows: Some(7), complete: Some(true), ..begun.clone() };
+    let rewritten = AuditRecord { rows: Some(0), complete: Some(false), query: "other".to_owned(), ..begun.clone() };
+    for record in [begun, ended, rewritten] {
+        store.record_audit(&[record]).await.unwrap();
+    }
+    let row =
+        database.client().await.unwrap().query_one("SELECT rows, complete, query FROM api_audit", &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1), row.get::<_, &str>(2)), (7, true, ""));
+}
+
 /// A function with the rights of the owner does not find what its caller put in its way.
 #[tokio::test]
 async fn temporary_objects_of_a_caller_do_not_stand_in_for_those_of_the_owner() {
@@ -133,7 +227,8 @@ async fn temporary_objects_of_a_caller_do_not_stand_in_for_those_of_the_owner() 
     let left: i64 = client.query_one("SELECT count(*) FROM pg_temp.lost_events", &[]).await.unwrap().get(0);
     assert_eq!((gone, left), (0, 1));
     let paths = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef
-        AND NOT coalesce(proconfig && ARRAY['search_path=public, pg_temp', 'search_path=pg_catalog, public, pg_temp'], false)";
+        AND NOT coalesce(proconfig && ARRAY['search_path=public, pg_temp', 'search_path=pg_catalog, public, pg_temp',
+            'search_path=pg_catalog, pg_temp'], false)";
     let wrong: i64 = database.client().await.unwrap().query_one(paths, &[]).await.unwrap().get(0);
     assert_eq!(wrong, 0);
 }
