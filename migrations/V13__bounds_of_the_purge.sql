@@ -95,6 +95,7 @@ CREATE OR REPLACE FUNCTION remove_records(kind text, cutoff timestamptz, most bi
     DECLARE
         time_column text := CASE kind WHEN 'rejected_events' THEN 'received_at' WHEN 'lost_events' THEN 'recorded_at'
             WHEN 'api_audit' THEN 'at' WHEN 'agent_presence' THEN 'last_seen_at' WHEN 'contradictions' THEN 'connect_time' END;
+        kept text := '';
         rows_gone bigint;
     BEGIN
         IF time_column IS NULL THEN
@@ -104,9 +105,11 @@ CREATE OR REPLACE FUNCTION remove_records(kind text, cutoff timestamptz, most bi
         -- What contradicts a connection stays as long as the connection may.
         IF kind = 'contradictions' THEN
             cutoff := least(cutoff, (SELECT f.cutoff FROM public.retention_floor AS f));
+            kept := 'AND NOT EXISTS (SELECT FROM public.open_connections AS o WHERE o.id = row_id)';
         END IF;
         EXECUTE format('DELETE FROM public.%1$I WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM public.%1$I WHERE %2$I < $1 ORDER BY %2$I LIMIT $2 FOR UPDATE SKIP LOCKED))', kind, time_column)
+            SELECT ctid FROM public.%1$I WHERE %2$I < $1 %3$s ORDER BY %2$I LIMIT $2 FOR UPDATE SKIP LOCKED))',
+            kind, time_column, kept)
         USING cutoff, most;
         GET DIAGNOSTICS rows_gone = ROW_COUNT;
         RETURN rows_gone;

@@ -16,13 +16,10 @@ use connlog_store::roles::INGEST;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
 use connlog_testkit::process::free_address;
-use connlog_testkit::wait::{PATIENCE, until, until_value};
+use connlog_testkit::wait::{until, until_value};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
-
-/// Pause before another attempt at what somebody else still holds.
-const PAUSE: Duration = Duration::from_millis(20);
 
 struct Service {
     shutdown: Shutdown,
@@ -33,13 +30,9 @@ impl Service {
     async fn start(database: &TestDatabase, address: SocketAddr) -> Self {
         let arguments = ["connlog-ingest", "--database-url", &database.url_as(INGEST), "--heartbeat-interval", "500ms"];
         let config = connlog_ingest::Config::try_parse_from(arguments).unwrap();
-        let listener = loop {
-            // The address may linger for a moment after the service before it.
-            if let Ok(listener) = TcpListener::bind(address).await {
-                break listener;
-            }
-            tokio::time::sleep(PAUSE).await;
-        };
+        // The address may linger for a moment after the service before it.
+        let bind = async || TcpListener::bind(address).await;
+        let listener = until_value("the address is free", bind, Result::is_ok).await.unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shutdown = Shutdown::new();
         let running = tokio::spawn(connlog_ingest::run(config, listener, admin, shutdown.clone()));
@@ -69,13 +62,8 @@ async fn reporter(folder: &Path, servers: &[SocketAddr], token: TokenSource, max
         max_spool_bytes,
         agent_version: "test".to_owned(),
     };
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match Reporter::start(config.clone()) {
-            Err(SpoolError::Owned(_)) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
-            started => return started.unwrap().0,
-        }
-    }
+    let start = async || Reporter::start(config.clone()).map(|(reporter, _)| reporter);
+    until_value("the spool is free", start, |started| !matches!(started, Err(SpoolError::Owned(_)))).await.unwrap()
 }
 
 fn ssh() -> Connect {

@@ -148,7 +148,7 @@ impl Connection {
             }
             (Some(told), None) if self.end.as_ref().is_some_and(|end| told > end.time()) => wrong.push("connect_time"),
             // It may end what is open, but not move it to where things are purged.
-            (Some(told), None) if told < floor && self.end.is_none() && event.action != Action::Connect => start = None,
+            (Some(told), None) if told < floor && event.action != Action::Connect => start = None,
             (Some(told), None) if told < floor => return Heard::BelowFloor,
             (Some(_) | None, None) | (None, Some(_)) => {}
         }
@@ -491,5 +491,20 @@ mod tests {
         let action = Action::Disconnect { connected_at: Some(at(1)), outcome: Outcome::default() };
         assert_eq!(connection.hear(&event(Source::Agent, 3, client, action), at(2)), Heard::Agreed);
         assert_eq!(connection.end.as_ref().map(End::time), Some(at(3)));
+    }
+
+    #[test]
+    fn an_end_whose_beginning_lies_below_the_floor_is_the_end_the_second_time_too() {
+        let client = Client { method: None, app_name: None, ip: None, session_id: None, user_id: None };
+        let connect = AgentEvent { time_is_receipt: true, ..event(Source::Agent, 3, client.clone(), Action::Connect) };
+        let action = Action::Disconnect { connected_at: Some(at(1)), outcome: Outcome::default() };
+        let end = event(Source::Agent, 4, client, action);
+        let (mut connection, _) = Connection::begin(&connect, at(2)).unwrap();
+        connection.end = Some(End::Inferred { time: at(5), reason: REASON_AGENT_LOST.to_owned() });
+        for _ in 0..2 {
+            assert_eq!(connection.hear(&end, at(2)), Heard::Agreed);
+            assert!(matches!(connection.end, Some(End::Real { time, .. }) if time == at(4)));
+            assert_eq!((connection.connect_time, connection.start_source), (at(3), None));
+        }
     }
 }

@@ -167,8 +167,9 @@ impl Purge<'_> {
     }
 
     async fn work(&mut self, removed: &mut Removed) -> Result<(), StoreError> {
-        self.attach_ahead().await?;
-        // What goes wrong with the log is no reason to keep the records.
+        let ahead = self.attach_ahead().await;
+        // What goes wrong with a day to come is no reason to keep what is due, nor what goes wrong with the log to keep
+        // the records.
         let of_log = match self.due.log {
             Some(log) => self.purge_log(log, removed).await,
             None => Ok(()),
@@ -184,7 +185,7 @@ impl Purge<'_> {
                 }
             }
         }
-        of_log
+        of_log.and(ahead)
     }
 
     async fn purge_log(&mut self, mut log: DueLog, removed: &mut Removed) -> Result<(), StoreError> {
@@ -196,17 +197,26 @@ impl Purge<'_> {
         }
         // Open rows before history: what is completed meanwhile lands in history and is found there.
         self.remove_open(log.cutoff, removed).await?;
+        let mut refused = Ok(());
         for day in self.store.days_before(log.cutoff).await? {
             if self.shutdown.has_begun() {
                 break;
             }
-            let whole =
-                day.succ_opt().is_some_and(|next| next.and_time(chrono::NaiveTime::MIN).and_utc() <= log.cutoff);
-            if !(whole && self.drop_day(day, removed).await?) {
-                self.trim(day, log.cutoff, removed).await?;
+            match self.purge_day(day, log.cutoff, removed).await {
+                // Somebody's view on one day, say, does not keep the others.
+                Err(error) if error.is_refusal() => refused = refused.and(Err(error)),
+                outcome => outcome?,
             }
         }
-        Ok(())
+        refused
+    }
+
+    async fn purge_day(&self, day: NaiveDate, cutoff: Timestamp, removed: &mut Removed) -> Result<(), StoreError> {
+        let whole = day.succ_opt().is_some_and(|next| next.and_time(chrono::NaiveTime::MIN).and_utc() <= cutoff);
+        if whole && self.drop_day(day, removed).await? {
+            return Ok(());
+        }
+        self.trim(day, cutoff, removed).await
     }
 
     async fn attach_ahead(&self) -> Result<(), StoreError> {

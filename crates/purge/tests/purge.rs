@@ -213,6 +213,55 @@ async fn what_is_younger_than_the_minimum_retention_is_not_due_whatever_a_purge_
     assert!(floor <= now() - TimeDelta::days(30));
 }
 
+#[tokio::test]
+async fn a_day_that_cannot_go_keeps_no_other_and_neither_does_one_that_cannot_be_made() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    history(&store, 40, 1).await;
+    let client = database.client().await.unwrap();
+    let (stays, tomorrow) = (now() - TimeDelta::days(38), now() + TimeDelta::days(1));
+    let of = |time: Timestamp| format!("connection_logs_{}", time.format("%Y%m%d"));
+    let obstacles = format!("CREATE VIEW somebodys AS TABLE {}; CREATE TABLE {} ()", of(stays), of(tomorrow));
+    client.batch_execute(&obstacles).await.unwrap();
+    let summary = purge(&database, &["--connection-logs-retention", "30d"]).await.unwrap();
+    assert_eq!((summary.outcome, summary.rows_dropped, summary.rows_left), (Outcome::Incomplete, 8, 1));
+    client.batch_execute(&format!("DROP VIEW somebodys; DROP TABLE {}", of(tomorrow))).await.unwrap();
+    let summary = purge(&database, &["--connection-logs-retention", "30d"]).await.unwrap();
+    assert_eq!((summary.outcome, summary.rows_dropped), (Outcome::Complete, 1));
+}
+
+#[tokio::test]
+async fn what_contradicts_an_old_connection_stays_as_long_as_it_is_open() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let (one, two) = (fixtures::site(1, 1), fixtures::site(2, 1));
+    let start = now() - TimeDelta::days(40);
+    for site in [&one, &two] {
+        let Event::Agent(mut first) = fixtures::connect(&site.agent, 1, start) else { unreachable!() };
+        first.boot_id = Some(Uuid::from_u128(1));
+        let mut other = first.clone();
+        other.client.ip = Some([203, 0, 113, 9].into());
+        write(&store, vec![Event::Agent(first), Event::Agent(other)]).await;
+    }
+    let hello = Hello {
+        agent_id: one.agent.agent_id.unwrap(),
+        spool_id: Uuid::from_u128(2),
+        boot_id: Uuid::from_u128(1),
+        stream_id: Uuid::from_u128(3),
+        first_unacked_seq: 1,
+        last_seq: 0,
+        received_at: now(),
+    };
+    store.greet(&hello).await.unwrap();
+    store.attend(now() - TimeDelta::hours(1), TimeDelta::seconds(60)).await.unwrap();
+    let client = database.client().await.unwrap();
+    client.batch_execute("UPDATE ingest_attendance SET attended_at = now()").await.unwrap();
+    let summary = purge(&database, &["--connection-logs-retention", "30d"]).await.unwrap();
+    assert_eq!((summary.outcome, summary.open_removed), (Outcome::Complete, 1));
+    let left: Uuid = client.query_one("SELECT row_id FROM contradictions", &[]).await.unwrap().get(0);
+    assert_eq!(left, one.agent.row_id(Uuid::from_u128(1)));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_an_export_held_open_nobody_waits_longer_than_the_lock_timeout_and_everything_due_goes() {
     let database = TestDatabase::create().await.unwrap();

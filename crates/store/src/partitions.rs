@@ -26,15 +26,24 @@ impl Store {
             return Ok(());
         }
         let client = self.client().await?;
+        let mut refused = Ok(());
         for day in missing {
             match client.query("-- attach_day\nSELECT attach_day($1)", &[&day]).await {
                 Ok(_) => {}
                 Err(error) if error.code().is_some_and(|code| code.code() == BELOW_FLOOR) => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    let error = StoreError::from(error);
+                    if !error.is_refusal() {
+                        return Err(error);
+                    }
+                    // What stands in the way of one day does not keep the others from being made.
+                    refused = refused.and(Err(error));
+                    continue;
+                }
             }
             self.known_days.lock().expect("no one panics while holding the known days").insert(day);
         }
-        Ok(())
+        refused
     }
 
     /// Forgets which days exist, because one turned out to be gone.

@@ -19,6 +19,12 @@ use connlog_runtime::shutdown::Shutdown;
 
 /// Pause between attempts while the database cannot be reached.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
+/// How long held streams are tried again before new submissions get their turn.
+const RETRY_SLICE: Duration = Duration::from_secs(1);
+/// How long the events of a refused call are tried by themselves.
+const OTHERS_SLICE: Duration = Duration::from_secs(1);
+/// After so many refused events of a call the others are not tried.
+const MOST_REFUSED: usize = 8;
 /// What the log answers for an event below the retention floor.
 const BELOW_FLOOR: &str = "lies below the retention floor: what is that old has been purged";
 /// What the log answers for a web event whose id is not its own.
@@ -113,31 +119,47 @@ impl Writer {
         }
     }
 
-    /// Tries again what is held, each stream by itself.
+    /// Tries again what is held, each stream by itself, for a while: what is left is still due, and new submissions get
+    /// their turn in between.
     async fn retry_held(&mut self) {
+        let until = Instant::now() + RETRY_SLICE;
         for key in self.held.due_streams() {
-            loop {
-                let Some(queued) = self.held.next_of(key) else {
-                    self.held.release(key);
-                    break;
-                };
-                let began = Instant::now();
-                let one = vec![queued];
-                match self.apply(&one).await {
-                    Ok(Outcome::Done(done)) => self.finish(one, done, began).await,
-                    Ok(Outcome::Displaced(streams)) => drop(turn_away(one, &streams)),
-                    Err(error) if error.is_refusal() => {
-                        for queued in one {
-                            self.held.put_back(key, queued, &error.one_line());
-                        }
-                        break;
-                    }
-                    Err(error) if error.is_fault_of_data() => Box::pin(self.commit_alone(one, error, began)).await,
-                    // The service is stopping.
-                    Err(_) => return,
-                }
+            if !self.retry_stream(key, until).await {
+                return;
             }
         }
+    }
+
+    /// Tries what waits of one stream: the first by itself, and once that is taken, as much at a time as of anybody.
+    /// Returns whether to go on with others.
+    async fn retry_stream(&mut self, key: held::Key, until: Instant) -> bool {
+        let (mut most_events, mut then) = (1, self.shared.max_transaction_events);
+        while Instant::now() < until {
+            let next = self.held.next_of(key, most_events);
+            if next.is_empty() {
+                self.held.release(key);
+                return true;
+            }
+            let began = Instant::now();
+            match self.apply(&next).await {
+                Ok(Outcome::Done(done)) => self.finish(next, done, began).await,
+                Ok(Outcome::Displaced(streams)) => drop(turn_away(next, &streams)),
+                Err(error) if error.is_refusal() => {
+                    self.held.put_back(key, next, &error.one_line());
+                    return true;
+                }
+                // In order, one by one: what comes later must not be committed before what is at fault is taken apart.
+                Err(error) if error.is_fault_of_data() && next.len() > 1 => {
+                    self.held.restore(key, next);
+                    then = 1;
+                }
+                Err(error) if error.is_fault_of_data() => Box::pin(self.commit_alone(next, error, began)).await,
+                // The service is stopping.
+                Err(_) => return false,
+            }
+            most_events = then;
+        }
+        false
     }
 
     /// Commits, whatever it takes: an outage is waited out, and a batch that the database refuses is halved until what it
@@ -198,7 +220,7 @@ impl Writer {
                 continue;
             }
             tracing::error!(cause, "the database refuses an event of a unary call; the caller is told to come again");
-            let refused = self.store_others(&queued.submission.items).await;
+            let refused = self.store_others(&queued).await;
             let held = match queued.submission.items.len() {
                 1 => cause.clone(),
                 _ => format!("events {refused:?}: {cause}"),
@@ -207,22 +229,30 @@ impl Writer {
         }
     }
 
-    /// Stores what the database takes of some events, and returns the numbers of the others.
-    async fn store_others(&self, items: &[Item]) -> Vec<u64> {
-        if items.is_empty() {
-            return Vec::new();
-        }
-        let batch = Batch { events: items.iter().map(|item| item.event.clone()).collect(), ..Batch::default() };
-        match (self.apply_through_outages(&batch).await, items) {
-            (Ok(_), _) => Vec::new(),
-            (Err(_), [item]) => vec![item.seq],
-            (Err(_), items) => {
+    /// Stores what the database takes of a call's events, within a budget, since others wait meanwhile; returns the
+    /// numbers of those that it refuses or that were not tried.
+    async fn store_others(&self, queued: &Queued) -> Vec<u64> {
+        let until = Instant::now() + OTHERS_SLICE;
+        let mut not_stored = Vec::new();
+        let mut parts = vec![&queued.submission.items[..]];
+        while let Some(items) = parts.pop() {
+            let is_spent = not_stored.len() >= MOST_REFUSED || Instant::now() > until || queued.answer.is_closed();
+            let batch = Batch { events: items.iter().map(|item| item.event.clone()).collect(), ..Batch::default() };
+            let applied =
+                if is_spent || items.is_empty() { None } else { self.apply_through_outages(&batch).await.ok() };
+            if let Some(applied) = applied {
+                let refused = |index| applied.refused.iter().any(|(refused, _)| *refused == index);
+                let stored = items.iter().enumerate().filter(|(index, _)| !refused(*index));
+                let lines = stored.map(|(_, item)| (queued.submission.request_id, Subject::Event(&item.event)));
+                self.shared.service_log.log(lines, self.shared.clock.now(), None).await;
+            } else if is_spent || items.len() < 2 {
+                not_stored.extend(items.iter().map(|item| item.seq));
+            } else {
                 let (first, second) = items.split_at(items.len() / 2);
-                let mut refused = Box::pin(self.store_others(first)).await;
-                refused.extend(Box::pin(self.store_others(second)).await);
-                refused
+                parts.extend([second, first]);
             }
         }
+        not_stored
     }
 
     /// Finds the events that the database refuses and turns them into dead letters.

@@ -58,7 +58,7 @@ FROM open_connections o
 LEFT JOIN homes USING (home, organization_id)
 LEFT JOIN workspaces w ON w.id = homes.workspace_id AND w.deleted
 LEFT JOIN workspace_agents a ON a.id = o.agent_id AND a.deleted
-WHERE w.id IS NOT NULL OR a.id IS NOT NULL
+WHERE (w.id IS NOT NULL OR a.id IS NOT NULL) AND ($2::uuid IS NULL OR o.id = $2)
 ORDER BY o.id LIMIT $1";
 
 const LOCK_IDS: &str = "-- lock_open_of_deleted
@@ -181,16 +181,43 @@ impl Store {
 
     /// Ends what deleted agents and the agents of deleted workspaces had open, when they were deleted.
     pub async fn sweep_deleted(&self) -> Result<SweepOutcome, StoreError> {
+        match self.close_deleted(None).await {
+            Err(error) if error.is_refusal() => self.close_deleted_one_by_one().await,
+            outcome => outcome,
+        }
+    }
+
+    /// The same, so that what the database refuses to end holds up nothing else.
+    async fn close_deleted_one_by_one(&self) -> Result<SweepOutcome, StoreError> {
+        let client = self.client().await?;
+        let all = close::first_column(&client.query(DELETED, &[&i64::MAX, &None::<Uuid>]).await?)?;
+        drop(client);
+        let mut outcome = SweepOutcome::default();
+        for id in all {
+            match self.close_deleted(Some(id)).await {
+                Ok(part) => outcome.add(part),
+                Err(error) if error.is_refusal() => {
+                    let cause = error.one_line();
+                    tracing::error!(%id, cause, "a connection of what was deleted cannot be ended for now");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Ends them, or one of them.
+    async fn close_deleted(&self, only: Option<Uuid>) -> Result<SweepOutcome, StoreError> {
         let mut attempts = 0;
         loop {
-            match self.sweep_deleted_once().await {
+            match self.close_deleted_once(only).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => self.settle(&mut attempts, error).await?,
             }
         }
     }
 
-    async fn sweep_deleted_once(&self) -> Result<SweepOutcome, StoreError> {
+    async fn close_deleted_once(&self, only: Option<Uuid>) -> Result<SweepOutcome, StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_write(&mut client).await?;
         if !query(&transaction, TRY_SWEEP, &[]).await?.iter().any(|row| row.get(0)) {
@@ -198,7 +225,7 @@ impl Store {
         }
         let floor = hold_floor(&transaction).await?;
         let mut deleted_at: HashMap<Uuid, Option<Timestamp>> = HashMap::new();
-        for row in query(&transaction, DELETED, &[&CONNECTIONS_PER_TRANSACTION]).await? {
+        for row in query(&transaction, DELETED, &[&CONNECTIONS_PER_TRANSACTION, &only]).await? {
             deleted_at.insert(row.try_get("id")?, row.try_get("deleted_at")?);
         }
         let ids: Vec<Uuid> = deleted_at.keys().copied().collect();

@@ -1,6 +1,7 @@
 //! What events said against what is recorded: kept beside it, once for each content.
 
 use connlog_model::clock::{Timestamp, rfc3339};
+use connlog_model::connection::Connection;
 use connlog_model::event::{Action, AgentEvent};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -35,8 +36,8 @@ pub(super) struct Contradiction {
 }
 
 impl Contradiction {
-    /// The contradiction of `event`, which differs in `fields` from a connection that began at `connect_time`.
-    pub(super) fn new(event: &AgentEvent, fields: &[&str], connect_time: Timestamp) -> Self {
+    /// The contradiction of `event`, which differs in `fields` from what is recorded.
+    pub(super) fn new(event: &AgentEvent, fields: &[&str], recorded: &Connection) -> Self {
         let claim = claim(event).to_string();
         let source = event.source.code();
         let mut hash = Sha256::new();
@@ -45,8 +46,9 @@ impl Contradiction {
         Self {
             row_id: event.row_id(),
             digest: hash.finalize()[..DIGEST_BYTES].to_vec(),
-            organization_id: event.agent.workspace.organization_id,
-            connect_time,
+            // Of the entry: whoever sees that sees what contradicts it.
+            organization_id: recorded.agent.workspace.organization_id,
+            connect_time: recorded.connect_time,
             received_at: event.received_at,
             source,
             fields: fields.join(","),

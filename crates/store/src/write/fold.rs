@@ -71,7 +71,7 @@ impl Entry<'_> {
             match (heard, &told.connection) {
                 (Heard::BelowFloor, _) => told.below_floor.push(*index),
                 (Heard::Contradicted(fields), Some(connection)) => {
-                    told.contradictions.push(Contradiction::new(event, &fields, connection.connect_time));
+                    told.contradictions.push(Contradiction::new(event, &fields, connection));
                 }
                 (Heard::Contradicted(_), None) | (Heard::Agreed, _) => {}
             }
