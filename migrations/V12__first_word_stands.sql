@@ -43,27 +43,3 @@ COMMENT ON COLUMN contradictions.fields IS 'The fields that differ, separated by
 COMMENT ON COLUMN contradictions.claim IS 'The event as it was said.';
 CREATE INDEX contradictions_connect_time ON contradictions (connect_time);
 COMMENT ON INDEX contradictions_connect_time IS 'Retention.';
-
-CREATE OR REPLACE FUNCTION remove_records(kind text, cutoff timestamptz, most bigint) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = pg_catalog, public, pg_temp
-    AS $$
-    DECLARE
-        time_column text := CASE kind WHEN 'rejected_events' THEN 'received_at' WHEN 'lost_events' THEN 'recorded_at'
-            WHEN 'api_audit' THEN 'at' WHEN 'agent_presence' THEN 'last_seen_at' WHEN 'contradictions' THEN 'connect_time' END;
-        rows_gone bigint;
-    BEGIN
-        IF time_column IS NULL THEN
-            RAISE EXCEPTION 'there are no records of kind %', kind USING ERRCODE = 'invalid_parameter_value';
-        END IF;
-        -- What contradicts a connection stays as long as the connection may.
-        IF kind = 'contradictions' THEN
-            cutoff := least(cutoff, (SELECT f.cutoff FROM public.retention_floor AS f));
-        END IF;
-        EXECUTE format('DELETE FROM public.%1$I WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM public.%1$I WHERE %2$I < $1 ORDER BY %2$I LIMIT $2 FOR UPDATE SKIP LOCKED))', kind, time_column)
-        USING cutoff, most;
-        GET DIAGNOSTICS rows_gone = ROW_COUNT;
-        RETURN rows_gone;
-    END
-    $$;

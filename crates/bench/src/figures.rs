@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What is wanted of a figure.
+/// The bound that a figure has to meet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Bound {
     /// Of the ratio to the baseline of the same run.

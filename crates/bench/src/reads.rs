@@ -140,7 +140,7 @@ async fn ongoing(
         }
         report.add_rounds(key, &pairs);
     }
-    // What else is measured has nothing open.
+    // The other measurements start without open connections.
     write(&store, &open, true).await?;
     for rows in open.chunks(WRITTEN) {
         let rows: Vec<Row> = rows.iter().map(|(session, agent)| row(session, agent, true)).collect();

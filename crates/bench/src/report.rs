@@ -17,7 +17,7 @@ struct Measured {
     rounds: usize,
     /// The least and the largest ratio of a round.
     spread: Option<(f64, f64)>,
-    /// What it is of, if that differs between runs.
+    /// The search that it is about, if another run may measure another one.
     of: Option<String>,
 }
 
@@ -55,11 +55,12 @@ impl Report {
         self.push(Measured { definition, value, baseline, rounds: pairs.len(), spread: Some(spread), of: None });
     }
 
-    /// Says what the figure that was added last is of.
+    /// Names the search that the figure added last is about.
     pub fn is_of(&mut self, what: &str) {
         if let Some(last) = self.measured.last_mut() {
             last.of = Some(what.to_owned());
         }
+        self.save();
     }
 
     /// Prints all figures in the order of their table; one that was not measured says why.
@@ -87,6 +88,10 @@ impl Report {
 
     fn push(&mut self, measured: Measured) {
         self.measured.push(measured);
+        self.save();
+    }
+
+    fn save(&self) {
         if let Err(error) = self.write() {
             eprintln!("cannot write {}: {error}", self.file.display());
         }

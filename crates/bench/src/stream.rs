@@ -92,7 +92,7 @@ impl Stream {
         let mut due = first;
         for batch in batches {
             let Some(last) = batch.events.last().map(|event| event.seq) else { continue };
-            // Whoever is in flight is acknowledged while this one is not due yet.
+            // Until this message is due, read the acknowledgements of those in flight.
             while !waiting.is_empty() {
                 match tokio::time::timeout_at(due, self.acknowledged()).await {
                     Ok(answered) => answered?,

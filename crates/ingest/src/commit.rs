@@ -81,8 +81,8 @@ pub struct Committed {
     pub refused: Vec<(u64, &'static str, String)>,
     /// The sender's stream no longer owns its spool, and nothing was committed.
     pub displaced: bool,
-    /// The database refuses an event, for this cause, which may pass: the submission is not committed as a whole, and has
-    /// to be sent again.
+    /// Why the database refuses an event for now. If this is set, the submission is not committed as a whole, and has to be
+    /// sent again.
     pub held: Option<String>,
 }
 

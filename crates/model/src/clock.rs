@@ -10,6 +10,9 @@ use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 /// A point in time, UTC. Stored ones are whole microseconds.
 pub type Timestamp = DateTime<Utc>;
 
+/// An event that the log got more than this after it happened is late: a backdated beginning or end is visible as such.
+pub const LATE: TimeDelta = TimeDelta::minutes(5);
+
 /// Drops what is finer than a microsecond.
 pub fn truncate_to_micros(time: Timestamp) -> Timestamp {
     time.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(time)

@@ -23,6 +23,9 @@ impl Method {
     pub const ALL: [Self; 5] =
         [Self::Ssh, Self::ReconnectingPty, Self::WorkspaceApp, Self::PortForwarding, Self::Tunnel];
 
+    /// What is stored and shown of a connection until an event says how it came.
+    pub const UNSAID: Self = Self::Ssh;
+
     /// The name in the API.
     pub fn as_str(self) -> &'static str {
         match self {

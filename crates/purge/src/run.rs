@@ -320,9 +320,8 @@ impl Purge<'_> {
             }
         }
         for (kind, cutoff) in self.due.records() {
-            let records = self.store.due_records(kind, cutoff).await?;
             if let Some(counter) = counter(&mut due, kind) {
-                *counter = records;
+                *counter = self.store.due_records(kind, cutoff).await?;
             }
         }
         Ok(due)

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::audit::Given;
 use crate::auth::Auditor;
 use crate::error::ApiError;
-use crate::one::parse_id;
+use crate::one::entry_in_reach;
 use crate::serve::Service;
 
 /// What was said against an entry.
@@ -51,10 +51,8 @@ pub async fn contradictions(
     auditor: Auditor,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let id = parse_id(id)?;
-    let reach = auditor.reach();
-    service.reads.entry(id, &reach).await?.ok_or_else(ApiError::not_found)?;
-    let found = service.reads.contradictions(id, &reach).await?;
+    let entry = entry_in_reach(&service, &auditor, id).await?;
+    let found = service.reads.contradictions(entry.id, &auditor.reach()).await?;
     let contradictions: Vec<Contradiction> = found.into_iter().map(Contradiction::from).collect();
     let given = Given(contradictions.len());
     Ok((Extension(given), Json(ContradictionList { contradictions })).into_response())

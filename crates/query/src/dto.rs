@@ -3,9 +3,8 @@
 
 use std::net::IpAddr;
 
-use chrono::TimeDelta;
 use connlog_model::app::display_name;
-use connlog_model::clock::{Timestamp, rfc3339};
+use connlog_model::clock::{LATE, Timestamp, rfc3339};
 use connlog_store::read::{DirectoryUser, Entry};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -143,9 +142,6 @@ pub struct UserRole {
     pub name: String,
     pub display_name: String,
 }
-
-/// An event that the log got later than this after it happened is late: a backdated beginning or end is visible as such.
-pub(crate) const LATE: TimeDelta = TimeDelta::minutes(5);
 
 /// The time of receipt, if it is late.
 pub(crate) fn late(received_at: Option<Timestamp>, happened_at: Option<Timestamp>) -> Option<Timestamp> {

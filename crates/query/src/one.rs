@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use connlog_model::search::Invalid;
+use connlog_store::read::Entry;
 use uuid::Uuid;
 
 use crate::audit::Given;
@@ -28,15 +29,19 @@ pub async fn one(
     auditor: Auditor,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let id = parse_id(id)?;
-    let entry = service.reads.entry(id, &auditor.reach()).await?.ok_or_else(ApiError::not_found)?;
+    let entry = entry_in_reach(&service, &auditor, id).await?;
     Ok((Extension(Given(1)), Json(ConnectionLog::from(entry))).into_response())
 }
 
-/// The id in a path.
-pub(crate) fn parse_id(id: Result<Path<String>, PathRejection>) -> Result<Uuid, ApiError> {
-    id.ok().and_then(|Path(id)| Uuid::try_parse(&id).ok()).ok_or_else(|| {
+/// The entry of the id in a path, if the token reaches it.
+pub(crate) async fn entry_in_reach(
+    service: &Service,
+    auditor: &Auditor,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Entry, ApiError> {
+    let id = id.ok().and_then(|Path(id)| Uuid::try_parse(&id).ok()).ok_or_else(|| {
         let detail = "Path param \"id\" must be a valid uuid".to_owned();
         ApiError::invalid_parameters(vec![Invalid { field: "id".to_owned(), detail }])
-    })
+    })?;
+    service.reads.entry(id, &auditor.reach()).await?.ok_or_else(ApiError::not_found)
 }

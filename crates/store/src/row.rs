@@ -43,9 +43,9 @@ fn read(columns: &str) -> String {
 /// Columns that both tables share, as they are read.
 const COMMON: usize = 16;
 
-/// The method that a row of a connection has: SSH, until an event says how it came.
+/// The method that a row of a connection has.
 pub(crate) fn stored_method(connection: &Connection) -> Method {
-    connection.method.unwrap_or(Method::Ssh)
+    connection.method.unwrap_or(Method::UNSAID)
 }
 
 /// Rows of a table, as one array a column.

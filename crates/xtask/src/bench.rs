@@ -2,12 +2,11 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use connlog_testkit::pooler::Pooler;
 use connlog_testkit::postgres::{Options, PostgresServer, target_dir};
 
-use crate::command::{cargo, succeed};
-use crate::install;
+use crate::{command, install};
 
 /// Exit code of connlog-bench if a figure misses its bound.
 const MISSED: i32 = 3;
@@ -18,11 +17,7 @@ const POOLED_CONNECTIONS: u16 = 10;
 pub(crate) fn run(quick: bool, large: bool) -> Result<()> {
     install::postgresql()?;
     install::pooler()?;
-    let packages = ["connlog-bench", "connlog-ingest", "connlog-query", "connlog-purge"];
-    let arguments = packages.iter().flat_map(|package| ["-p", package]);
-    let mut build = cargo(&["build", "--release", "--locked"]);
-    build.args(arguments);
-    succeed(build).context("the services cannot be built")?;
+    command::build(&["connlog-bench", "connlog-ingest", "connlog-query", "connlog-purge"], &["--release"])?;
     let folder = target_dir().join("bench");
     std::fs::create_dir_all(&folder)?;
     let server = PostgresServer::start(Options::durable())?;

@@ -26,6 +26,13 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// Builds packages of the workspace, with further options.
+pub(crate) fn build(packages: &[&str], options: &[&str]) -> Result<()> {
+    let mut build = cargo(&["build", "--locked"]);
+    build.args(options).args(packages.iter().flat_map(|package| ["-p", package]));
+    succeed(build).context("the services cannot be built")
+}
+
 /// Runs a check of this program, between a line that names it and one with its time.
 pub(crate) fn timed(name: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
     println!("== {name}");

@@ -8,9 +8,8 @@ use anyhow::{Context, Result, ensure};
 use connlog_testkit::postgres::{Options, PostgresServer, target_dir};
 use connlog_testkit::process::{Process, free_address};
 
-use crate::command::{cargo, succeed};
 use crate::demo::services::BUILT_VARIABLE;
-use crate::install;
+use crate::{command, install};
 
 /// How long the service may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -24,8 +23,7 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 pub(crate) fn run(examples: u32) -> Result<()> {
     install::postgresql()?;
     if std::env::var_os(BUILT_VARIABLE).is_none() {
-        let packages = ["-p", "connlog-bench", "-p", "connlogctl", "-p", "connlog-query"];
-        succeed(cargo(&[&["build", "--locked"], &packages[..]].concat())).context("the services cannot be built")?;
+        command::build(&["connlog-bench", "connlogctl", "connlog-query"], &[])?;
     }
     let schemathesis =
         install::python_tool(&target_dir(), "schemathesis", "4.32.5", "fuzzes the API by its description")?;

@@ -1,9 +1,11 @@
 //! `cargo xtask test`: builds everything, then runs every test, side by side, with a summary at the end.
 //!
 //! Each test runs in a process of its own, so that a slow one of one program runs beside those of another, a crash is one
-//! failure, and each has a time. (cargo-nextest does the same, and was weighed: building it takes 7 min 41 s of two cores,
-//! more than all tests together, and it knows neither the second run through a pooler nor the steps of xtask.) What takes no test program (the API fuzz, the demo's check, the dashboard in a browser)
+//! failure, and each has a time. What takes no test program (the API fuzz, the demo's check, the dashboard in a browser)
 //! runs after them.
+//!
+//! cargo-nextest would do a part of this. Building it takes 7 min 41 s of CPU, about as long as all tests, and it knows
+//! neither the second run through a pooler nor the steps of xtask.
 
 mod catalog;
 mod interrupt;

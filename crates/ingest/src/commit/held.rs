@@ -1,8 +1,8 @@
 //! Streams that are held: the database refuses one of their events, for a cause that may pass.
 //!
-//! What a held stream sent waits here, unacknowledged and in order, and is tried again by itself, so that it costs the
-//! others nothing. What waits here has given its room in the queue back; it has room of its own, and a stream that finds
-//! none is ended and comes again.
+//! The submissions of a held stream wait here, unacknowledged and in order. Each stream is tried again by itself, so it
+//! does not delay the others. Waiting submissions take no room in the writer's queue: this list has a limit of its own. A
+//! stream that exceeds it is ended, and its agent sends everything again over a new stream.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};

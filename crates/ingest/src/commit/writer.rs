@@ -143,7 +143,8 @@ impl Writer {
             let began = Instant::now();
             match self.apply(&next).await {
                 Ok(Outcome::Done(done)) => self.finish(next, done, began).await,
-                Ok(Outcome::Displaced(streams)) => drop(turn_away(next, &streams)),
+                // What a newer stream of the spool sent stays in its order.
+                Ok(Outcome::Displaced(streams)) => self.held.restore(key, turn_away(next, &streams)),
                 Err(error) if error.is_refusal() => {
                     self.held.put_back(key, next, &error.one_line());
                     return true;
@@ -153,7 +154,11 @@ impl Writer {
                     self.held.restore(key, next);
                     then = 1;
                 }
-                Err(error) if error.is_fault_of_data() => Box::pin(self.commit_alone(next, error, began)).await,
+                Err(error) if error.is_fault_of_data() => {
+                    Box::pin(self.commit_alone(next, error, began)).await;
+                    // It may be held anew, until a time of its own; else it is due at once.
+                    return true;
+                }
                 // The service is stopping.
                 Err(_) => return false,
             }

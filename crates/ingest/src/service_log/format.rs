@@ -196,7 +196,7 @@ fn shown_agent(event: &AgentEvent) -> Shown<'_> {
         workspace: &event.agent.workspace,
         agent_name: &event.agent.agent_name,
         connection_type: ConnectionType::of(
-            event.client.method.unwrap_or(Method::Ssh),
+            event.client.method.unwrap_or(Method::UNSAID),
             event.client.app_name.as_deref(),
         ),
         code,
@@ -239,7 +239,7 @@ fn shown_connection<'a>(connection: &'a Connection, status: &'static str) -> Sho
         id: connection.id,
         workspace: &connection.agent.workspace,
         agent_name: &connection.agent.agent_name,
-        connection_type: ConnectionType::of(connection.method.unwrap_or(Method::Ssh), app_name),
+        connection_type: ConnectionType::of(connection.method.unwrap_or(Method::UNSAID), app_name),
         code: None,
         ip: connection.ip,
         user_agent: "",

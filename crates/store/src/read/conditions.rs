@@ -1,16 +1,13 @@
 //! A filter as SQL: conditions and their numbered parameters. Values never become part of the text.
 
 use connlog_model::app::{ConnectionType, apps_of};
-use connlog_model::clock::Timestamp;
+use connlog_model::clock::{LATE, Timestamp};
 use connlog_model::method::Method;
 use connlog_model::search::Status;
 use uuid::Uuid;
 
 use super::filter::Filter;
 use crate::argument::Argument;
-
-/// An event that the log got later than this after it happened is late.
-const LATE: &str = "5 minutes";
 
 /// A value bound to a parameter.
 pub(super) type Parameter = Box<dyn Argument + Send>;
@@ -242,8 +239,9 @@ impl Conditions {
             self.add("received_at <= ?", before);
         }
         if filter.late {
-            let of_start = format!("received_at > connect_time + interval '{LATE}'");
-            let of_end = format!("ended_received_at > disconnect_time + interval '{LATE}'");
+            let late = LATE.num_seconds();
+            let of_start = format!("received_at > connect_time + interval '{late} s'");
+            let of_end = format!("ended_received_at > disconnect_time + interval '{late} s'");
             self.history_only.push(format!("({of_start} OR {of_end})"));
             self.open_only.push(of_start);
         }

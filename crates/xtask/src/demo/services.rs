@@ -12,7 +12,7 @@ use connlog_testkit::process::{Process, free_address};
 use nix::sys::signal::Signal;
 
 use super::directory::Directory;
-use crate::command::{cargo, succeed};
+use crate::command;
 
 /// How long a service may take to start or stop.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -43,20 +43,7 @@ pub(crate) fn build() -> Result<()> {
         return Ok(());
     }
     println!("building the services");
-    let arguments = [
-        "build",
-        "--quiet",
-        "--locked",
-        "-p",
-        "connlog-ingest",
-        "-p",
-        "connlog-query",
-        "-p",
-        "connlog-purge",
-        "-p",
-        "connlogctl",
-    ];
-    succeed(cargo(&arguments)).context("the services cannot be built")
+    command::build(&["connlog-ingest", "connlog-query", "connlog-purge", "connlogctl"], &["--quiet"])
 }
 
 impl Services {

@@ -29,7 +29,10 @@ pub(super) fn watch() -> Result<()> {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                HAS_COME.store(true, Ordering::Relaxed);
+                // A second one does not wait for the summary.
+                if HAS_COME.swap(true, Ordering::Relaxed) {
+                    std::process::exit(EXIT_CODE);
+                }
             }
         });
     });

@@ -33,7 +33,7 @@ const STEPS: [(&str, &[&str]); 3] = [
     ("xtask: dashboard in a browser", &["dashboard"]),
 ];
 
-/// What `--fast` leaves out, by the beginning of its name: of an inner loop of a minute each would take a third or more.
+/// What `--fast` leaves out, by the beginning of the name: each would take a third of its minute, or more.
 const SLOW: [&str; 3] =
     ["connlog-ingest/chaos", "connlog-store/explorer", "connlog-query/tail a_revoked_token_ends_its_tail"];
 
