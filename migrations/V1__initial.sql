@@ -1,4 +1,6 @@
--- The schema of connlog. The decisions behind it, and what each table promises, are in README.md beside this file.
+-- The schema of connlog. The decisions behind it are in README.md beside this file, and in crates/store/README.md.
+--
+-- Functions name every object with its schema and search nothing but pg_catalog: some act with the rights of the owner.
 
 ---------------------------------------------------------------------------------------------------- directory
 
@@ -43,10 +45,12 @@ CREATE TABLE workspaces (
     organization_id uuid NOT NULL,
     owner_id        uuid NOT NULL,
     name            text NOT NULL,
+    name_key        text NOT NULL,
     deleted         boolean NOT NULL,
     deleted_at      timestamptz
 );
 COMMENT ON TABLE workspaces IS 'Workspaces as a control plane last told.';
+COMMENT ON COLUMN workspaces.name_key IS 'The name in lower case, see organizations.name_key.';
 COMMENT ON COLUMN workspaces.deleted_at IS 'When it was first told to be deleted: the inferred end of what it had open.';
 
 CREATE TABLE workspace_agents (
@@ -88,89 +92,193 @@ COMMENT ON INDEX api_tokens_sha256 IS 'Authentication.';
 
 ---------------------------------------------------------------------------------------------------- the log
 
-CREATE TABLE open_connections (
-    connect_time       timestamptz NOT NULL,
-    changed_xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    method             smallint NOT NULL,
-    id                 uuid PRIMARY KEY,
+CREATE TABLE number_key (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    key bytea NOT NULL CHECK (length(key) = 32)
+);
+INSERT INTO number_key (key) VALUES (decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'));
+COMMENT ON TABLE number_key IS 'The secret under which agents and targets are numbered: without it nobody finds two names with one number.';
+COMMENT ON COLUMN number_key.key IS 'Key of an HMAC-SHA256. Changing it gives every agent and target a second number.';
+
+CREATE TABLE agents (
+    agent        bigint PRIMARY KEY,
+    workspace_id uuid NOT NULL,
+    agent_name   text NOT NULL,
+    has_open     boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
+COMMENT ON TABLE agents IS 'One row for each agent of a workspace, and the lock of the log: whoever writes connections of an agent holds its row.';
+COMMENT ON COLUMN agents.agent IS 'The first eight bytes of the HMAC of workspace and name (crates/store, numbers.rs).';
+COMMENT ON COLUMN agents.has_open IS 'Whether anything of the agent may be open: set before a connection is left open, and cleared by the sweep.';
+CREATE INDEX agents_has_open ON agents (agent) WHERE has_open;
+COMMENT ON INDEX agents_has_open IS 'The sweep of silent and deleted agents.';
+CREATE INDEX agents_workspace ON agents (workspace_id);
+COMMENT ON INDEX agents_workspace IS 'Closing what a deleted workspace had open.';
+
+CREATE TABLE agent_spools (
+    agent            bigint NOT NULL,
+    spool_id         uuid NOT NULL,
+    agent_id         uuid,
+    boot_id          uuid NOT NULL,
+    stream_id        uuid NOT NULL,
+    committed_seq    bigint,
+    earlier_boot_seq bigint NOT NULL,
+    last_seen_at     timestamptz NOT NULL,
+    unclosed_since   timestamptz,
+    PRIMARY KEY (agent, spool_id)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE agent_spools IS 'What is known of each spool of an agent that streams, and of each reporter that speaks for an agent. Changed under the lock of the agent.';
+COMMENT ON COLUMN agent_spools.agent_id IS 'The agent of the directory that said Hello with it.';
+COMMENT ON COLUMN agent_spools.boot_id IS 'The boot that last said Hello with it.';
+COMMENT ON COLUMN agent_spools.stream_id IS 'The stream that owns it now; an older one that finds another id here gives way.';
+COMMENT ON COLUMN agent_spools.committed_seq IS 'Everything up to this sequence number is in the log, rejected, or recorded as lost; NULL until the first commit.';
+COMMENT ON COLUMN agent_spools.earlier_boot_seq IS 'Events up to this sequence number were in the spool when the boot began, and may be of an earlier one.';
+COMMENT ON COLUMN agent_spools.last_seen_at IS 'The last sign of life, by the clock of the ingest that had it.';
+COMMENT ON COLUMN agent_spools.unclosed_since IS 'The last sign of life of the boot before, until what it left open is closed.';
+
+CREATE TABLE targets (
+    target             bigint PRIMARY KEY,
+    agent              bigint NOT NULL,
     organization_id    uuid NOT NULL,
-    workspace_owner_id uuid NOT NULL,
+    owner_id           uuid NOT NULL,
     workspace_id       uuid NOT NULL,
-    connection_id      uuid NOT NULL,
-    agent_id           uuid,
-    boot_id            uuid,
-    user_id            uuid,
-    client_session_id  uuid,
     workspace_name     text NOT NULL,
-    agent_name         text NOT NULL,
-    app_name           text,
-    ip                 inet,
-    attribute_ranks    bytea
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
-COMMENT ON TABLE open_connections IS 'One row for each ongoing connection to an agent. Its primary key serializes all writers of a connection; a connection is here or in connection_logs, never in both.';
-COMMENT ON COLUMN open_connections.agent_id IS 'The agent, if the directory knew it; what the sweep of lost agents goes by.';
-COMMENT ON COLUMN open_connections.boot_id IS 'The boot of the agent that streamed it; nil if an earlier boot than its stream''s; NULL if it did not come over the agent''s own stream.';
-COMMENT ON COLUMN open_connections.attribute_ranks IS 'See connection_logs.attribute_ranks.';
-COMMENT ON COLUMN open_connections.changed_xid IS 'The transaction that last changed the row: its place in the change feed.';
-CREATE INDEX open_connections_agent ON open_connections (agent_id);
-COMMENT ON INDEX open_connections_agent IS 'Closing what a lost, restarted or deleted agent had open.';
-CREATE INDEX open_connections_connect_time ON open_connections (connect_time);
-COMMENT ON INDEX open_connections_connect_time IS 'Pages, newest first, and the retention of open rows.';
-CREATE INDEX open_connections_workspace ON open_connections (workspace_id);
-COMMENT ON INDEX open_connections_workspace IS 'The filter workspace_id:UUID, and closing what a deleted workspace had open.';
+    workspace_name_key text NOT NULL,
+    agent_name         text NOT NULL
+);
+COMMENT ON TABLE targets IS 'Where connections went, as it was at the time: organization, owner, workspace, names. Rows of the log refer to it. Never changed, never removed.';
+COMMENT ON COLUMN targets.target IS 'The first eight bytes of the HMAC of the other columns (crates/store, numbers.rs).';
+COMMENT ON COLUMN targets.agent IS 'The agent: agents.agent.';
+COMMENT ON COLUMN targets.workspace_name_key IS 'The name in lower case, see organizations.name_key.';
+CREATE INDEX targets_agent ON targets (agent);
+COMMENT ON INDEX targets_agent IS 'What an agent has open.';
+CREATE INDEX targets_organization ON targets (organization_id);
+COMMENT ON INDEX targets_organization IS 'The filter organization, and tokens limited to organizations.';
+CREATE INDEX targets_owner ON targets (owner_id);
+COMMENT ON INDEX targets_owner IS 'The filters workspace_owner and workspace_owner_email.';
+CREATE INDEX targets_workspace ON targets (workspace_id);
+COMMENT ON INDEX targets_workspace IS 'The filter workspace_id.';
+CREATE INDEX targets_workspace_name ON targets (workspace_name_key);
+COMMENT ON INDEX targets_workspace_name IS 'The filter workspace.';
 
 CREATE TABLE connection_logs (
     connect_time        timestamptz NOT NULL,
-    disconnect_time     timestamptz,
-    changed_xid         xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    rx_bytes            bigint,
-    tx_bytes            bigint,
-    code                integer,
-    method              smallint NOT NULL,
-    disconnect_inferred boolean NOT NULL,
+    received_at         timestamptz NOT NULL,
+    target              bigint NOT NULL,
+    method              smallint NOT NULL CHECK (method BETWEEN 1 AND 5),
+    start_source        smallint CHECK (start_source IN (0, 1)),
+    method_known        boolean NOT NULL,
+    disconnect_inferred boolean NOT NULL DEFAULT false,
     id                  uuid NOT NULL,
-    organization_id     uuid NOT NULL,
-    workspace_owner_id  uuid NOT NULL,
-    workspace_id        uuid NOT NULL,
     connection_id       uuid,
-    user_id             uuid,
     client_session_id   uuid,
-    workspace_name      text NOT NULL,
-    agent_name          text NOT NULL,
+    user_id             uuid,
+    boot                integer,
     app_name            text,
     ip                  inet,
-    disconnect_reason   text,
+    client_ip           inet,
     user_agent          text,
     slug_or_port        text,
-    attribute_ranks     bytea
+    disconnect_reason   text,
+    code                integer,
+    disconnect_time     timestamptz,
+    ended_received_at   timestamptz,
+    rx_bytes            bigint,
+    tx_bytes            bigint
 ) PARTITION BY RANGE (connect_time);
-COMMENT ON TABLE connection_logs IS 'History: completed connections to agents, and web events, which are points in time. A partition for each UTC day of connect_time.';
-COMMENT ON COLUMN connection_logs.id IS 'Names the row: UUIDv5 of connection_id, workspace_id and agent_name for a connection to an agent, the reporter''s event_id for a web event.';
-COMMENT ON COLUMN connection_logs.connect_time IS 'The earliest time at which the connection is known to have existed, or the time of the web event.';
-COMMENT ON COLUMN connection_logs.disconnect_time IS 'When the connection ended; NULL for web events.';
-COMMENT ON COLUMN connection_logs.changed_xid IS 'The transaction that last changed the row: its place in the change feed.';
+COMMENT ON TABLE connection_logs IS 'The log: one row for each connection to an agent, from its first event to its end, and one for each web event, a point in time. A partition for each UTC day of connect_time.';
+COMMENT ON COLUMN connection_logs.connect_time IS 'When it began; if nobody said so (start_source is NULL), the time of its first event.';
+COMMENT ON COLUMN connection_logs.received_at IS 'When ingest got the first event about it, by the clock of ingest.';
+COMMENT ON COLUMN connection_logs.target IS 'Where it went: a row of targets.';
+COMMENT ON COLUMN connection_logs.method IS '1 ssh, 2 reconnecting_pty, 3 workspace_app, 4 port_forwarding, 5 tunnel.';
+COMMENT ON COLUMN connection_logs.start_source IS 'Who said when it began: 0 the agent, 1 a reporter; NULL if nobody did.';
+COMMENT ON COLUMN connection_logs.method_known IS 'Whether an event said how it came; if not, method is 1 until one does.';
+COMMENT ON COLUMN connection_logs.disconnect_inferred IS 'Whether connlog concluded the end (agent lost, restarted or deleted) rather than being told.';
+COMMENT ON COLUMN connection_logs.id IS 'Names the row: UUIDv5 of connection_id, workspace_id and agent_name for a connection to an agent, of workspace_id and event_id for a web event.';
+COMMENT ON COLUMN connection_logs.connection_id IS 'The id that the agent gave the connection; of a web event the connection that it is part of, if any.';
+COMMENT ON COLUMN connection_logs.client_session_id IS 'The client''s own id of its session, if it has one.';
+COMMENT ON COLUMN connection_logs.user_id IS 'Who initiated it, if a reporter said so.';
+COMMENT ON COLUMN connection_logs.boot IS 'While it is open: the boot of the agent that streamed it (crates/model, BootNumber); 0 if an earlier boot than its stream''s; NULL if it did not come over the agent''s own stream.';
+COMMENT ON COLUMN connection_logs.app_name IS 'Normalized name of the client app; NULL if unknown, and for web events.';
+COMMENT ON COLUMN connection_logs.ip IS 'Address of the client, if known.';
+COMMENT ON COLUMN connection_logs.client_ip IS 'Public address of the client of a session that came through a tunnel, if known.';
+COMMENT ON COLUMN connection_logs.user_agent IS 'The client''s user agent; of web events only.';
+COMMENT ON COLUMN connection_logs.slug_or_port IS 'Slug of the app, or number of the port; of web events only.';
+COMMENT ON COLUMN connection_logs.disconnect_reason IS 'Why it ended, in words, if said.';
+COMMENT ON COLUMN connection_logs.code IS 'Exit status of the session, or HTTP status of the web event; NULL if the end is inferred.';
+COMMENT ON COLUMN connection_logs.disconnect_time IS 'When the connection ended; NULL while it is open, and for web events.';
+COMMENT ON COLUMN connection_logs.ended_received_at IS 'When ingest got the end, by the clock of ingest; NULL if the end is inferred.';
 COMMENT ON COLUMN connection_logs.rx_bytes IS 'Bytes received from the client, if its agent counted them.';
 COMMENT ON COLUMN connection_logs.tx_bytes IS 'Bytes sent to the client, if its agent counted them.';
-COMMENT ON COLUMN connection_logs.code IS 'Exit status of the session, or HTTP status of the web event; NULL if the end is inferred.';
-COMMENT ON COLUMN connection_logs.method IS '1 ssh, 2 reconnecting_pty, 3 workspace_app, 4 port_forwarding, 5 tunnel.';
-COMMENT ON COLUMN connection_logs.disconnect_inferred IS 'Whether connlog concluded the end (agent lost, restarted or deleted) rather than being told.';
-COMMENT ON COLUMN connection_logs.user_id IS 'Who initiated it, if a reporter said so.';
-COMMENT ON COLUMN connection_logs.app_name IS 'Normalized name of the client app; NULL if unknown, and for web events.';
-COMMENT ON COLUMN connection_logs.attribute_ranks IS 'Five big-endian int64 that say from which events method, app_name, ip, client_session_id and user_id came (crates/model, Connection); NULL, the rule: all from a connect at connect_time.';
-CREATE UNIQUE INDEX connection_logs_id ON connection_logs (id, connect_time);
-COMMENT ON INDEX connection_logs_id IS 'The write path''s look-up by id; the idempotence of web events; one entry of the API.';
+-- No index has a column that an end sets: ending a connection touches no index. Each day has a unique index of its ids besides.
 CREATE INDEX connection_logs_connect_time ON connection_logs (connect_time);
 COMMENT ON INDEX connection_logs_connect_time IS 'Pages, newest first, and trimming the boundary day.';
-CREATE INDEX connection_logs_organization ON connection_logs (organization_id);
-COMMENT ON INDEX connection_logs_organization IS 'The filter organization, and tokens limited to organizations.';
-CREATE INDEX connection_logs_workspace_owner ON connection_logs (workspace_owner_id);
-COMMENT ON INDEX connection_logs_workspace_owner IS 'The filters workspace_owner and workspace_owner_email.';
-CREATE INDEX connection_logs_workspace ON connection_logs (workspace_id);
-COMMENT ON INDEX connection_logs_workspace IS 'The filter workspace_id.';
+CREATE INDEX connection_logs_target ON connection_logs (target, connect_time);
+COMMENT ON INDEX connection_logs_target IS 'The filters workspace_owner, workspace_owner_email, workspace and workspace_id, rare matches of organization, and what an agent has open.';
 CREATE INDEX connection_logs_user ON connection_logs (user_id) WHERE user_id IS NOT NULL;
 COMMENT ON INDEX connection_logs_user IS 'The filters username and user_email.';
 CREATE INDEX connection_logs_connection ON connection_logs (connection_id) WHERE connection_id IS NOT NULL;
 COMMENT ON INDEX connection_logs_connection IS 'The filter connection_id.';
+CREATE INDEX connection_logs_kind ON connection_logs (method, app_name);
+COMMENT ON INDEX connection_logs_kind IS 'The filters method, type and app, where they match little.';
+
+CREATE TABLE ongoing (
+    id           uuid PRIMARY KEY,
+    agent        bigint NOT NULL,
+    target       bigint NOT NULL,
+    connect_time timestamptz NOT NULL,
+    boot         integer
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+COMMENT ON TABLE ongoing IS 'The connections without an end whose day is closed (connect_time < floor.closed_before). Those of the days still being written are found in place.';
+COMMENT ON COLUMN ongoing.id IS 'connection_logs.id.';
+COMMENT ON COLUMN ongoing.agent IS 'The agent: agents.agent.';
+COMMENT ON COLUMN ongoing.target IS 'connection_logs.target.';
+COMMENT ON COLUMN ongoing.connect_time IS 'connection_logs.connect_time: its day.';
+COMMENT ON COLUMN ongoing.boot IS 'connection_logs.boot.';
+CREATE INDEX ongoing_agent ON ongoing (agent);
+COMMENT ON INDEX ongoing_agent IS 'Closing what a lost, restarted or deleted agent had open.';
+CREATE INDEX ongoing_connect_time ON ongoing (connect_time);
+COMMENT ON INDEX ongoing_connect_time IS 'Whether a day may be dropped, the retention of open connections, and the filter status:ongoing.';
+
+CREATE TABLE contradictions (
+    row_id          uuid NOT NULL,
+    digest          bytea NOT NULL,
+    organization_id uuid NOT NULL,
+    connect_time    timestamptz NOT NULL,
+    received_at     timestamptz NOT NULL,
+    source          smallint NOT NULL CHECK (source IN (0, 1)),
+    fields          text NOT NULL,
+    claim           jsonb NOT NULL,
+    PRIMARY KEY (row_id, digest)
+);
+COMMENT ON TABLE contradictions IS 'What events said against what is recorded of a connection. Only ever added to; goes with the retention of its connection.';
+COMMENT ON COLUMN contradictions.row_id IS 'The connection: connection_logs.id.';
+COMMENT ON COLUMN contradictions.digest IS 'The first 16 bytes of the SHA-256 of source and claim: the same content is stored once.';
+COMMENT ON COLUMN contradictions.organization_id IS 'Organization of the connection: who may see it sees this.';
+COMMENT ON COLUMN contradictions.connect_time IS 'The beginning of the connection as it was recorded then: what retention goes by.';
+COMMENT ON COLUMN contradictions.received_at IS 'When ingest got the event, by the clock of ingest.';
+COMMENT ON COLUMN contradictions.source IS 'Who said it: 0 the agent, 1 a reporter.';
+COMMENT ON COLUMN contradictions.fields IS 'The fields that differ, separated by commas.';
+COMMENT ON COLUMN contradictions.claim IS 'The event as it was said.';
+CREATE INDEX contradictions_connect_time ON contradictions (connect_time);
+COMMENT ON INDEX contradictions_connect_time IS 'Retention.';
+
+CREATE TABLE changes (
+    anchor     uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ids        uuid[] NOT NULL,
+    days       date[] NOT NULL
+);
+ALTER TABLE changes ALTER COLUMN ids SET STORAGE EXTERNAL;
+COMMENT ON TABLE changes IS 'The change feed: one row for each transaction that changed the log. The oldest are trimmed; one row always stays.';
+COMMENT ON COLUMN changes.anchor IS 'Names the change at random: a position that names one that is not here is of another database, from before a restore, or older than what is kept.';
+COMMENT ON COLUMN changes.xid IS 'The transaction. Readers stay below the oldest that still runs, so nothing that commits later is skipped.';
+COMMENT ON COLUMN changes.changed_at IS 'When, by the clock of the database: what trimming goes by.';
+COMMENT ON COLUMN changes.ids IS 'The rows that it changed, removed ones too.';
+COMMENT ON COLUMN changes.days IS 'The UTC days that they are on.';
+CREATE INDEX changes_xid ON changes (xid);
+COMMENT ON INDEX changes_xid IS 'Reading the feed in order.';
+INSERT INTO changes (ids, days) VALUES ('{}', '{}');
 
 CREATE TABLE connection_log_counts (
     day             date NOT NULL,
@@ -179,30 +287,18 @@ CREATE TABLE connection_log_counts (
     app_name        text NOT NULL,
     shard           smallint NOT NULL,
     entries         bigint NOT NULL,
+    ended           bigint NOT NULL,
     PRIMARY KEY (day, organization_id, method, app_name, shard)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE connection_log_counts IS 'How many rows connection_logs has, changed in the transactions that change it. Sums over the shards are exact in any snapshot; one shard alone may be negative.';
+COMMENT ON TABLE connection_log_counts IS 'How many rows connection_logs has, and how many of them have an end, changed in the transactions that change it. Sums over the shards are exact in any snapshot; one shard alone may be negative.';
 COMMENT ON COLUMN connection_log_counts.app_name IS 'Normalized name of the client app; empty if unknown.';
-COMMENT ON COLUMN connection_log_counts.shard IS 'Which writer counted: writers of different shards do not wait for each other.';
+COMMENT ON COLUMN connection_log_counts.shard IS 'Which writer counted: writers of different shards do not wait for each other. Those of closed days are folded into shard 0.';
+COMMENT ON COLUMN connection_log_counts.entries IS 'Rows.';
+COMMENT ON COLUMN connection_log_counts.ended IS 'Rows that have a disconnect_time.';
+CREATE INDEX connection_log_counts_organization ON connection_log_counts (organization_id);
+COMMENT ON INDEX connection_log_counts_organization IS 'Counts of an organization, and of tokens limited to organizations.';
 
 ---------------------------------------------------------------------------------------------------- delivery
-
-CREATE TABLE agent_presence (
-    agent_id      uuid NOT NULL,
-    spool_id      uuid NOT NULL,
-    boot_id       uuid NOT NULL,
-    stream_id     uuid NOT NULL,
-    committed_seq bigint,
-    earlier_boot_seq bigint NOT NULL,
-    last_seen_at  timestamptz NOT NULL,
-    PRIMARY KEY (agent_id, spool_id)
-) WITH (fillfactor = 50);
-COMMENT ON TABLE agent_presence IS 'What is known of each agent that streams: one row for each of its spools.';
-COMMENT ON COLUMN agent_presence.boot_id IS 'The boot that last said Hello with this spool.';
-COMMENT ON COLUMN agent_presence.earlier_boot_seq IS 'Events up to this sequence number were in the spool when the boot began, and may be of an earlier one.';
-COMMENT ON COLUMN agent_presence.stream_id IS 'The stream that owns the spool now; an older one that finds another id here gives way.';
-COMMENT ON COLUMN agent_presence.committed_seq IS 'Everything up to this sequence number of the spool is in the log, rejected, or recorded as lost; NULL until the first commit.';
-COMMENT ON COLUMN agent_presence.last_seen_at IS 'The last sign of life, by the clock of the ingest that had it.';
 
 CREATE TABLE ingest_attendance (
     one        boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -237,126 +333,692 @@ CREATE TABLE lost_events (
     recorded_at     timestamptz NOT NULL,
     organization_id uuid NOT NULL,
     workspace_id    uuid NOT NULL,
-    agent_id        uuid NOT NULL,
-    spool_id        uuid NOT NULL,
-    first_seq       bigint NOT NULL,
-    last_seq        bigint NOT NULL,
+    agent_id        uuid,
+    spool_id        uuid,
+    first_seq       bigint,
+    last_seq        bigint,
     events          bigint NOT NULL,
     since           timestamptz,
     until           timestamptz,
     cause           text NOT NULL
 );
-COMMENT ON TABLE lost_events IS 'Events that the log never got: told by the agent (a spool that overflowed), or found as a gap in its sequence numbers.';
-COMMENT ON COLUMN lost_events.id IS 'UUIDv5 of agent, spool and last_seq, so that a replay is the same record.';
+COMMENT ON TABLE lost_events IS 'Events that the log never got: told by the agent (a spool that overflowed) or by a reporter on its behalf, or found as a gap in the sequence numbers.';
+COMMENT ON COLUMN lost_events.id IS 'UUIDv5 of agent, spool and last_seq, or of what a reporter told, so that a replay is the same record.';
+COMMENT ON COLUMN lost_events.agent_id IS 'The agent, if the directory knows it.';
+COMMENT ON COLUMN lost_events.spool_id IS 'The spool whose sequence numbers these are; NULL, as they are, if a reporter told.';
 CREATE INDEX lost_events_recorded_at ON lost_events (recorded_at);
 COMMENT ON INDEX lost_events_recorded_at IS 'The gaps endpoint, and retention.';
 
 ---------------------------------------------------------------------------------------------------- retention
 
-CREATE TABLE retention_floor (
-    one    boolean PRIMARY KEY DEFAULT true CHECK (one),
-    cutoff timestamptz NOT NULL
+CREATE TABLE floor (
+    one           boolean PRIMARY KEY DEFAULT true CHECK (one),
+    cutoff        timestamptz NOT NULL,
+    minimum       interval NOT NULL DEFAULT '0' CHECK (minimum >= '0'),
+    closed_before timestamptz NOT NULL
 );
-INSERT INTO retention_floor (cutoff) VALUES ('-infinity');
-COMMENT ON TABLE retention_floor IS 'What lies strictly before the cutoff has been, or is being, purged: ingest refuses it. Only ever raised.';
+INSERT INTO floor (cutoff, closed_before) VALUES ('-infinity', date_trunc('day', now() - interval '24 hours', 'UTC'));
+COMMENT ON TABLE floor IS 'Below what nothing is written, and from where on days are still being written. One row.';
+COMMENT ON COLUMN floor.cutoff IS 'What lies strictly before has been, or is being, purged: ingest refuses it. Only ever raised.';
+COMMENT ON COLUMN floor.minimum IS 'Nothing younger than this is ever removed. Only the owner changes it.';
+COMMENT ON COLUMN floor.closed_before IS 'Days that begin before this are closed: what is open of them is in ongoing. Only ever raised.';
+
+CREATE TABLE purge_lease (
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    holder     uuid,
+    expires_at timestamptz NOT NULL
+);
+INSERT INTO purge_lease (expires_at) VALUES ('-infinity');
+COMMENT ON TABLE purge_lease IS 'Who purges and compacts: one at a time. A lease rather than a lock, since a lock would be held by a transaction, which holds up the change feed.';
+COMMENT ON COLUMN purge_lease.holder IS 'The run that holds it; NULL if it was given back.';
+COMMENT ON COLUMN purge_lease.expires_at IS 'Until when it is held, unless it is renewed.';
 
 CREATE TABLE purge_runs (
-    id            uuid PRIMARY KEY,
-    started_at    timestamptz NOT NULL,
-    finished_at   timestamptz NOT NULL,
-    cutoff        timestamptz NOT NULL,
-    days_dropped  integer NOT NULL,
-    rows_dropped  bigint NOT NULL,
-    rows_trimmed  bigint NOT NULL,
-    open_removed  bigint NOT NULL,
-    rows_left     bigint NOT NULL,
-    outcome       text NOT NULL CHECK (outcome IN ('complete', 'incomplete', 'interrupted')),
-    error         text
+    id                uuid PRIMARY KEY,
+    started_at        timestamptz NOT NULL,
+    finished_at       timestamptz NOT NULL,
+    cutoff            timestamptz,
+    retention_seconds bigint,
+    days_dropped      integer NOT NULL,
+    rows_dropped      bigint NOT NULL,
+    rows_trimmed      bigint NOT NULL,
+    open_removed      bigint NOT NULL,
+    rejected_removed  bigint NOT NULL,
+    lost_removed      bigint NOT NULL,
+    audit_removed     bigint NOT NULL,
+    days_compacted    integer NOT NULL,
+    rows_left         bigint NOT NULL,
+    outcome           text NOT NULL CHECK (outcome IN ('complete', 'incomplete', 'interrupted')),
+    error             text
 );
-COMMENT ON TABLE purge_runs IS 'Proof that retention ran: one row for each run of connlog-purge that had a cutoff.';
+COMMENT ON TABLE purge_runs IS 'Proof that retention ran: one row for each run of connlog-purge that had a cutoff or compacted anything.';
+COMMENT ON COLUMN purge_runs.cutoff IS 'What of the log lay strictly before was due; NULL if the log is kept for ever.';
+COMMENT ON COLUMN purge_runs.retention_seconds IS 'How long the log was kept; NULL if for ever.';
+COMMENT ON COLUMN purge_runs.rejected_removed IS 'Dead letters removed.';
+COMMENT ON COLUMN purge_runs.lost_removed IS 'Records of losses removed.';
+COMMENT ON COLUMN purge_runs.audit_removed IS 'Records of uses of the API removed.';
+COMMENT ON COLUMN purge_runs.days_compacted IS 'Closed days that were rewritten without room for changes.';
 COMMENT ON COLUMN purge_runs.rows_left IS 'What was due and is still there when the run ended.';
 CREATE INDEX purge_runs_started_at ON purge_runs (started_at);
 COMMENT ON INDEX purge_runs_started_at IS 'The last runs, newest first.';
 
----------------------------------------------------------------------------------------------------- functions
+CREATE TABLE api_audit (
+    id         uuid PRIMARY KEY,
+    at         timestamptz NOT NULL,
+    token_id   uuid NOT NULL,
+    user_id    uuid,
+    address    inet,
+    endpoint   text NOT NULL,
+    query      text NOT NULL,
+    format     text,
+    status     smallint NOT NULL,
+    rows       bigint,
+    complete   boolean
+);
+COMMENT ON TABLE api_audit IS 'Who read what through connlog-query: one row for each request with a recognized token.';
+COMMENT ON COLUMN api_audit.address IS 'The address of the peer: of a proxy, if there is one.';
+COMMENT ON COLUMN api_audit.query IS 'The search, in its own words; empty is everything.';
+COMMENT ON COLUMN api_audit.rows IS 'How many entries were given; NULL if the endpoint gives none, or the request still runs.';
+COMMENT ON COLUMN api_audit.complete IS 'Of an export or a tail: whether it came to its end; NULL while it runs.';
+CREATE INDEX api_audit_at ON api_audit (at);
+COMMENT ON INDEX api_audit_at IS 'The last uses, newest first, and retention.';
 
--- Advisory locks of connlog: 0x636f6e6e ('conn') and one of
---   1  shared by every writer of the log, exclusive while purge raises the floor
---   2  attaching and dropping days
---   3  one purge at a time
---   4  one sweep of lost agents at a time
+CREATE TABLE feed_consumers (
+    name          text PRIMARY KEY,
+    anchor        uuid NOT NULL,
+    xid           xid8 NOT NULL,
+    registered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    gap_at        timestamptz
+);
+COMMENT ON TABLE feed_consumers IS 'Readers of the change feed for whom changes are kept until they have read them, up to a bound on bytes.';
+COMMENT ON COLUMN feed_consumers.anchor IS 'The change up to which the consumer has read.';
+COMMENT ON COLUMN feed_consumers.xid IS 'The transaction of that change.';
+COMMENT ON COLUMN feed_consumers.seen_at IS 'When the consumer last said how far it has read.';
+COMMENT ON COLUMN feed_consumers.gap_at IS 'When changes were trimmed that it had not read, because they took too many bytes; NULL if none were. It has to start anew.';
+
+-- A publication FOR ALL TABLES refuses changes of what has no identity. Days have their unique index.
+ALTER TABLE connection_logs REPLICA IDENTITY FULL;
+
+---------------------------------------------------------------------------------------------------- days
 
 CREATE FUNCTION day_table(day date) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
     AS $$ SELECT 'connection_logs_' || to_char(day, 'YYYYMMDD') $$;
 COMMENT ON FUNCTION day_table(date) IS 'The name of the partition of a UTC day.';
 
 CREATE FUNCTION days() RETURNS SETOF date
     LANGUAGE sql STABLE
-    SET search_path = public, pg_catalog
+    SET search_path = pg_catalog, pg_temp
     AS $$
         SELECT to_date(right(child.relname, 8), 'YYYYMMDD')
         FROM pg_inherits
-        JOIN pg_class child ON child.oid = inhrelid
-        WHERE inhparent = 'connection_logs'::regclass
+        JOIN pg_class AS child ON child.oid = inhrelid
+        WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending
         ORDER BY 1
     $$;
-COMMENT ON FUNCTION days() IS 'The UTC days that have a partition, oldest first.';
+COMMENT ON FUNCTION days() IS 'The UTC days that have a partition, oldest first. One that is being detached has none.';
+
+CREATE FUNCTION start_of(day date) RETURNS timestamptz
+    LANGUAGE sql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT day::timestamp AT TIME ZONE 'UTC' $$;
+COMMENT ON FUNCTION start_of(date) IS 'The first instant of a UTC day.';
+
+CREATE FUNCTION grant_day(partition_name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        -- Roles are the server's: whether this database has them shows in who owns it.
+        IF (SELECT relowner FROM pg_class WHERE oid = 'public.connection_logs'::regclass) = to_regrole('connlog_owner')::oid THEN
+            EXECUTE format('GRANT SELECT ON public.%I TO connlog_ingest, connlog_query, connlog_purge', partition_name);
+            EXECUTE format('GRANT UPDATE (method, method_known, app_name, ip, client_ip, client_session_id, user_id, boot,
+                disconnect_time, ended_received_at, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes)
+                ON public.%I TO connlog_ingest', partition_name);
+        END IF;
+    END
+    $$;
+COMMENT ON FUNCTION grant_day(text) IS 'Gives the services their rights to a day: statements name days, and a right to the parent does not reach those. Ingest may fill in and end; it may not change what a row is about or when it began, and delete nothing.';
 
 CREATE FUNCTION attach_day(day date) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = public, pg_catalog
+    SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
-        partition_name text := day_table(day);
-        utc_start timestamptz := day::timestamp AT TIME ZONE 'UTC';
-        utc_end timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
+        partition_name text := public.day_table(attach_day.day);
     BEGIN
-        PERFORM pg_advisory_xact_lock(x'636f6e6e'::int, 2);
-        IF to_regclass(partition_name) IS NOT NULL THEN
+        -- One at a time, and not while the floor is raised or a day is closed.
+        LOCK TABLE ONLY public.connection_logs IN SHARE UPDATE EXCLUSIVE MODE;
+        IF EXISTS (SELECT FROM public.days() AS attached WHERE attached = attach_day.day) THEN
             RETURN false;
         END IF;
-        IF utc_end <= (SELECT cutoff FROM retention_floor) THEN
-            RAISE EXCEPTION 'day % lies below the retention floor', day USING ERRCODE = 'CL001';
+        -- Not to_regclass: it may not know yet of a table that another transaction made while this one waited.
+        IF EXISTS (SELECT FROM pg_class WHERE relname = partition_name AND relnamespace = 'public'::regnamespace) THEN
+            RAISE EXCEPTION 'table % has the name of a day, and is not attached to the log', partition_name
+                USING ERRCODE = 'CL003', TABLE = partition_name, HINT = 'attach it to connection_logs again, or rename it';
         END IF;
-        IF utc_start > statement_timestamp() + interval '2 days' OR utc_start < statement_timestamp() - interval '3660 days' THEN
-            RAISE EXCEPTION 'day % is too far from the present', day USING ERRCODE = 'CL002';
+        IF public.start_of(attach_day.day + 1) <= (SELECT cutoff FROM public.floor) THEN
+            RAISE EXCEPTION 'day % lies below the retention floor', attach_day.day USING ERRCODE = 'CL001';
         END IF;
-        EXECUTE format('CREATE TABLE %I (LIKE connection_logs INCLUDING ALL)', partition_name);
-        EXECUTE format('ALTER TABLE %I SET (autovacuum_vacuum_insert_scale_factor = 0.5)', partition_name);
-        EXECUTE format('ALTER TABLE connection_logs ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
-            partition_name, utc_start, utc_end);
+        IF public.start_of(attach_day.day) > statement_timestamp() + interval '2 days'
+            OR public.start_of(attach_day.day) < statement_timestamp() - interval '3660 days' THEN
+            RAISE EXCEPTION 'day % is too far from the present', attach_day.day USING ERRCODE = 'CL002';
+        END IF;
+        EXECUTE format('CREATE TABLE public.%I (LIKE public.connection_logs INCLUDING ALL)
+            WITH (fillfactor = 40, autovacuum_vacuum_insert_scale_factor = 0.5)', partition_name);
+        EXECUTE format('CREATE UNIQUE INDEX %I ON public.%I (id)', partition_name || '_id', partition_name);
+        EXECUTE format('COMMENT ON INDEX public.%I IS %L', partition_name || '_id',
+            'The look-up of the write path, one entry of the API, and that an id has one row.');
+        EXECUTE format('ALTER TABLE public.%I REPLICA IDENTITY USING INDEX %I', partition_name, partition_name || '_id');
+        PERFORM public.grant_day(partition_name);
+        EXECUTE format('ALTER TABLE public.connection_logs ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
+            partition_name, public.start_of(attach_day.day), public.start_of(attach_day.day + 1));
         RETURN true;
     END
     $$;
-COMMENT ON FUNCTION attach_day(date) IS 'Makes the partition of a UTC day if it is missing, and says whether it did. A plain table is made and then attached: CREATE … PARTITION OF would lock out readers and deadlock two writers.';
+COMMENT ON FUNCTION attach_day(date) IS 'Makes the partition of a UTC day if it is missing, and says whether it did. A plain table is made and then attached: CREATE … PARTITION OF would lock out readers and deadlock two writers. Less than half of each page is filled, so that connections end on the page where they began.';
 
-CREATE FUNCTION drop_day(day date) RETURNS bigint
+CREATE FUNCTION take_unknown_starts(day date, wanted uuid[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER ROWS 10
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        IF EXISTS (SELECT FROM public.days() AS attached WHERE attached = take_unknown_starts.day) THEN
+            RETURN QUERY EXECUTE format('DELETE FROM public.%I WHERE id = ANY ($1) AND start_source IS NULL RETURNING id',
+                public.day_table(take_unknown_starts.day)) USING wanted;
+        END IF;
+    END
+    $$;
+COMMENT ON FUNCTION take_unknown_starts(date, uuid[]) IS 'Takes rows whose beginning nobody said out of a day, so that they can be written where they belong. Others stay. What ingest may delete, and no more.';
+
+CREATE FUNCTION close_days(upto timestamptz, collected_at pg_snapshot, collected uuid[]) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = public, pg_catalog
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_custom_plan
     AS $$
     DECLARE
-        partition_name text := day_table(day);
+        from_before timestamptz;
+        bound timestamptz := least(upto, date_trunc('day', clock_timestamp() - interval '24 hours', 'UTC'));
+    BEGIN
+        -- Waits for every batch, and keeps the next ones waiting for a moment.
+        LOCK TABLE ONLY public.connection_logs IN SHARE MODE;
+        SELECT closed_before INTO from_before FROM public.floor;
+        IF from_before >= bound THEN
+            RETURN true;
+        END IF;
+        -- If the feed was trimmed past what was collected, nobody can say what changed since.
+        IF NOT EXISTS (SELECT FROM public.changes WHERE xid < pg_snapshot_xmin(collected_at)) THEN
+            RETURN false;
+        END IF;
+        INSERT INTO public.ongoing (id, agent, target, connect_time, boot)
+        SELECT log.id, t.agent, log.target, log.connect_time, log.boot
+        FROM public.connection_logs AS log JOIN public.targets AS t USING (target)
+        WHERE log.id = ANY (collected || ARRAY(
+                SELECT unnest(ids) FROM public.changes WHERE NOT pg_visible_in_snapshot(xid, collected_at)))
+            AND log.connect_time >= from_before AND log.connect_time < bound
+            AND log.disconnect_time IS NULL AND log.method <= 2
+        ON CONFLICT (id) DO NOTHING;
+        -- Two may hold the lock together: the later one lists what it found, too.
+        UPDATE public.floor SET closed_before = greatest(closed_before, bound);
+        RETURN true;
+    END
+    $$;
+COMMENT ON FUNCTION close_days(timestamptz, pg_snapshot, uuid[]) IS 'Closes the days before upto, but none that ended less than 24 hours ago: lists what is open of them, which the caller collected after it took a snapshot, and what changed since. False: the caller has to collect anew. The caller sets lock_timeout.';
+
+---------------------------------------------------------------------------------------------------- the change feed
+
+CREATE FUNCTION trim_changes(kept_since timestamptz, max_bytes bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        newest xid8 := (SELECT max(xid) FROM public.changes WHERE xid < pg_snapshot_xmin(pg_current_snapshot()));
+        -- So many at once: nobody looks through all that is kept.
+        last_due xid8 := (
+            SELECT max(oldest.xid) FROM (SELECT xid, changed_at FROM public.changes WHERE xid < newest ORDER BY xid LIMIT 100000) AS oldest
+            WHERE oldest.changed_at < least(kept_since, clock_timestamp()));
+        first_needed xid8 := (SELECT min(xid) FROM public.feed_consumers WHERE gap_at IS NULL);
         rows_gone bigint;
     BEGIN
-        PERFORM pg_advisory_xact_lock(x'636f6e6e'::int, 2);
-        IF to_regclass(partition_name) IS NULL THEN
+        IF first_needed <= last_due THEN
+            IF (SELECT sum(pg_column_size(ids)) FROM public.changes WHERE xid >= first_needed) > max_bytes THEN
+                UPDATE public.feed_consumers SET gap_at = clock_timestamp() WHERE gap_at IS NULL AND xid <= last_due;
+            ELSE
+                last_due := (SELECT max(xid) FROM public.changes WHERE xid < first_needed);
+            END IF;
+        END IF;
+        -- A prefix, and never the last one: it is the end of the feed until there is another.
+        DELETE FROM public.changes WHERE xid <= last_due;
+        GET DIAGNOSTICS rows_gone = ROW_COUNT;
+        RETURN rows_gone;
+    END
+    $$;
+COMMENT ON FUNCTION trim_changes(timestamptz, bigint) IS 'Removes the oldest changes, up to those of kept_since and 100,000 transactions at most, and says how many. What a consumer has not read stays, unless all that is kept for consumers takes more than max_bytes: then each of them is told of its gap.';
+
+CREATE FUNCTION restart_feed() RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        IF NOT EXISTS (SELECT FROM public.changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())) THEN
+            RETURN false;
+        END IF;
+        LOCK TABLE public.changes IN SHARE ROW EXCLUSIVE MODE;
+        DELETE FROM public.changes;
+        UPDATE public.feed_consumers SET gap_at = clock_timestamp() WHERE gap_at IS NULL;
+        INSERT INTO public.changes (ids, days) VALUES ('{}', '{}');
+        RETURN true;
+    END
+    $$;
+COMMENT ON FUNCTION restart_feed() IS 'Begins the feed anew if it has changes of transactions that are yet to come: it was restored into a younger server. Every position is void then.';
+
+CREATE FUNCTION note_read(consumer text, read_anchor uuid) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+        UPDATE public.feed_consumers AS f SET anchor = c.anchor, xid = greatest(f.xid, c.xid), seen_at = clock_timestamp()
+        FROM public.changes AS c WHERE f.name = consumer AND c.anchor = read_anchor
+        RETURNING true
+    $$;
+COMMENT ON FUNCTION note_read(text, uuid) IS 'Notes how far a consumer has read; NULL if there is no such consumer or change.';
+
+---------------------------------------------------------------------------------------------------- retention
+
+CREATE FUNCTION purge_bound() RETURNS timestamptz
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT clock_timestamp() - f.minimum FROM public.floor AS f $$;
+COMMENT ON FUNCTION purge_bound() IS 'What is not before this time may not be removed: the clock less the minimum retention.';
+
+CREATE FUNCTION take_purge_lease(wanted_by uuid) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+        UPDATE public.purge_lease SET holder = wanted_by, expires_at = clock_timestamp() + interval '1 minute'
+        WHERE holder IS NULL OR holder = wanted_by OR expires_at < clock_timestamp()
+        RETURNING true
+    $$;
+COMMENT ON FUNCTION take_purge_lease(uuid) IS 'Takes the right to purge and compact for a minute, or prolongs it; NULL if another run holds it.';
+
+CREATE FUNCTION give_purge_lease(held_by uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$ UPDATE public.purge_lease SET holder = NULL WHERE holder = held_by $$;
+COMMENT ON FUNCTION give_purge_lease(uuid) IS 'Gives it back.';
+
+CREATE FUNCTION raise_floor(wanted timestamptz, retention_seconds double precision) RETURNS timestamptz
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        raised timestamptz;
+    BEGIN
+        -- Waits for the batches that run on the floor as it is.
+        LOCK TABLE ONLY public.connection_logs IN SHARE MODE;
+        UPDATE public.floor
+        SET cutoff = greatest(cutoff, least(wanted, clock_timestamp() - greatest(minimum, make_interval(secs => retention_seconds))))
+        RETURNING cutoff INTO raised;
+        RETURN raised;
+    END
+    $$;
+COMMENT ON FUNCTION raise_floor(timestamptz, double precision) IS 'Raises the retention floor, but not past the clock less the retention and less the minimum, and returns it. It never falls. The caller sets lock_timeout.';
+
+CREATE FUNCTION hold_day(partition_name text, patience text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        -- A vacuum that runs on its own gives way to who waits for longer than deadlock_timeout, which the next lock does not.
+        PERFORM set_config('lock_timeout', '5s', true);
+        EXECUTE format('LOCK TABLE public.%I IN SHARE UPDATE EXCLUSIVE MODE', partition_name);
+        PERFORM set_config('lock_timeout', patience, true);
+        LOCK TABLE ONLY public.connection_logs IN ACCESS EXCLUSIVE MODE;
+    END
+    $$;
+COMMENT ON FUNCTION hold_day(text, text) IS 'Locks a day against vacuum, and then the log against everybody, which may wait for no longer than patience.';
+
+CREATE FUNCTION drop_day(day date, patience text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        day_start timestamptz := public.start_of(drop_day.day);
+        day_end timestamptz := public.start_of(drop_day.day + 1);
+        rows_gone bigint;
+    BEGIN
+        IF day_end > public.purge_bound() THEN
+            RAISE EXCEPTION 'day % is not over, or within the minimum retention', drop_day.day
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        -- A table of that name that is not a day is somebody's.
+        IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = drop_day.day) THEN
             RETURN 0;
         END IF;
-        EXECUTE format('DROP TABLE %I', partition_name);
-        WITH gone AS (DELETE FROM connection_log_counts counts WHERE counts.day = drop_day.day RETURNING entries)
+        PERFORM public.hold_day(public.day_table(drop_day.day), patience);
+        IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = drop_day.day) THEN
+            RETURN 0;
+        END IF;
+        -- Under the lock: a heartbeat may have reopened something meanwhile.
+        IF (SELECT closed_before FROM public.floor) < day_end
+            OR EXISTS (SELECT FROM public.ongoing WHERE connect_time >= day_start AND connect_time < day_end) THEN
+            RETURN NULL;
+        END IF;
+        EXECUTE format('DROP TABLE public.%I', public.day_table(drop_day.day));
+        WITH gone AS (DELETE FROM public.connection_log_counts AS counts WHERE counts.day = drop_day.day RETURNING entries)
         SELECT coalesce(sum(entries), 0) INTO rows_gone FROM gone;
         RETURN rows_gone;
     END
     $$;
-COMMENT ON FUNCTION drop_day(date) IS 'Drops a UTC day with its counts, and says how many rows it had. The caller sets lock_timeout: the lock is exclusive.';
+COMMENT ON FUNCTION drop_day(date, text) IS 'Drops a closed UTC day with its counts, and says how many rows it had; NULL if something of it is open, or it is not closed. Refuses one that is not wholly before purge_bound().';
 
-CREATE FUNCTION take_inferred(ids uuid[], earliest timestamptz, latest timestamptz) RETURNS SETOF connection_logs
-    LANGUAGE sql SECURITY DEFINER
-    SET search_path = public, pg_catalog
+CREATE FUNCTION trim_day(day date, cutoff timestamptz, most bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
     AS $$
-        DELETE FROM connection_logs
-        WHERE id = ANY (ids) AND connect_time >= earliest AND connect_time < latest AND disconnect_inferred
-        RETURNING *
+    DECLARE
+        rows_gone bigint;
+    BEGIN
+        -- Before any day, as everybody does.
+        LOCK TABLE ONLY public.connection_logs IN ROW EXCLUSIVE MODE;
+        IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = trim_day.day) THEN
+            RETURN 0;
+        END IF;
+        -- Rows that someone else holds are left for the next round. That a row has ended is asked of the row itself, on its newest version.
+        EXECUTE format('
+            WITH due AS (
+                SELECT ctid FROM public.%1$I WHERE connect_time < $1 AND (disconnect_time IS NOT NULL OR method >= 3)
+                ORDER BY connect_time LIMIT $2 FOR UPDATE SKIP LOCKED
+            ), gone AS (
+                DELETE FROM public.%1$I AS h USING due WHERE h.ctid = due.ctid
+                RETURNING h.id, h.target, h.method, coalesce(h.app_name, '''') AS app_name, h.disconnect_time
+            ), counted AS (
+                INSERT INTO public.connection_log_counts AS c (day, organization_id, method, app_name, shard, entries, ended)
+                SELECT $3, t.organization_id, method, app_name, 0, -count(*), -count(disconnect_time)
+                FROM gone JOIN public.targets AS t USING (target) GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
+                ON CONFLICT (day, organization_id, method, app_name, shard) DO UPDATE
+                SET entries = c.entries + excluded.entries, ended = c.ended + excluded.ended
+            ), noted AS (
+                INSERT INTO public.changes (ids, days) SELECT array_agg(id), ARRAY[$3] FROM gone HAVING count(*) > 0
+            )
+            SELECT count(*) FROM gone', public.day_table(trim_day.day))
+        INTO rows_gone USING least(trim_day.cutoff, public.purge_bound()), most, trim_day.day;
+        RETURN rows_gone;
+    END
     $$;
-COMMENT ON FUNCTION take_inferred(uuid[], timestamptz, timestamptz) IS 'Takes rows whose end was inferred out of history, so that they can be open again. Rows with a real end stay.';
+COMMENT ON FUNCTION trim_day(date, timestamptz, bigint) IS 'Deletes rows of a UTC day that have ended and lie strictly before the cutoff, but none from after purge_bound(), the oldest first and so many at most, with their counts, and says how many.';
+
+CREATE FUNCTION due_open(cutoff timestamptz, live_since timestamptz) RETURNS TABLE (id uuid, connect_time timestamptz, agent bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_custom_plan
+    AS $$
+    DECLARE
+        written_from timestamptz := (SELECT closed_before FROM public.floor);
+        -- While no ingest attends, or not for long enough, nobody can have been heard, and everybody counts as alive.
+        is_heard boolean := EXISTS (SELECT FROM public.ingest_attendance WHERE heard_since < live_since AND attended_at >= live_since);
+    BEGIN
+        RETURN QUERY
+        SELECT o.id, o.connect_time, o.agent FROM (
+            SELECT listed.id, listed.connect_time, listed.agent, listed.boot FROM public.ongoing AS listed
+            WHERE listed.connect_time < cutoff
+            UNION ALL
+            SELECT log.id, log.connect_time, t.agent, log.boot
+            FROM public.connection_logs AS log JOIN public.targets AS t USING (target)
+            WHERE log.connect_time >= written_from AND log.connect_time < cutoff AND log.disconnect_time IS NULL AND log.method <= 2
+        ) AS o
+        WHERE o.boot IS NULL OR is_heard AND NOT EXISTS (
+            SELECT FROM public.agent_spools AS s WHERE s.agent = o.agent AND s.last_seen_at >= live_since);
+    END
+    $$;
+COMMENT ON FUNCTION due_open(timestamptz, timestamptz) IS 'Open connections from before the cutoff, but for those that a live agent streams: what it no longer lists is closed within two heartbeats.';
+
+CREATE FUNCTION remove_open(cutoff timestamptz, live_since timestamptz, most bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        bound timestamptz := least(remove_open.cutoff, public.purge_bound());
+        heard timestamptz := least(remove_open.live_since, clock_timestamp());
+        held bigint[];
+        of_day record;
+        of_this_day bigint;
+        rows_gone bigint := 0;
+    BEGIN
+        LOCK TABLE ONLY public.connection_logs IN ROW EXCLUSIVE MODE;
+        held := ARRAY(
+            SELECT agents.agent FROM public.agents
+            WHERE agents.agent IN (SELECT due.agent FROM public.due_open(bound, heard) AS due ORDER BY 1 LIMIT most)
+            ORDER BY 1 FOR NO KEY UPDATE SKIP LOCKED);
+        -- Again, under the locks: a heartbeat may have come.
+        FOR of_day IN
+            SELECT (due.connect_time AT TIME ZONE 'UTC')::date AS day, array_agg(due.id) AS ids
+            FROM (SELECT * FROM public.due_open(bound, heard) AS d WHERE d.agent = ANY (held) ORDER BY d.id LIMIT most) AS due
+            WHERE (due.connect_time AT TIME ZONE 'UTC')::date IN (SELECT attached FROM public.days() AS attached)
+            GROUP BY 1 ORDER BY 1
+        LOOP
+            EXECUTE format('
+                WITH gone AS (
+                    DELETE FROM public.%I WHERE id = ANY ($1) AND disconnect_time IS NULL RETURNING id, target, method, coalesce(app_name, '''') AS app_name
+                ), counted AS (
+                    INSERT INTO public.connection_log_counts AS c (day, organization_id, method, app_name, shard, entries, ended)
+                    SELECT $2, t.organization_id, method, app_name, 0, -count(*), 0
+                    FROM gone JOIN public.targets AS t USING (target) GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
+                    ON CONFLICT (day, organization_id, method, app_name, shard) DO UPDATE SET entries = c.entries + excluded.entries
+                )
+                SELECT count(*) FROM gone', public.day_table(of_day.day))
+            INTO of_this_day USING of_day.ids, of_day.day;
+            DELETE FROM public.ongoing WHERE ongoing.id = ANY (of_day.ids);
+            INSERT INTO public.changes (ids, days) VALUES (of_day.ids, ARRAY[of_day.day]);
+            rows_gone := rows_gone + of_this_day;
+        END LOOP;
+        RETURN rows_gone;
+    END
+    $$;
+COMMENT ON FUNCTION remove_open(timestamptz, timestamptz, bigint) IS 'Deletes open connections that are due, under the locks of their agents, but none from after purge_bound(), so many at most, and says how many.';
+
+CREATE FUNCTION remove_records(kind text, cutoff timestamptz, most bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        time_column text := CASE kind WHEN 'rejected_events' THEN 'received_at' WHEN 'lost_events' THEN 'recorded_at'
+            WHEN 'api_audit' THEN 'at' WHEN 'agent_spools' THEN 'last_seen_at' WHEN 'contradictions' THEN 'connect_time' END;
+        kept text := '';
+        rows_gone bigint;
+    BEGIN
+        IF time_column IS NULL THEN
+            RAISE EXCEPTION 'there are no records of kind %', kind USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        cutoff := least(cutoff, public.purge_bound());
+        IF kind = 'contradictions' THEN
+            -- What contradicts a connection stays as long as the connection may.
+            cutoff := least(cutoff, (SELECT least(f.cutoff, f.closed_before) FROM public.floor AS f));
+            kept := 'AND NOT EXISTS (SELECT FROM public.ongoing AS o WHERE o.id = row_id)';
+        ELSIF kind = 'agent_spools' THEN
+            kept := 'AND NOT EXISTS (SELECT FROM public.agents AS a WHERE a.agent = agent_spools.agent AND a.has_open)';
+        END IF;
+        EXECUTE format('DELETE FROM public.%1$I WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM public.%1$I WHERE %2$I < $1 %3$s ORDER BY %2$I LIMIT $2 FOR UPDATE SKIP LOCKED))',
+            kind, time_column, kept)
+        USING cutoff, most;
+        GET DIAGNOSTICS rows_gone = ROW_COUNT;
+        RETURN rows_gone;
+    END
+    $$;
+COMMENT ON FUNCTION remove_records(text, timestamptz, bigint) IS 'Deletes dead letters, losses, uses of the API, contradictions, or what is known of agents that fell silent, from strictly before the cutoff, but none from after purge_bound(), so many at most, and says how many.';
+
+CREATE FUNCTION end_uses(ids uuid[], row_counts bigint[], completeness boolean[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+        UPDATE public.api_audit AS a SET rows = k.rows, complete = k.complete
+        FROM unnest(ids, row_counts, completeness) AS k (id, rows, complete)
+        WHERE a.id = k.id AND a.rows IS NULL AND a.complete IS NULL AND (k.rows IS NOT NULL OR k.complete IS NOT NULL)
+    $$;
+COMMENT ON FUNCTION end_uses(uuid[], bigint[], boolean[]) IS 'Notes, once, how uses of the API that were still running ended. What is noted stays.';
+
+---------------------------------------------------------------------------------------------------- compaction
+
+CREATE FUNCTION compacted_table(day date) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT 'compacted_' || to_char(day, 'YYYYMMDD') $$;
+COMMENT ON FUNCTION compacted_table(date) IS 'The name of the table that a day is rewritten into.';
+
+CREATE FUNCTION uncompacted_days() RETURNS SETOF date
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT to_date(right(child.relname, 8), 'YYYYMMDD')
+        FROM pg_inherits
+        JOIN pg_class AS child ON child.oid = inhrelid
+        WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending
+            AND public.start_of(to_date(right(child.relname, 8), 'YYYYMMDD') + 1) <= (SELECT closed_before FROM public.floor)
+            AND coalesce(child.reloptions @> ARRAY['fillfactor=40'], false)
+        ORDER BY 1
+    $$;
+COMMENT ON FUNCTION uncompacted_days() IS 'The closed days whose pages still have room for changes, oldest first.';
+
+CREATE FUNCTION begin_compaction(day date) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    SET client_min_messages = warning
+    AS $$
+    BEGIN
+        EXECUTE format('DROP TABLE IF EXISTS public.%I', public.compacted_table(begin_compaction.day));
+        IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = begin_compaction.day)
+            OR public.start_of(begin_compaction.day + 1) > (SELECT closed_before FROM public.floor) THEN
+            RETURN false;
+        END IF;
+        EXECUTE format('CREATE TABLE public.%I (LIKE public.connection_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS INCLUDING STORAGE)
+            WITH (autovacuum_enabled = off)', public.compacted_table(begin_compaction.day));
+        RETURN true;
+    END
+    $$;
+COMMENT ON FUNCTION begin_compaction(date) IS 'Makes an empty table to rewrite a closed day into; false if there is no such day. One that an earlier run left is dropped.';
+
+CREATE FUNCTION copy_compacted(day date, after_time timestamptz, after_id uuid, most bigint,
+    OUT copied bigint, OUT last_time timestamptz, OUT last_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        EXECUTE format('
+            WITH copied AS (
+                INSERT INTO public.%I SELECT * FROM public.%I WHERE (connect_time, id) > ($1, $2) ORDER BY connect_time, id LIMIT $3
+                RETURNING connect_time, id
+            )
+            SELECT count(*), (SELECT connect_time FROM copied ORDER BY connect_time DESC, id DESC LIMIT 1),
+                (SELECT id FROM copied ORDER BY connect_time DESC, id DESC LIMIT 1) FROM copied',
+            public.compacted_table(day), public.day_table(day))
+        INTO copied, last_time, last_id USING after_time, after_id, most;
+    END
+    $$;
+COMMENT ON FUNCTION copy_compacted(date, timestamptz, uuid, bigint) IS 'Copies the next rows of a day, in order: a transaction of its own for each part, so that the change feed is not held up.';
+
+CREATE FUNCTION index_compacted(day date) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        table_name text := public.compacted_table(index_compacted.day);
+        parent record;
+    BEGIN
+        EXECUTE format('CREATE UNIQUE INDEX %I ON public.%I (id)', table_name || '_id', table_name);
+        FOR parent IN
+            SELECT relname, pg_get_indexdef(indexrelid) AS definition FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+            WHERE indrelid = 'public.connection_logs'::regclass ORDER BY relname
+        LOOP
+            EXECUTE regexp_replace(parent.definition, '^CREATE INDEX .* USING ',
+                format('CREATE INDEX %I ON public.%I USING ', replace(parent.relname, 'connection_logs', table_name), table_name));
+        END LOOP;
+        -- Attaching need not look at the rows then.
+        EXECUTE format('ALTER TABLE public.%I ADD CONSTRAINT %I CHECK (connect_time >= %L AND connect_time < %L)', table_name,
+            table_name || '_day', public.start_of(index_compacted.day), public.start_of(index_compacted.day + 1));
+        EXECUTE format('ALTER TABLE public.%I REPLICA IDENTITY USING INDEX %I', table_name, table_name || '_id');
+        EXECUTE format('ANALYZE public.%I', table_name);
+    END
+    $$;
+COMMENT ON FUNCTION index_compacted(date) IS 'Gives the copy of a day the indexes of a day.';
+
+CREATE FUNCTION apply_to_compacted(day date, since pg_snapshot) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        changed uuid[];
+    BEGIN
+        -- A row that is merely visible in the snapshot may be younger than one that is not, and was trimmed.
+        IF NOT EXISTS (SELECT FROM public.changes WHERE xid < pg_snapshot_xmin(since)) THEN
+            RETURN NULL;
+        END IF;
+        changed := ARRAY(SELECT DISTINCT unnest(ids) FROM public.changes
+            WHERE NOT pg_visible_in_snapshot(xid, since) AND days @> ARRAY[apply_to_compacted.day]);
+        EXECUTE format('DELETE FROM public.%I WHERE id = ANY ($1)', public.compacted_table(day)) USING changed;
+        EXECUTE format('INSERT INTO public.%I SELECT * FROM public.%I WHERE id = ANY ($1)', public.compacted_table(day), public.day_table(day))
+        USING changed;
+        RETURN cardinality(changed);
+    END
+    $$;
+COMMENT ON FUNCTION apply_to_compacted(date, pg_snapshot) IS 'Brings to the copy of a day what changed since a snapshot, and says how many rows; NULL if the feed was trimmed past it: the day has to be copied anew.';
+
+CREATE FUNCTION swap_compacted(day date, since pg_snapshot, patience text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        day_name text := public.day_table(swap_compacted.day);
+        copy_name text := public.compacted_table(swap_compacted.day);
+        index_name name;
+    BEGIN
+        IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = swap_compacted.day) THEN
+            RETURN false;
+        END IF;
+        PERFORM public.hold_day(day_name, patience);
+        IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = swap_compacted.day)
+            OR public.apply_to_compacted(swap_compacted.day, since) IS NULL THEN
+            RETURN false;
+        END IF;
+        EXECUTE format('ALTER TABLE public.connection_logs DETACH PARTITION public.%I', day_name);
+        EXECUTE format('DROP TABLE public.%I', day_name);
+        EXECUTE format('ALTER TABLE public.%I RENAME TO %I', copy_name, day_name);
+        FOR index_name IN
+            SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+            WHERE indrelid = format('public.%I', day_name)::regclass AND starts_with(relname, copy_name)
+        LOOP
+            EXECUTE format('ALTER INDEX public.%I RENAME TO %I', index_name, replace(index_name, copy_name, day_name));
+        END LOOP;
+        PERFORM public.grant_day(day_name);
+        EXECUTE format('ALTER TABLE public.connection_logs ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
+            day_name, public.start_of(swap_compacted.day), public.start_of(swap_compacted.day + 1));
+        EXECUTE format('ALTER TABLE public.%I DROP CONSTRAINT %I', day_name, copy_name || '_day');
+        EXECUTE format('ALTER TABLE public.%I RESET (autovacuum_enabled)', day_name);
+        RETURN true;
+    END
+    $$;
+COMMENT ON FUNCTION swap_compacted(date, pg_snapshot, text) IS 'Puts the copy of a day in its place, with what changed since the snapshot; false if it has to be copied anew, or the day is gone.';
+
+CREATE FUNCTION fold_counts(day date) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        -- In the order of writers.
+        PERFORM FROM public.connection_log_counts AS c WHERE c.day = fold_counts.day
+        ORDER BY c.organization_id, c.method, c.app_name, c.shard FOR UPDATE;
+        WITH gone AS (
+            DELETE FROM public.connection_log_counts AS c WHERE c.day = fold_counts.day AND c.shard <> 0
+            RETURNING c.organization_id, c.method, c.app_name, c.entries, c.ended
+        )
+        INSERT INTO public.connection_log_counts AS c (day, organization_id, method, app_name, shard, entries, ended)
+        SELECT fold_counts.day, organization_id, method, app_name, 0, sum(entries), sum(ended) FROM gone GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
+        ON CONFLICT ON CONSTRAINT connection_log_counts_pkey DO UPDATE
+        SET entries = c.entries + excluded.entries, ended = c.ended + excluded.ended;
+    END
+    $$;
+COMMENT ON FUNCTION fold_counts(date) IS 'Folds the shards of the counts of a day into one.';
+
+-- Whoever may execute one of them is named in crates/store/src/roles.rs.
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;

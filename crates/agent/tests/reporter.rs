@@ -114,7 +114,7 @@ async fn events_reach_the_log_once_through_restarts_of_server_and_agent() {
         service.stop().await;
     }
     assert_eq!(number(&database, "SELECT count(*) FROM connection_logs WHERE code = 1").await, 40);
-    assert_eq!(number(&database, "SELECT count(*) FROM open_connections").await, 0);
+    assert_eq!(number(&database, "SELECT count(*) FROM connection_logs WHERE disconnect_time IS NULL").await, 0);
     assert_eq!(number(&database, "SELECT count(*) FROM lost_events").await, 0);
 }
 
@@ -134,7 +134,7 @@ async fn what_a_full_spool_gave_up_is_counted_exactly_in_the_log() {
     let recorded =
         "SELECT coalesce(sum(events), 0)::bigint FROM lost_events WHERE cause = 'spool full' AND since <= until";
     assert_eq!(number(&database, recorded).await, i64::try_from(lost.count()).unwrap());
-    let there = number(&database, "SELECT count(*) FROM open_connections").await;
+    let there = number(&database, "SELECT count(*) FROM connection_logs WHERE disconnect_time IS NULL").await;
     assert_eq!(there + i64::try_from(lost.count()).unwrap(), 2_000);
     service.stop().await;
 }
@@ -156,7 +156,7 @@ async fn another_server_and_a_rotated_token_are_picked_up() {
     until_value("the token is refused", async || reporter.status().await.unwrap(), refused).await;
     std::fs::write(&token, format!("{}\n", site.token)).unwrap();
     delivered(&reporter).await;
-    assert_eq!(number(&database, "SELECT count(*) FROM open_connections").await, 1);
+    assert_eq!(number(&database, "SELECT count(*) FROM connection_logs WHERE disconnect_time IS NULL").await, 1);
     drop(reporter);
     service.stop().await;
 }
@@ -175,8 +175,8 @@ async fn heartbeats_list_what_is_open() {
     let lost_after = chrono::TimeDelta::minutes(10);
     let now = Utc::now() + chrono::TimeDelta::minutes(30);
     let swept = store.sweep_silent(now, now - chrono::TimeDelta::hours(1), lost_after).await.unwrap();
-    assert_eq!(swept.closed.len(), 1, "as if it had been silent");
-    let open = async || number(&database, "SELECT count(*) FROM open_connections").await;
+    assert_eq!(swept.len(), 1, "as if it had been silent");
+    let open = async || number(&database, "SELECT count(*) FROM connection_logs WHERE disconnect_time IS NULL").await;
     until("the next heartbeat reopens it", async || open().await > 0).await;
     drop(reporter);
     service.stop().await;

@@ -86,7 +86,7 @@ impl Workspace {
 
     /// The last sign of life that the log has of the agent.
     async fn last_seen(&self) -> Timestamp {
-        let sql = "SELECT max(last_seen_at) FROM agent_presence";
+        let sql = "SELECT max(last_seen_at) FROM agent_spools";
         self.database.client().await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
     }
 }
@@ -94,7 +94,7 @@ impl Workspace {
 /// A workload that ends once the sidecar has answered it.
 const WORKLOAD: &str = "connlog-agent report connect --app ssh && for _ in $(seq 600); do connlog-agent status && exit 0; sleep 0.1; done; exit 1";
 const ENDED: &str = "SELECT count(*) FROM connection_logs WHERE code = 3 AND NOT disconnect_inferred";
-const OPEN: &str = "SELECT count(*) FROM open_connections";
+const OPEN: &str = "SELECT count(*) FROM connection_logs WHERE disconnect_time IS NULL";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hooks_report_while_the_sidecar_is_there_gone_and_killed() {
@@ -206,7 +206,9 @@ async fn the_hooks_of_the_examples_report_sessions() {
     session.env("SSH_CONNECTION", "203.0.113.7 50000 10.0.0.1 22").env("SSH_ORIGINAL_COMMAND", "sleep 60");
     std::os::unix::process::CommandExt::process_group(&mut session, 0);
     let mut session = session.spawn().unwrap();
-    workspace.until("SELECT count(*) FROM open_connections WHERE host(ip) = '203.0.113.7'", 1).await;
+    workspace
+        .until("SELECT count(*) FROM connection_logs WHERE disconnect_time IS NULL AND host(ip) = '203.0.113.7'", 1)
+        .await;
     let group = nix::unistd::Pid::from_raw(i32::try_from(session.id()).unwrap());
     nix::sys::signal::killpg(group, Signal::SIGHUP).unwrap();
     assert_eq!(tokio::task::block_in_place(|| session.wait()).unwrap().code(), Some(129));
@@ -219,7 +221,9 @@ async fn the_hooks_of_the_examples_report_sessions() {
         assert!(command.status().unwrap().success());
     };
     pam("open_session");
-    workspace.until("SELECT count(*) FROM open_connections WHERE host(ip) = '203.0.113.6'", 1).await;
+    workspace
+        .until("SELECT count(*) FROM connection_logs WHERE disconnect_time IS NULL AND host(ip) = '203.0.113.6'", 1)
+        .await;
     pam("close_session");
     workspace.until("SELECT count(*) FROM connection_logs WHERE disconnect_reason = 'session closed'", 1).await;
     // A container of its own: a process group, which ends with it.

@@ -1,4 +1,4 @@
-//! The figures of the report: their units, what is wanted of them, and those that the storage cannot give yet.
+//! The figures of the report: their units, and what is wanted of them.
 
 use std::fmt;
 
@@ -42,23 +42,10 @@ pub(crate) struct Definition {
     pub(crate) key: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) bound: Option<Bound>,
-    /// Why it cannot be measured on this storage.
-    pub(crate) absent: Option<&'static str>,
-}
-
-impl Definition {
-    /// Why it is not in a report.
-    pub(crate) fn absent(&self) -> &'static str {
-        self.absent.unwrap_or("not measured in this run")
-    }
 }
 
 const fn figure(key: &'static str, unit: &'static str, bound: Option<Bound>) -> Definition {
-    Definition { key, unit, bound, absent: None }
-}
-
-const fn absent(key: &'static str, unit: &'static str, bound: Bound, why: &'static str) -> Definition {
-    Definition { key, unit, bound: Some(bound), absent: Some(why) }
+    Definition { key, unit, bound }
 }
 
 /// All figures, in the order of the report.
@@ -68,12 +55,7 @@ pub(crate) const FIGURES: [Definition; 37] = [
     figure("ingest.floor", "events/s", None),
     figure("ingest.cpu_per_event", "us", Some(Bound::RatioAtMost(0.4))),
     figure("ingest.round_trips", "a transaction", Some(Bound::AtMost(4.0))),
-    absent(
-        "ingest.hot_ratio",
-        "of updates",
-        Bound::AtLeast(0.95),
-        "does not exist yet: this storage moves a row at its end, and updates none in place",
-    ),
+    figure("ingest.hot_ratio", "of updates", Some(Bound::AtLeast(0.95))),
     figure("ingest.unary_latency_p99", "ms", Some(Bound::RatioAtMost(2.5))),
     figure("query.first_page", "ms p95", Some(Bound::TargetMillis(20.0))),
     figure("query.deep_cursor", "ms p95", Some(Bound::TargetMillis(20.0))),
@@ -85,12 +67,7 @@ pub(crate) const FIGURES: [Definition; 37] = [
     figure("query.count_org", "ms p95", Some(Bound::RatioAtMost(0.04))),
     figure("export.ndjson", "rows/s", Some(Bound::RatioAtLeast(0.6))),
     figure("storage.open", "bytes a row", Some(Bound::RatioAtMost(1.4))),
-    absent(
-        "storage.compacted",
-        "bytes a row",
-        Bound::RatioAtMost(0.9),
-        "does not exist yet: this storage compacts no day",
-    ),
+    figure("storage.compacted", "bytes a row", Some(Bound::RatioAtMost(0.9))),
     figure("purge.day", "s", Some(Bound::RatioAtMost(0.02))),
     figure("load.connect", "s", None),
     figure("load.memory_per_stream", "KiB", None),

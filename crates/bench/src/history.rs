@@ -1,7 +1,10 @@
 //! History by the million: pseudo-random, the same for the same numbers, made by the database itself.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use chrono::{Days, NaiveDate};
+use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_store::{Store, StoreConfig, schema};
 use connlog_testkit::database::connect;
 use tokio_postgres::Client;
@@ -28,12 +31,12 @@ INSERT INTO workspaces (id, organization_id, owner_id, name, name_key, deleted)
 SELECT ('c0000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid,
     ('a0000000-0000-0000-0000-' || lpad((CASE WHEN n % {users} % 10 = 0 THEN n % {users} / 10 % {organizations} ELSE n % 5 END)::text, 12, '0'))::uuid,
     ('b0000000-0000-0000-0000-' || lpad((n % {users})::text, 12, '0'))::uuid, 'workspace-' || n, 'workspace-' || n, false
-FROM generate_series(0, {workspaces} - 1) AS n;
-INSERT INTO workspace_names (name_key, workspace_id) SELECT name_key, id FROM workspaces ON CONFLICT DO NOTHING;";
+FROM generate_series(0, {workspaces} - 1) AS n;";
 
 const COUNT_DAY: &str = "-- count_day
-INSERT INTO connection_log_counts (day, organization_id, method, app_name, shard, entries)
-SELECT $1::date, organization_id, method, coalesce(app_name, ''), 1 + $2::smallint, count(*) FROM connection_logs
+INSERT INTO connection_log_counts (day, organization_id, method, app_name, shard, entries, ended)
+SELECT $1::date, organization_id, method, coalesce(app_name, ''), 1 + $2::smallint, count(*), count(disconnect_time)
+FROM connection_logs JOIN targets USING (target)
 WHERE connect_time >= $1::date::timestamp AT TIME ZONE 'UTC' AND connect_time < ($1::date + 1)::timestamp AT TIME ZONE 'UTC'
 GROUP BY organization_id, method, app_name";
 
@@ -47,7 +50,8 @@ pub async fn generate(url: &str, rows: i64, days: u32, last: NaiveDate) -> Resul
         .replace("{users}", &USERS.to_string())
         .replace("{workspaces}", &WORKSPACES.to_string());
     client.batch_execute(&directory).await?;
-    client.batch_execute("ANALYZE organizations, users, workspaces, workspace_names, homes").await?;
+    register(&store, &client).await?;
+    client.batch_execute("ANALYZE organizations, users, workspaces, agents, targets").await?;
     let per_day = rows / i64::from(days);
     let writers = (0..WRITERS).map(|writer| {
         let (url, store) = (url.to_owned(), store.clone());
@@ -66,6 +70,25 @@ pub async fn generate(url: &str, rows: i64, days: u32, last: NaiveDate) -> Resul
     }
     client.batch_execute("VACUUM (ANALYZE) connection_logs").await?;
     client.batch_execute("VACUUM (ANALYZE) connection_log_counts").await?;
+    Ok(())
+}
+
+/// Gives each workspace its agent of history, as an event of it would.
+async fn register(store: &Store, client: &Client) -> Result<()> {
+    let rows = client.query("SELECT organization_id, owner_id, id, name FROM workspaces ORDER BY id", &[]).await?;
+    let agents: Vec<Arc<AgentIdentity>> = rows
+        .iter()
+        .map(|row| {
+            let workspace = Workspace {
+                organization_id: row.get(0),
+                owner_id: row.get(1),
+                workspace_id: row.get(2),
+                workspace_name: row.get(3),
+            };
+            Arc::new(AgentIdentity { agent_id: None, agent_name: "main".to_owned(), workspace })
+        })
+        .collect();
+    store.register(&agents).await?;
     Ok(())
 }
 

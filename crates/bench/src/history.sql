@@ -1,12 +1,16 @@
 -- generate_day: rows of one day. $1 day, $2 rows, $3 number of the first row.
 -- Pseudo-random, but the same for the same numbers: every attribute comes from a hash of the row's number.
-INSERT INTO connection_logs (id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes,
-    tx_bytes, method, organization_id, home, workspace_name, agent_name, connection_id, user_id,
-    app_name, ip, user_agent, slug_or_port)
+INSERT INTO connection_logs (id, connect_time, received_at, start_source, disconnect_time, ended_received_at, disconnect_inferred,
+    disconnect_reason, code, rx_bytes, tx_bytes, method, method_known, target, connection_id, user_id, app_name, ip, user_agent,
+    slug_or_port)
 SELECT
     md5('row' || n)::uuid,
     connect_time,
+    connect_time + interval '20 ms',
+    CASE WHEN web THEN 1 ELSE 0 END,
     CASE WHEN NOT web THEN connect_time + make_interval(secs => 20 + power((hashint8extended(n, 3) & 65535) / 6000.0, 4)) END,
+    CASE WHEN NOT web AND NOT inferred
+        THEN connect_time + make_interval(secs => 20.02 + power((hashint8extended(n, 3) & 65535) / 6000.0, 4)) END,
     NOT web AND inferred,
     CASE WHEN web THEN NULL WHEN inferred THEN 'agent lost' WHEN (hashint8extended(n, 4) & 7) = 0 THEN 'connection reset by peer' END,
     CASE WHEN web THEN (CASE WHEN (hashint8extended(n, 5) & 31) = 0 THEN 403 ELSE 200 END)
@@ -14,10 +18,8 @@ SELECT
     CASE WHEN NOT web AND NOT inferred THEN hashint8extended(n, 6) & 16777215 END,
     CASE WHEN NOT web AND NOT inferred THEN hashint8extended(n, 7) & 16777215 END,
     method,
-    organizations.id,
-    homes.home,
-    workspaces.name,
-    'main',
+    true,
+    targets.target,
     CASE WHEN NOT web THEN md5('connection' || n)::uuid END,
     CASE WHEN web THEN (CASE WHEN (hashint8extended(n, 8) & 15) = 0 THEN NULL
                              WHEN (hashint8extended(n, 8) & 15) = 1 THEN other.id ELSE owners.id END) END,
@@ -39,8 +41,7 @@ FROM (
     ) AS kinds
 ) AS numbers
 JOIN workspaces ON workspaces.id = ('c0000000-0000-0000-0000-' || lpad(workspace::text, 12, '0'))::uuid
-JOIN homes ON homes.workspace_id = workspaces.id
+JOIN targets ON targets.workspace_id = workspaces.id AND targets.agent_name = 'main'
 JOIN users owners ON owners.id = workspaces.owner_id
-JOIN organizations ON organizations.id = workspaces.organization_id
 JOIN users other ON other.id = ('b0000000-0000-0000-0000-' || lpad(((hashint8extended(n, 15) & 1023))::text, 12, '0'))::uuid
 ORDER BY connect_time

@@ -26,6 +26,8 @@ use crate::wire::CountingProxy;
 const HALF_BATCH: usize = 500;
 /// Events of one upsert.
 const UPSERTED: usize = 1_000;
+/// The time after which statistics of the server are up to date.
+const STATISTICS: Duration = Duration::from_secs(3);
 /// Writers of both sides, each with a connection to the database.
 const WRITERS: usize = 3;
 
@@ -76,6 +78,7 @@ pub(crate) async fn measure(
     let agents = &agents[..size.agents as usize];
     let client = connect(database_url).await?;
     let postmaster = cpu::postmaster(&client).await?;
+    let updated_before = updates(&client).await?;
     let (mut peers, mut plains, mut floors, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     // The first round of each warms up.
     for round in 0..=size.rounds {
@@ -107,7 +110,20 @@ pub(crate) async fn measure(
     report.add_rounds("ingest.floor", &floors);
     report.add_rounds("ingest.cpu_per_event", &cpu);
     println!("connlog-ingest had {:.0} MiB at most", ingest.peak_memory_mib()?);
+    // Backends hand in what they counted when they are idle.
+    tokio::time::sleep(STATISTICS).await;
+    let updated = updates(&client).await?;
+    report.state("ingest.hot_ratio", ratio(updated.0 - updated_before.0, updated.1 - updated_before.1));
     round_trips(database_url, agents, size, report).await
+}
+
+/// Updates of rows of days that touched no index, and all of them, since the database was made.
+async fn updates(client: &Client) -> Result<(u64, u64)> {
+    let sql =
+        "SELECT coalesce(sum(n_tup_hot_upd), 0)::bigint, coalesce(sum(n_tup_upd), 0)::bigint FROM pg_stat_user_tables
+        WHERE relname ~ '^connection_logs_[0-9]{8}$'";
+    let row = client.query_one(sql, &[]).await?;
+    Ok((u64::try_from(row.get::<_, i64>(0))?, u64::try_from(row.get::<_, i64>(1))?))
 }
 
 /// Exchanges with PostgreSQL for each transaction of the writers, against those of each statement of the peer.

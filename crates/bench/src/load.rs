@@ -106,7 +106,7 @@ impl Rows {
     }
 
     async fn since(client: &Client, since: Timestamp) -> Result<Self> {
-        let sql = "SELECT (SELECT count(*) FROM open_connections), (SELECT count(*) FROM connection_logs WHERE connect_time > $1)";
+        let sql = "SELECT count(*) FILTER (WHERE disconnect_time IS NULL AND method <= 2), count(*) FROM connection_logs WHERE connect_time > $1";
         let row = client.query_one(sql, &[&since]).await?;
         Ok(Self { since, open: row.get(0), history: row.get(1) })
     }

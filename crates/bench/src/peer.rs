@@ -53,9 +53,9 @@ impl Layout {
 
 /// The rows of history, in the columns of the one table.
 const ROWS: &str = "SELECT id, connect_time, disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes, method,
-    organization_id, workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
+    organization_id, owner_id AS workspace_owner_id, workspace_id, workspace_name, agent_name, connection_id, user_id,
     client_session_id, app_name, ip, user_agent, slug_or_port
-FROM connection_logs JOIN homes USING (home, organization_id)";
+FROM connection_logs JOIN targets USING (target)";
 
 /// Makes the tables of both layouts with the rows of history, unless they are there.
 pub async fn make(client: &Client) -> Result<()> {
@@ -87,10 +87,10 @@ pub(crate) async fn each(client: &Client, statements: &str) -> Result<()> {
     Ok(())
 }
 
-/// The days that storage is compared over: whole ones, to which nothing was written by what else is measured.
+/// The days that storage is compared over: whole ones that are closed, to which nothing was written by what else is measured.
 const SAMPLE: &str = "
 INSERT INTO peer_sample SELECT * FROM peer_logs
-WHERE connect_time >= date_trunc('day', now(), 'UTC') - interval '9 days' AND connect_time < date_trunc('day', now(), 'UTC')
+WHERE connect_time >= date_trunc('day', now(), 'UTC') - interval '10 days' AND connect_time < date_trunc('day', now(), 'UTC') - interval '1 day'
 ORDER BY connect_time;
 VACUUM (ANALYZE) peer_sample;";
 
@@ -98,7 +98,7 @@ VACUUM (ANALYZE) peer_sample;";
 const OF_PEER: &str = "SELECT 'peer_sample'::regclass AS oid";
 /// The same days of history.
 const OF_HISTORY: &str =
-    "SELECT day_table((now() AT TIME ZONE 'UTC')::date - n)::regclass AS oid FROM generate_series(1, 9) AS n";
+    "SELECT day_table((now() AT TIME ZONE 'UTC')::date - n)::regclass AS oid FROM generate_series(2, 10) AS n";
 
 /// Bytes of some tables for each row of the sample: in all, and of each part.
 const BYTES: &str = "
@@ -110,7 +110,7 @@ WITH tables AS ({tables}), sizes AS (
 SELECT part, sum(size)::float8 / (SELECT count(*) FROM peer_sample) FROM sizes GROUP BY part ORDER BY part <> 'all', 2 DESC";
 
 /// Bytes a row of both layouts, all indexes included: connlog's history, and the one table, of the nine days before
-/// today. Both were filled row by row in the order of time, with their indexes: one that is built afterwards is denser than it stays.
+/// yesterday. Both were filled row by row in the order of time, with their indexes: one that is built afterwards is denser than it stays.
 pub async fn bytes_per_row(client: &Client) -> Result<(f64, f64)> {
     let exists: bool = client.query_one("SELECT to_regclass('peer_sample') IS NOT NULL", &[]).await?.get(0);
     if !exists {

@@ -1,4 +1,5 @@
-//! A day that is over: dropped by `connlog-purge`, against deleted in batches from the one table.
+//! Days that are over: compacted by `connlog-purge`, and what they take then; and one that is dropped, against deleted in batches from
+//! the one table.
 
 use std::time::Instant;
 
@@ -9,12 +10,24 @@ use connlog_testkit::database::connect;
 use crate::report::Report;
 use crate::{history, peer};
 
+/// Compacts all days that are closed, and compares what nine of them take with what they take in the one table.
+async fn compact(database_url: &str, report: &mut Report) -> Result<()> {
+    let began = Instant::now();
+    let summary = purge(database_url, &[]).await?;
+    println!("compacting {} days took {:.1} s", summary["days_compacted"], began.elapsed().as_secs_f64());
+    ensure!(summary["days_compacted"].as_i64() > Some(9), "days were to be compacted: {summary}");
+    let (ours, one_table) = peer::bytes_per_row(&connect(database_url).await?).await?;
+    report.add("storage.compacted", ours, one_table);
+    Ok(())
+}
+
 /// Rows that the other side deletes at a time.
 const BATCH: i64 = 10_000;
 
 /// Fills the first day up to `rows` rows in both layouts, removes it from both, and so on with the next one.
 pub(crate) async fn measure(database_url: &str, rows: i64, rounds: u32, report: &mut Report) -> Result<()> {
     let client = connect(database_url).await?;
+    compact(database_url, report).await?;
     let mut pairs = Vec::new();
     for _ in 0..rounds {
         let day: NaiveDate = client.query_one("SELECT min(day) FROM days() AS day", &[]).await?.get(0);
@@ -42,15 +55,22 @@ const DELETE_BATCH: &str = "DELETE FROM peer_logs WHERE ctid IN (
 /// Runs the `connlog-purge` that lies beside this program: what lies before `cutoff`, a whole day, is to go.
 pub(crate) async fn run(database_url: &str, cutoff: NaiveDate) -> Result<()> {
     let retention = format!("{}s", (Utc::now() - cutoff.and_time(chrono::NaiveTime::MIN).and_utc()).num_seconds());
+    let summary = purge(database_url, &["--connection-logs-retention", &retention, "--compact=false"]).await?;
+    ensure!(summary["days_dropped"] == 1, "a day was to be dropped: {summary}");
+    Ok(())
+}
+
+/// Runs it, and returns its summary.
+async fn purge(database_url: &str, flags: &[&str]) -> Result<serde_json::Value> {
     let program = std::env::current_exe()?.with_file_name("connlog-purge");
     ensure!(program.exists(), "{} is missing: build the workspace in the same profile", program.display());
     let output = tokio::process::Command::new(program)
-        .args(["--database-url", database_url, "--connection-logs-retention", &retention, "--json"])
+        .args(["--database-url", database_url, "--json"])
+        .args(flags)
+        .env_remove("CODER_CONNECTION_LOGS_RETENTION")
         .env("CONNLOG_LOG", "warn")
         .output()
         .await?;
     ensure!(output.status.success(), "connlog-purge: {}", String::from_utf8_lossy(&output.stderr));
-    let summary: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    ensure!(summary["days_dropped"] == 1, "a day was to be dropped: {summary}");
-    Ok(())
+    Ok(serde_json::from_slice(&output.stdout)?)
 }

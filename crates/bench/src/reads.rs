@@ -280,9 +280,9 @@ pub(crate) async fn some_days(client: &Client) -> Result<String> {
 async fn exports(client: &Client, service: &Service, report: &mut Report) -> Result<()> {
     let query = some_days(client).await?;
     let copy = format!(
-        "COPY (SELECT l.*, h.workspace_owner_id, h.workspace_id, o.name, o.display_name, o.icon, w.username, u.username, u.name, u.email
-         FROM connection_logs l JOIN homes h ON h.home = l.home LEFT JOIN organizations o ON o.id = l.organization_id
-         LEFT JOIN users w ON w.id = h.workspace_owner_id LEFT JOIN users u ON u.id = l.user_id
+        "COPY (SELECT l.*, t.owner_id, t.workspace_id, t.workspace_name, t.agent_name, o.name, o.display_name, o.icon, w.username, u.username, u.name, u.email
+         FROM connection_logs l JOIN targets t USING (target) LEFT JOIN organizations o ON o.id = t.organization_id
+         LEFT JOIN users w ON w.id = t.owner_id LEFT JOIN users u ON u.id = l.user_id
          WHERE l.connect_time >= '{}') TO STDOUT",
         query.split('"').nth(1).unwrap_or_default()
     );

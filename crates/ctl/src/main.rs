@@ -1,6 +1,7 @@
 //! `connlogctl`: migrations, the directory and tokens, and the log itself, from a terminal.
 
 mod directory;
+mod feed;
 mod logs;
 mod remote;
 mod retention;
@@ -42,6 +43,9 @@ enum Command {
     /// Shows or sets how long everything is kept at least, whatever a purge is told.
     #[command(subcommand)]
     Retention(retention::Command),
+    /// Keeps the consumers of the change feed.
+    #[command(subcommand)]
+    Feed(feed::Command),
     /// Shows what matches a search: a table on a terminal, NDJSON elsewhere.
     Logs(logs::Logs),
     /// Follows what matches a search, as it happens.
@@ -91,6 +95,7 @@ async fn run(database_url: &str, command: Command) -> anyhow::Result<()> {
         Command::Directory(command) => directory::run(command, &store).await,
         Command::Token(command) => token::run(command, &store).await,
         Command::Retention(command) => retention::run(&command, &store).await,
+        Command::Feed(command) => feed::run(&command, &store).await,
         Command::Migrate { .. } | Command::Logs(_) | Command::Tail(_) => Ok(()),
     }
 }

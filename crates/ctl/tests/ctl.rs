@@ -60,10 +60,10 @@ async fn migrate_is_needed_once_and_services_refuse_to_do_without() {
         message.contains("the schema is at version 0") && message.contains("run `connlogctl migrate`"),
         "{message}"
     );
-    assert_eq!(ctl.ok(&["migrate"]), "applied 13 migrations; the schema is at version 13\n");
-    assert_eq!(ctl.ok(&["migrate"]), "applied 0 migrations; the schema is at version 13\n");
+    assert_eq!(ctl.ok(&["migrate"]), "applied 1 migrations; the schema is at version 1\n");
+    assert_eq!(ctl.ok(&["migrate"]), "applied 0 migrations; the schema is at version 1\n");
     let client = ctl.database.client().await.unwrap();
-    client.batch_execute("UPDATE refinery_schema_history SET version = 99 WHERE version = 2").await.unwrap();
+    client.batch_execute("UPDATE refinery_schema_history SET version = 99 WHERE version = 1").await.unwrap();
     let message = String::from_utf8(ctl.run(&["token", "list"]).stderr).unwrap();
     assert!(message.contains("run a newer version of this program"), "{message}");
 }

@@ -25,6 +25,13 @@ pub use self::held::HeldStreams;
 pub use self::letters::{Sender, letter};
 pub use self::writer::Writers;
 
+/// What submissions are distributed by: those of one agent go to one writer, which need not wait for another one's locks.
+pub fn agent_key(agent: &AgentIdentity) -> Uuid {
+    let mut hasher = DefaultHasher::new();
+    (agent.workspace.workspace_id, &agent.agent_name).hash(&mut hasher);
+    Uuid::from_u64_pair(hasher.finish(), 0)
+}
+
 /// An accepted event, and the message that it came in, which becomes a dead letter if the database refuses it.
 #[derive(Debug, Clone)]
 pub struct Item {

@@ -88,6 +88,12 @@ pub struct Config {
     /// How long a shutdown may take.
     #[arg(long, env = "CONNLOG_GRACE_PERIOD", default_value = "20s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub grace_period: TimeDelta,
+    /// How long changes are kept for readers of the change feed: a position that is older is refused.
+    #[arg(long, env = "CONNLOG_FEED_RETENTION", default_value = "7d", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub feed_retention: TimeDelta,
+    /// Most bytes of changes that are kept longer for consumers who have not read them; beyond it each of them has a gap.
+    #[arg(long, env = "CONNLOG_FEED_MAX_BYTES", default_value_t = 1 << 30, value_parser = clap::value_parser!(i64).range(0..), value_name = "N")]
+    pub feed_max_bytes: i64,
     /// Where the time comes from.
     #[arg(skip)]
     pub clock: Clock,

@@ -73,7 +73,7 @@ pub async fn run(
     // Writers have connections of their own: whatever else goes on, a commit does not wait for one.
     let writers = store_config(&config, "connlog-ingest writer", usize::try_from(config.writers).unwrap_or(1));
     let writers_store = Store::new(&StoreConfig { by_key: true, ..writers })?;
-    schema::check(&store).await.context("cannot start on this database")?;
+    schema::check_for_service(&store).await.context("cannot start on this database")?;
     let tls = ServerTls::load(&config.tls, &["h2"], &shutdown)?;
     let metrics = telemetry::metrics();
     begin_counting();
@@ -86,6 +86,8 @@ pub async fn run(
         clock: config.clock.clone(),
         service_log: Arc::clone(&service_log),
         lost_after: config.agent_lost_after,
+        feed_retention: config.feed_retention,
+        feed_max_bytes: config.feed_max_bytes,
         shutdown: shutdown.clone(),
     };
     shutdown.spawn("watch", watch.run());

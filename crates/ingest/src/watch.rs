@@ -1,4 +1,5 @@
-//! The watch: notes that this ingest is listening, and closes what silent and deleted agents left open.
+//! The watch: notes that this ingest is listening, closes what silent and deleted agents left open and the days that are over, and
+//! trims the change feed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use crate::service_log::{ServiceLog, Subject};
 
 /// How often the watch looks.
 const ROUND: Duration = Duration::from_secs(10);
+/// The feed is trimmed every so many rounds.
+const TRIM_EVERY: u32 = 6;
 /// A longer pause of all ingests was an outage, and silence during it says nothing.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::seconds(60);
 
@@ -27,14 +30,18 @@ pub(crate) struct Watch {
     pub clock: Clock,
     pub service_log: Arc<ServiceLog>,
     pub lost_after: TimeDelta,
+    /// How long changes are kept.
+    pub feed_retention: TimeDelta,
+    /// Most bytes that are kept longer for consumers.
+    pub feed_max_bytes: i64,
     pub shutdown: Shutdown,
 }
 
 impl Watch {
     /// Watches until the service stops.
     pub async fn run(self) {
-        loop {
-            if let Err(error) = self.round().await {
+        for round in 0_u32.. {
+            if let Err(error) = self.round(round.is_multiple_of(TRIM_EVERY)).await {
                 if error.is_unavailable() || error.is_transient() {
                     tracing::debug!(%error, "a round of the watch was skipped");
                 } else {
@@ -48,11 +55,12 @@ impl Watch {
         }
     }
 
-    async fn round(&self) -> Result<(), StoreError> {
+    async fn round(&self, trims: bool) -> Result<(), StoreError> {
         let lead = self.store.clock_lead().await?;
         let seconds = lead.as_seconds_f64();
         if lead.abs() <= LARGEST_CLOCK_ERROR {
             self.sweep().await?;
+            self.keep_feed(trims).await?;
         } else {
             tracing::error!(
                 lead_seconds = seconds,
@@ -67,9 +75,26 @@ impl Watch {
         let now = self.clock.now();
         let heard_since = self.store.attend(now, LONGEST_PAUSE).await?;
         let silent = self.store.sweep_silent(now, heard_since, self.lost_after).await?;
-        self.report("lost", &silent.closed).await;
+        self.report("lost", &silent).await;
         let deleted = self.store.sweep_deleted().await?;
-        self.report("deleted", &deleted.closed).await;
+        self.report("deleted", &deleted).await;
+        self.store.close_days(now).await
+    }
+
+    /// Trims the change feed, or begins it anew if it was restored into a younger server.
+    async fn keep_feed(&self, trims: bool) -> Result<(), StoreError> {
+        if self.store.restart_void_feed().await? {
+            tracing::warn!(
+                "the change feed was restored into a younger server and begins anew: every position is void"
+            );
+        }
+        if trims {
+            let trimmed = self.store.trim_changes(self.clock.now() - self.feed_retention, self.feed_max_bytes).await?;
+            metrics::counter!("connlog_feed_trimmed_total").increment(trimmed.cast_unsigned());
+            let consumers = self.store.consumers().await?;
+            let gaps = consumers.iter().filter(|consumer| consumer.gap_at.is_some()).count();
+            metrics::gauge!("connlog_feed_consumers_with_gap").set(u32::try_from(gaps).unwrap_or(u32::MAX));
+        }
         Ok(())
     }
 

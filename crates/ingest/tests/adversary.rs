@@ -166,8 +166,7 @@ impl Log {
 
     /// What is recorded, by id: the attributes that are known. An id has several rows if it began on days far apart.
     async fn rows(&self) -> BTreeMap<Uuid, Vec<Fields>> {
-        let of = |table| format!("SELECT id, to_jsonb({table})::text FROM {table}");
-        self.by_id(&format!("{} UNION ALL {}", of("open_connections"), of("connection_logs"))).await
+        self.by_id("SELECT id, to_jsonb(connection_logs)::text FROM connection_logs").await
     }
 
     async fn claims(&self) -> BTreeMap<Uuid, Vec<Fields>> {
@@ -186,11 +185,8 @@ impl Log {
 }
 
 /// What an agent may not change: each of these that is known.
-const RECORDED: [&str; 16] = [
-    "organization_id",
-    "home",
-    "workspace_name",
-    "agent_name",
+const RECORDED: [&str; 13] = [
+    "target",
     "connection_id",
     "ip",
     "client_session_id",
@@ -293,6 +289,7 @@ async fn purge(store: &Store) {
     let (retention, patience) = (TimeDelta::days(100), Duration::from_secs(20));
     let floor = store.raise_floor(now() - retention, retention, patience).await.unwrap();
     println!("the floor is {}", rfc3339(floor));
+    store.close_days(now()).await.unwrap();
     while store.remove_open(floor, now(), 1_000).await.unwrap() > 0 {}
     for day in store.days_before(floor).await.unwrap() {
         if day < floor.date_naive() {

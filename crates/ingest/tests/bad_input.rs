@@ -151,11 +151,7 @@ async fn oversized_and_broken_messages_are_refused_and_change_nothing() {
     let outcome: Result<tonic::Response<()>, _> = grpc.unary(broken, path, RawCodec).await;
     assert_eq!(outcome.unwrap_err().code(), Code::Internal);
     let database = database.client().await.unwrap();
-    assert_eq!(
-        number(&database, "SELECT (SELECT count(*) FROM open_connections) + (SELECT count(*) FROM connection_logs)")
-            .await,
-        0
-    );
+    assert_eq!(number(&database, "SELECT count(*) FROM connection_logs").await, 0);
 }
 
 /// Sends bytes as they are.
@@ -227,7 +223,7 @@ async fn a_reporters_events_stand_alone() {
     assert_eq!(response.rejected[0].reason, response.rejected[1].reason, "what is out of reach looks unknown");
     let database = database.client().await.unwrap();
     assert_eq!(number(&database, "SELECT count(*) FROM rejected_events WHERE token_id IS NOT NULL").await, 5);
-    assert_eq!(number(&database, "SELECT count(*) FROM open_connections WHERE user_id IS NOT NULL").await, 1);
+    assert_eq!(number(&database, "SELECT count(*) FROM connection_logs WHERE user_id IS NOT NULL").await, 1);
 }
 
 #[tokio::test]
@@ -352,7 +348,7 @@ async fn each_token_does_only_what_it_is_for() {
     let request = v1::ReportConnectionRequest { connection: Some(connect(Uuid::new_v4(), minutes_ago(5))) };
     assert_eq!(calls.report_connection(request).await.unwrap_err().code(), Code::Unauthenticated);
     let database = database.client().await.unwrap();
-    assert_eq!(number(&database, "SELECT count(*) FROM open_connections").await, 2);
+    assert_eq!(number(&database, "SELECT count(*) FROM connection_logs").await, 2);
 }
 
 #[tokio::test]

@@ -288,8 +288,7 @@ impl Stage {
         if contradictions > 0 {
             return Err(format!("{contradictions} contradictions"));
         }
-        let sql = "SELECT connection_id, NULL::timestamptz, false, connect_time FROM open_connections
-                   UNION ALL SELECT connection_id, disconnect_time, disconnect_inferred, connect_time FROM connection_logs";
+        let sql = "SELECT connection_id, disconnect_time, disconnect_inferred, connect_time FROM connection_logs";
         let (mut rows, mut starts) = (BTreeMap::new(), BTreeMap::new());
         for row in client.query(sql, &[]).await.map_err(|error| error.to_string())? {
             let (id, at, inferred): (Uuid, Option<DateTime<chrono::Utc>>, bool) = (row.get(0), row.get(1), row.get(2));
@@ -335,7 +334,7 @@ async fn losses_add_up(
     rows: &BTreeMap<Uuid, Row>,
 ) -> Result<(), String> {
     let (stories, _) = read_journal(&agent.folder);
-    let sql = "SELECT (SELECT sum(committed_seq)::bigint FROM agent_presence WHERE agent_id = $1),
+    let sql = "SELECT (SELECT sum(committed_seq)::bigint FROM agent_spools WHERE agent_id = $1),
                       (SELECT sum(events)::bigint FROM lost_events WHERE agent_id = $1)";
     let counted = client.query_one(sql, &[&agent.site.agent.agent_id]).await.map_err(|error| error.to_string())?;
     let (committed, lost): (Option<i64>, Option<i64>) = (counted.get(0), counted.get(1));
@@ -403,11 +402,11 @@ async fn whatever_breaks_the_log_is_what_was_accepted() {
     assert_eq!(number(&client, &others).await, 0, "nothing of the others was dropped");
     let lost = number(&client, "SELECT sum(events)::bigint FROM lost_events").await;
     assert_eq!(number(&client, "SELECT count(*) FROM rejected_events").await, 0, "nothing was refused");
-    let wrong_counts = "SELECT count(*) FROM (SELECT day, sum(entries) AS n FROM connection_log_counts GROUP BY day) c
-        FULL JOIN (SELECT (connect_time AT TIME ZONE 'UTC')::date AS day, count(*) AS n FROM connection_logs GROUP BY 1) h
-        USING (day) WHERE coalesce(c.n, 0) <> coalesce(h.n, 0)";
+    let wrong_counts = "SELECT count(*) FROM (SELECT day, sum(entries) AS n, sum(ended) AS ended FROM connection_log_counts GROUP BY day) c
+        FULL JOIN (SELECT (connect_time AT TIME ZONE 'UTC')::date AS day, count(*) AS n, count(disconnect_time) AS ended FROM connection_logs GROUP BY 1) h
+        USING (day) WHERE (coalesce(c.n, 0), coalesce(c.ended, 0)) <> (coalesce(h.n, 0), coalesce(h.ended, 0))";
     assert_eq!(number(&client, wrong_counts).await, 0, "the counts are those of the rows");
-    let open = number(&client, "SELECT count(*) FROM open_connections").await;
+    let open = number(&client, "SELECT count(*) FROM connection_logs WHERE disconnect_time IS NULL").await;
     let inferred = number(&client, "SELECT count(*) FROM connection_logs WHERE disconnect_inferred").await;
     println!("faults: {:?}", stage.faults);
     println!(

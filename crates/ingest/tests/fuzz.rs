@@ -19,7 +19,7 @@ fn now() -> DateTime<Utc> {
 }
 
 fn source() -> Source {
-    Source { agent: fixtures::site(1, 1).agent, boot_id: None, reported: Reported::Agent, user_id: None }
+    Source { agent: fixtures::site(1, 1).agent, boot: None, reported: Reported::Agent, user_id: None }
 }
 
 fn span() -> Span {
@@ -41,12 +41,16 @@ fn id() -> impl Strategy<Value = Vec<u8>> {
 fn message() -> impl Strategy<Value = v1::Connection> {
     let texts =
         (prop_oneof!["\\PC{0,80}", any::<String>()], prop::option::of("(\\PC|\u{0}){0,2000}"), "[a-zA-Z_ -]{0,90}");
-    ((id(), -1..4_i32, -1..7_i32, time(), time()), texts, (any::<Option<i32>>(), id(), any::<u64>(), any::<u64>()))
+    (
+        (id(), -1..4_i32, -1..7_i32, time(), time()),
+        texts,
+        (any::<Option<i32>>(), id(), any::<u64>(), any::<u64>(), prop_oneof!["\\PC{0,80}", any::<String>()]),
+    )
         .prop_map(
             |(
                 (id, action, kind, timestamp, connected_at),
                 (ip, reason, app_name),
-                (status_code, client_session_id, rx_bytes, tx_bytes),
+                (status_code, client_session_id, rx_bytes, tx_bytes, client_ip),
             )| {
                 #[expect(deprecated, reason = "existing agents still send the type")]
                 v1::Connection {
@@ -62,6 +66,7 @@ fn message() -> impl Strategy<Value = v1::Connection> {
                     client_session_id,
                     rx_bytes,
                     tx_bytes,
+                    client_ip,
                 }
             },
         )

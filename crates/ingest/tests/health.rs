@@ -73,7 +73,7 @@ async fn a_queue_that_stays_full_makes_it_unready_until_it_drains() {
     // Nothing can be committed.
     let mut blocker = database.client().await.unwrap();
     let blocking = blocker.transaction().await.unwrap();
-    blocking.batch_execute("LOCK TABLE open_connections IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    blocking.batch_execute("LOCK TABLE connection_logs IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
     let mut last = 0;
     for _ in 0..10 {

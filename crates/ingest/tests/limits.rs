@@ -61,7 +61,7 @@ async fn an_agent_that_streams_too_fast_is_read_slowly_and_loses_nothing() {
     // 150 events: 100 at once, the next 25 are in before it is known that they are too many, and the last wait for their turn.
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
     let client = database.client().await.unwrap();
-    assert_eq!(number(&client, "SELECT count(*) FROM open_connections").await, 150);
+    assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 150);
     assert_eq!(number(&client, "SELECT count(*) FROM lost_events").await, 0);
 }
 

@@ -79,15 +79,15 @@ impl Stage {
 }
 
 /// A trigger that refuses what is about the first workspace, with an error of that SQLSTATE.
-fn trigger(table: &str, state: &str) -> String {
+fn trigger(state: &str) -> String {
     format!(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF NEW.workspace_name = 'workspace-1' THEN
+            IF EXISTS (SELECT FROM targets WHERE target = NEW.target AND workspace_name = 'workspace-1') THEN
                 RAISE EXCEPTION 'somebody''s rule' USING ERRCODE = '{state}';
             END IF;
             RETURN NEW;
         END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse();"
+        CREATE TRIGGER refuse BEFORE INSERT ON connection_logs FOR EACH ROW EXECUTE FUNCTION refuse();"
     )
 }
 
@@ -105,8 +105,8 @@ fn day_table(time: Timestamp) -> String {
 async fn a_trigger_that_raises_holds_up_those_whom_it_refuses() {
     let stage = Stage::new(2).await;
     for state in ["P0001", "55000", "42501", "XX000", "23514"] {
-        stage.execute(&trigger("open_connections", state)).await;
-        let mend = "DROP TRIGGER refuse ON open_connections; DROP FUNCTION refuse()";
+        stage.execute(&trigger(state)).await;
+        let mend = "DROP TRIGGER refuse ON connection_logs; DROP FUNCTION refuse()";
         stage.holds_the_culprit_alone(vec![connect(Uuid::new_v4(), now())], state, mend).await;
     }
 }
@@ -151,21 +151,25 @@ async fn a_publication_of_all_tables_holds_up_nobody_and_a_missing_replica_ident
     assert_eq!(stream.acked(last).await.unwrap(), []);
     let lacking =
         "SELECT count(*) FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
-        AND relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)";
+        AND relreplident NOT IN ('f', 'i') AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)";
     assert_eq!(number(&stage.superuser, lacking).await, 0, "tables without a replica identity");
 
     let day = day_table(start);
     stage.execute(&format!("ALTER TABLE {day} REPLICA IDENTITY NOTHING")).await;
     let counted = v1::Connection { tx_bytes: 8, ..counted };
-    let mend = format!("ALTER TABLE {day} REPLICA IDENTITY FULL");
+    let mend = format!("ALTER TABLE {day} REPLICA IDENTITY USING INDEX {day}_id");
     stage.holds_the_culprit_alone(vec![counted], "55000", &mend).await;
 }
 
 #[tokio::test]
 async fn what_breaks_a_check_by_hand_is_a_dead_letter() {
     let stage = Stage::new(2).await;
-    stage.execute("ALTER TABLE open_connections ADD CONSTRAINT by_hand CHECK (workspace_name <> 'workspace-1')").await;
     let (mut culprit, mut other) = (stage.stream(0).await, stage.stream(1).await);
+    let last = culprit.send(vec![connect(Uuid::new_v4(), now())]).await;
+    assert_eq!(culprit.acked(last).await.unwrap(), []);
+    let target = number(&stage.superuser, "SELECT target FROM targets WHERE workspace_name = 'workspace-1'").await;
+    let by_hand = format!("ALTER TABLE connection_logs ADD CONSTRAINT by_hand CHECK (target <> {target}) NOT VALID");
+    stage.execute(&by_hand).await;
     let last = culprit.send(vec![connect(Uuid::new_v4(), now())]).await;
     let rejected = culprit.acked(last).await.unwrap();
     assert_eq!(
@@ -199,7 +203,7 @@ async fn a_database_that_is_read_only_holds_up_everybody_and_says_so() {
 #[tokio::test]
 async fn many_culprits_among_many_streams_hold_up_nobody_else() {
     let stage = Stage::new(40).await;
-    let sql = trigger("open_connections", "P0001").replace("= 'workspace-1'", "LIKE 'workspace-1%'");
+    let sql = trigger("P0001").replace("= 'workspace-1'", "LIKE 'workspace-1%'");
     stage.execute(&sql).await;
     let mut streams = Vec::new();
     for site in 0..stage.sites.len() {
@@ -219,11 +223,11 @@ async fn many_culprits_among_many_streams_hold_up_nobody_else() {
     }
     assert_eq!(held / 5, 11);
     until("the culprits are held", async || stage.admin("/readyz").await.1.contains("11 streams are held")).await;
-    stage.execute("DROP TRIGGER refuse ON open_connections").await;
+    stage.execute("DROP TRIGGER refuse ON connection_logs").await;
     for (site, stream) in stage.sites.iter().zip(&mut streams) {
         if site.agent.workspace.workspace_name.starts_with("workspace-1") {
             assert_eq!(stream.acked(50).await.unwrap(), []);
         }
     }
-    assert_eq!(number(&stage.superuser, "SELECT count(*) FROM open_connections").await, 40 * 50);
+    assert_eq!(number(&stage.superuser, "SELECT count(*) FROM connection_logs").await, 40 * 50);
 }

@@ -13,13 +13,14 @@
 //! Events that agree give the same connection in every order, but for which of two agreeing beginnings stands.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::event::{Action, AgentEvent, Outcome, Source};
-use crate::identity::AgentIdentity;
+use crate::identity::{AgentIdentity, BootNumber};
 use crate::method::Method;
 
 /// Reason of the inferred end of what an agent's earlier boot had open.
@@ -72,9 +73,9 @@ pub struct Connection {
     /// The agent's id of the connection.
     pub connection_id: Uuid,
     /// The agent, as the directory knew it when the row was first written.
-    pub agent: AgentIdentity,
-    /// The boot of the agent under which it is open, see [`AgentEvent::boot_id`]. Known only while it is open.
-    pub boot_id: Option<Uuid>,
+    pub agent: Arc<AgentIdentity>,
+    /// The boot of the agent under which it is open, see [`AgentEvent::boot`]. Known only while it is open.
+    pub boot: Option<BootNumber>,
     /// When it began; if nobody said so, the time of the first event.
     pub connect_time: Timestamp,
     /// Who said when it began; none if nobody did.
@@ -85,6 +86,8 @@ pub struct Connection {
     pub app_name: Option<String>,
     /// Address of the client, if known.
     pub ip: Option<IpAddr>,
+    /// Public address of the client of a tunnelled session, if known.
+    pub client_ip: Option<IpAddr>,
     /// The client's id of its session, if known.
     pub client_session_id: Option<Uuid>,
     /// Who connected, if a reporter said so.
@@ -117,13 +120,14 @@ impl Connection {
         let mut connection = Self {
             id: event.row_id(),
             connection_id: event.connection_id,
-            agent: (*event.agent).clone(),
-            boot_id: event.boot_id,
+            agent: Arc::clone(&event.agent),
+            boot: event.boot,
             connect_time,
             start_source: start.map(|_| event.source),
             method: None,
             app_name: None,
             ip: None,
+            client_ip: None,
             client_session_id: None,
             user_id: None,
             end: None,
@@ -158,8 +162,7 @@ impl Connection {
         if let Action::Disconnect { outcome, .. } = &event.action {
             self.hear_end(event, outcome, start, &mut wrong);
         }
-        self.agent.agent_id = self.agent.agent_id.or(event.agent.agent_id);
-        self.boot_id = self.boot_id.or(event.boot_id);
+        self.boot = if self.end.is_some() { None } else { self.boot.or(event.boot) };
         if !wrong.is_empty() {
             return Heard::Contradicted(wrong);
         }
@@ -212,6 +215,7 @@ impl Connection {
         compare("method", differs(self.method.as_ref(), client.method.as_ref()));
         compare("app_name", differs(self.app_name.as_ref(), client.app_name.as_ref()));
         compare("ip", differs(self.ip.as_ref(), client.ip.as_ref()));
+        compare("client_ip", differs(self.client_ip.as_ref(), client.client_ip.as_ref()));
         compare("client_session_id", differs(self.client_session_id.as_ref(), client.session_id.as_ref()));
         if event.source == Source::Reporter {
             compare("user_id", differs(self.user_id.as_ref(), client.user_id.as_ref()));
@@ -223,6 +227,7 @@ impl Connection {
         let client = &event.client;
         self.method = self.method.or(client.method);
         self.ip = self.ip.or(client.ip);
+        self.client_ip = self.client_ip.or(client.client_ip);
         self.client_session_id = self.client_session_id.or(client.session_id);
         if self.app_name.is_none() {
             self.app_name.clone_from(&client.app_name);
@@ -300,7 +305,7 @@ mod tests {
         AgentEvent {
             agent: agent(),
             connection_id: Uuid::from_u128(9),
-            boot_id: None,
+            boot: None,
             time: at(time),
             time_is_receipt: false,
             source,
@@ -340,6 +345,7 @@ mod tests {
                 method: terminal.map(|terminal| if terminal { Method::ReconnectingPty } else { Method::Ssh }),
                 app_name: app,
                 ip: ip.map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))),
+                client_ip: None,
                 session_id: None,
                 user_id: user.filter(|_| reporter).map(Uuid::from_u128),
             }
@@ -378,6 +384,7 @@ mod tests {
                         method: client.method.filter(|_| says[0]),
                         app_name: client.app_name.clone().filter(|_| says[1]),
                         ip: client.ip.filter(|_| says[2]),
+                        client_ip: None,
                         session_id: None,
                         user_id: client.user_id.filter(|_| says[3] && reporter),
                     };
@@ -451,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_real_end_takes_the_place_of_an_inferred_one_and_of_nothing_else() {
-        let client = Client { method: None, app_name: None, ip: None, session_id: None, user_id: None };
+        let client = Client::default();
         let connect = event(Source::Agent, 1, client.clone(), Action::Connect);
         let end = |time, code| {
             let outcome = Outcome { code: Some(code), ..Outcome::default() };
@@ -467,7 +474,7 @@ mod tests {
 
     #[test]
     fn beginnings_of_two_sources_agree_within_five_seconds_and_of_one_source_never() {
-        let client = Client { method: None, app_name: None, ip: None, session_id: None, user_id: None };
+        let client = Client::default();
         for (source, time, agrees) in [
             (Source::Reporter, 15, true),
             (Source::Reporter, 16, false),
@@ -484,7 +491,7 @@ mod tests {
 
     #[test]
     fn below_the_floor_nothing_begins_and_what_is_open_can_end() {
-        let client = Client { method: None, app_name: None, ip: None, session_id: None, user_id: None };
+        let client = Client::default();
         let connect = event(Source::Agent, 1, client.clone(), Action::Connect);
         assert_eq!(Connection::begin(&connect, at(2)), None);
         let (mut connection, _) = Connection::begin(&connect, NO_FLOOR).unwrap();
@@ -495,7 +502,7 @@ mod tests {
 
     #[test]
     fn an_end_whose_beginning_lies_below_the_floor_is_the_end_the_second_time_too() {
-        let client = Client { method: None, app_name: None, ip: None, session_id: None, user_id: None };
+        let client = Client::default();
         let connect = AgentEvent { time_is_receipt: true, ..event(Source::Agent, 3, client.clone(), Action::Connect) };
         let action = Action::Disconnect { connected_at: Some(at(1)), outcome: Outcome::default() };
         let end = event(Source::Agent, 4, client, action);

@@ -1,6 +1,6 @@
 //! Cursors of pages and positions of the change feed: opaque texts that a client hands back.
 //!
-//! Both are base64url without padding of `version (1) | kind (1) | … | CRC32C (4)`, integers big-endian. They hold no
+//! Both are base64url without padding of `version (2) | kind (1) | … | CRC32C (4)`, integers big-endian. They hold no
 //! secret: whoever forges one sees nothing that a search would not show. The checksum catches what was cut or mistyped.
 
 use base64::Engine as _;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KIND_CURSOR: u8 = 1;
 const KIND_POSITION: u8 = 2;
 const CHECKSUM_BYTES: usize = 4;
@@ -40,21 +40,21 @@ pub struct Cursor {
     pub began_at: Option<Position>,
 }
 
-/// A place in the change feed, ordered by transaction and row: everything up to it has been seen.
+/// A place in the change feed: everything up to it has been seen. Positions of one database are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// The database cluster whose transactions are counted.
-    pub cluster: u64,
     /// The transaction (`xid8`).
     pub transaction: u64,
-    /// The row.
+    /// Names the change: a random id, so that a position from another database, or from before a restore, is noticed.
+    pub anchor: Uuid,
+    /// The row of the change that was seen last.
     pub row: Uuid,
 }
 
 impl Position {
-    /// The place before everything of `transaction`.
-    pub fn before(cluster: u64, transaction: u64) -> Self {
-        Self { cluster, transaction, row: Uuid::nil() }
+    /// The place after all of a change.
+    pub fn after(transaction: u64, anchor: Uuid) -> Self {
+        Self { transaction, anchor, row: Uuid::max() }
     }
 
     /// The text of the position.
@@ -70,13 +70,13 @@ impl Position {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        [&self.cluster.to_be_bytes()[..], &self.transaction.to_be_bytes(), self.row.as_bytes()].concat()
+        [&self.transaction.to_be_bytes()[..], self.anchor.as_bytes(), self.row.as_bytes()].concat()
     }
 
     fn take(rest: &mut &[u8]) -> Option<Self> {
         Some(Self {
-            cluster: u64::from_be_bytes(take(rest)?),
             transaction: u64::from_be_bytes(take(rest)?),
+            anchor: Uuid::from_bytes(take(rest)?),
             row: Uuid::from_bytes(take(rest)?),
         })
     }
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_decoded() {
-        let position = Position { cluster: 7_000_000_000_000_000_000, transaction: 812, row: Uuid::from_u128(9) };
+        let position = Position { transaction: 812, anchor: Uuid::from_u128(8), row: Uuid::from_u128(9) };
         assert_eq!(Position::decode(&position.encode()), Ok(position));
         for began_at in [None, Some(position)] {
             let cursor = cursor(began_at);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::identity::{AgentIdentity, Workspace};
+use crate::identity::{AgentIdentity, BootNumber};
 use crate::method::Method;
 
 /// A connect or a disconnect of a connection to an agent.
@@ -16,9 +16,9 @@ pub struct AgentEvent {
     pub agent: Arc<AgentIdentity>,
     /// The connection, as the agent names it.
     pub connection_id: Uuid,
-    /// The boot of the agent that streamed the event; nil if that was an earlier boot than the stream's, none if the
-    /// event did not come over the agent's own stream.
-    pub boot_id: Option<Uuid>,
+    /// The boot of the agent that streamed the event; [`BootNumber::EARLIER`] if that was an earlier boot than the stream's,
+    /// none if the event did not come over the agent's own stream.
+    pub boot: Option<BootNumber>,
     /// When it happened.
     pub time: Timestamp,
     /// Whether the reporter gave no time, so that `time` is that of receipt.
@@ -66,7 +66,7 @@ impl Source {
 }
 
 /// What one event says about the client of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Client {
     /// How the connection came, if the event says so.
     pub method: Option<Method>,
@@ -74,6 +74,8 @@ pub struct Client {
     pub app_name: Option<String>,
     /// Address of the client, if known.
     pub ip: Option<IpAddr>,
+    /// Public address of the client, if its session came through a tunnel and `ip` is an address within it.
+    pub client_ip: Option<IpAddr>,
     /// The client's own id of its session, if it has one.
     pub session_id: Option<Uuid>,
     /// Who connected, if a reporter knows; an agent never names a user.
@@ -132,10 +134,8 @@ impl AgentEvent {
 pub struct WebEvent {
     /// The reporter's id of the event, which with its workspace and `time` makes it idempotent.
     pub event_id: Uuid,
-    /// The workspace it went to.
-    pub workspace: Arc<Workspace>,
-    /// The agent it went to.
-    pub agent_name: String,
+    /// The agent it went to, and with it the workspace.
+    pub agent: Arc<AgentIdentity>,
     /// Who acted; none if unauthenticated or unknown.
     pub user_id: Option<Uuid>,
     /// One of the web methods.
@@ -159,7 +159,7 @@ pub struct WebEvent {
 impl WebEvent {
     /// The id of its row.
     pub fn row_id(&self) -> Uuid {
-        self.workspace.web_row_id(self.event_id)
+        self.agent.workspace.web_row_id(self.event_id)
     }
 }
 
@@ -181,11 +181,11 @@ impl Event {
         }
     }
 
-    /// The workspace that it is about.
-    pub fn workspace(&self) -> &Workspace {
+    /// The agent that it is about.
+    pub fn agent(&self) -> &Arc<AgentIdentity> {
         match self {
-            Self::Agent(event) => &event.agent.workspace,
-            Self::Web(event) => &event.workspace,
+            Self::Agent(event) => &event.agent,
+            Self::Web(event) => &event.agent,
         }
     }
 

@@ -1,6 +1,5 @@
 //! Who and where: the identity of a connection and of those who report it.
 
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// Namespace of the row ids of agent connections. Fixed for ever: a replay must name the row that it made before.
@@ -46,17 +45,6 @@ impl Workspace {
     pub fn web_row_id(&self, event_id: Uuid) -> Uuid {
         web_row_id(event_id, self.workspace_id)
     }
-
-    /// The number of the home of its connections, of organization, owner and workspace: the first eight bytes, big-endian, of
-    /// the SHA-256 of the three ids. What the log keeps in place of them.
-    pub fn home(&self) -> i64 {
-        let mut hash = Sha256::new();
-        for id in [self.organization_id, self.owner_id, self.workspace_id] {
-            hash.update(id);
-        }
-        let hash: [u8; 32] = hash.finalize().into();
-        i64::from_be_bytes(*hash.first_chunk().expect("a SHA-256 has 32 bytes"))
-    }
 }
 
 /// An agent of a workspace.
@@ -77,22 +65,46 @@ impl AgentIdentity {
     }
 }
 
+/// The number of a boot among the boots of one agent, made of the boot's id. Rows have it in place of the id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BootNumber(i32);
+
+impl BootNumber {
+    /// Some boot before the one that is known.
+    pub const EARLIER: Self = Self(0);
+
+    /// The number of the boot `boot_id`; nil is [`EARLIER`](Self::EARLIER).
+    pub fn of(boot_id: Uuid) -> Self {
+        if boot_id.is_nil() {
+            return Self::EARLIER;
+        }
+        let words = boot_id.as_u128();
+        let [a, b, c, d] = [words, words >> 32, words >> 64, words >> 96].map(|part| (part & 0xffff_ffff) as u32);
+        Self((a ^ b ^ c ^ d).max(1).cast_signed())
+    }
+
+    /// As the database has it.
+    pub fn code(self) -> i32 {
+        self.0
+    }
+
+    /// The number that the database has.
+    pub fn from_code(code: i32) -> Self {
+        Self(code)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_home_is_fixed_by_its_three_parts() {
-        let workspace = Workspace {
-            organization_id: Uuid::from_u128(1),
-            owner_id: Uuid::from_u128(2),
-            workspace_id: Uuid::from_u128(3),
-            workspace_name: "dev".to_owned(),
-        };
-        let renamed = Workspace { workspace_name: "prod".to_owned(), ..workspace.clone() };
-        assert_eq!((workspace.home(), renamed.home()), (821_049_831_972_438_623, workspace.home()));
-        let given = Workspace { owner_id: Uuid::from_u128(3), workspace_id: Uuid::from_u128(2), ..workspace.clone() };
-        assert_ne!(given.home(), workspace.home());
+    fn a_boot_has_a_number_and_only_the_earlier_one_has_none() {
+        assert_eq!(BootNumber::of(Uuid::nil()), BootNumber::EARLIER);
+        assert_eq!(BootNumber::of(Uuid::from_u128(7)).code(), 7);
+        // Halves that cancel each other out are a boot all the same.
+        assert_ne!(BootNumber::of(Uuid::from_u128(7 << 32 | 7)), BootNumber::EARLIER);
+        assert_eq!(BootNumber::from_code(7), BootNumber::of(Uuid::from_u128(7)));
     }
 
     #[test]

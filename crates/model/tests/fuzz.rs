@@ -7,6 +7,7 @@ use connlog_model::retention::{Retention, parse_duration};
 use connlog_model::search::{KEYS, Search};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use uuid::Uuid;
 
 /// Words that mean something to the search, among words that mean nothing.
 fn query() -> impl Strategy<Value = String> {
@@ -70,8 +71,8 @@ proptest! {
     }
 
     #[test]
-    fn a_cursor_with_one_character_changed_is_none(cluster: u64, transaction: u64, at in 0_usize..60, to in "[A-Za-z0-9_-]") {
-        let text = Position::before(cluster, transaction).encode();
+    fn a_cursor_with_one_character_changed_is_none(anchor: u128, transaction: u64, at in 0_usize..60, to in "[A-Za-z0-9_-]") {
+        let text = Position::after(transaction, Uuid::from_u128(anchor)).encode();
         let at = at % text.len();
         let mut changed = text.clone();
         changed.replace_range(at..=at, &to);

@@ -13,7 +13,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "connlog-purge", version)]
 pub struct Config {
-    /// PostgreSQL, as postgresql://… or key=value. Not a pooler: advisory locks need a session.
+    /// PostgreSQL, as postgresql://… or key=value.
     #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
     /// How long connection logs are kept, such as 90d; unset, 0 or negative keeps them for ever.
@@ -61,6 +61,9 @@ pub struct Config {
     /// Rows that are deleted in one transaction.
     #[arg(long, env = "CONNLOG_PURGE_BATCH_ROWS", default_value_t = 5000, value_parser = clap::value_parser!(i64).range(1..=100_000), value_name = "N")]
     pub batch_rows: i64,
+    /// Rewrites days that are over without the room that their pages had for changes.
+    #[arg(long, env = "CONNLOG_PURGE_COMPACT", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub compact: bool,
     /// Open connections of agents heard of within this time are kept.
     #[arg(long, env = "CONNLOG_AGENT_LOST_AFTER", default_value = "10m", value_parser = positive, value_name = "DURATION")]
     pub agent_lost_after: TimeDelta,

@@ -22,6 +22,9 @@ const TRIM_ROUNDS: u32 = 20;
 /// Days whose partitions are made ahead.
 const DAYS_AHEAD: u64 = 2;
 
+/// How often the right to purge is prolonged: it holds for a minute.
+const PROLONG_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Why a run could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -39,9 +42,10 @@ pub enum Failure {
 /// Removes what is due, and returns what was done. Everything removed stays removed, whatever happens later.
 pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Result<Summary, Failure> {
     let started_at = truncate_to_micros(Utc::now());
-    let Some(due) = Due::of(&settings.retentions, settings.config.now.unwrap_or(started_at))? else {
+    let due = Due::of(&settings.retentions, settings.config.now.unwrap_or(started_at))?;
+    if due.is_nothing() && (settings.config.dry_run || !settings.config.compact) {
         return Ok(Summary::kept_forever());
-    };
+    }
     let live_since = started_at - settings.config.agent_lost_after;
     let mut purge = Purge { settings, store, shutdown, due, live_since };
     let mut run = PurgeRun {
@@ -62,14 +66,23 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
         run.finished_at = truncate_to_micros(Utc::now());
         return Ok(Summary::of(&run, Outcome::DryRun));
     }
-    let Some(_lock) = store.try_lock_purge().await? else { return Err(Failure::Busy) };
+    if !store.take_purge_lease(run.id).await? {
+        return Err(Failure::Busy);
+    }
+    let prolonging = tokio::spawn(prolong(store.clone(), run.id));
     purge.keep_to(store.purge_bound().await?);
     let worked = purge.work(&mut run.removed).await;
+    prolonging.abort();
+    if let Err(error) = store.give_purge_lease(run.id).await {
+        tracing::warn!(error = error.one_line(), "the right to purge is not given back; it ends within a minute");
+    }
     run.cutoff = purge.due.log.map(|log| log.cutoff);
     let left = purge.left().await;
     run.rows_left = *left.as_ref().unwrap_or(&0);
     let worked = worked.and(left.map(|_| ()));
+    let kept_forever = purge.due.is_nothing() && run.removed.days_compacted == 0;
     let outcome = match &worked {
+        Ok(()) if kept_forever => return Ok(Summary::kept_forever()),
         Ok(()) if run.rows_left == 0 => Outcome::Complete,
         Ok(()) if shutdown.has_begun() => Outcome::Interrupted,
         Ok(()) | Err(_) => Outcome::Incomplete,
@@ -82,6 +95,16 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
         tracing::error!(error, "the purge is not complete");
     }
     Ok(Summary::of(&run, outcome))
+}
+
+/// Keeps the right to purge while the run goes on. One that crashed loses it within a minute.
+async fn prolong(store: Store, run: Uuid) {
+    loop {
+        tokio::time::sleep(PROLONG_INTERVAL).await;
+        if let Err(error) = store.take_purge_lease(run).await {
+            tracing::warn!(error = error.one_line(), "the right to purge is not prolonged");
+        }
+    }
 }
 
 /// What is due: of each kind what lies strictly before its cutoff; nothing of what is kept for ever.
@@ -100,8 +123,7 @@ struct DueLog {
 }
 
 impl Due {
-    /// None if everything is kept for ever.
-    fn of(retentions: &Retentions, now: Timestamp) -> Result<Option<Self>, Failure> {
+    fn of(retentions: &Retentions, now: Timestamp) -> Result<Self, Failure> {
         let cutoff = |retention| match retention {
             Retention::Forever => Ok(None),
             Retention::For(retention) => now.checked_sub_signed(retention).map(Some).ok_or(Failure::OutOfRange),
@@ -116,8 +138,12 @@ impl Due {
             lost: cutoff(retentions.lost)?,
             audit: cutoff(retentions.audit)?,
         };
-        let any = due.log.is_some() || due.rejected.is_some() || due.lost.is_some() || due.audit.is_some();
-        Ok(any.then_some(due))
+        Ok(due)
+    }
+
+    /// Whether everything is kept for ever.
+    fn is_nothing(&self) -> bool {
+        self.log.is_none() && self.rejected.is_none() && self.lost.is_none() && self.audit.is_none()
     }
 
     /// The records besides the log, each with its cutoff. What is known of agents that fell silent, and what
@@ -128,7 +154,7 @@ impl Due {
             (Records::Rejected, self.rejected),
             (Records::Lost, self.lost),
             (Records::Audit, self.audit),
-            (Records::Presence, presence),
+            (Records::Spools, presence),
             (Records::Contradictions, presence),
         ]
         .into_iter()
@@ -142,7 +168,7 @@ fn counter(removed: &mut Removed, kind: Records) -> Option<&mut i64> {
         Records::Rejected => Some(&mut removed.rejected_removed),
         Records::Lost => Some(&mut removed.lost_removed),
         Records::Audit => Some(&mut removed.audit_removed),
-        Records::Presence | Records::Contradictions => None,
+        Records::Spools | Records::Contradictions => None,
     }
 }
 
@@ -174,6 +200,7 @@ impl Purge<'_> {
             Some(log) => self.purge_log(log, removed).await,
             None => Ok(()),
         };
+        let compacted = self.compact_all(removed).await;
         for (kind, cutoff) in self.due.records() {
             while !self.shutdown.has_begun() {
                 let count = self.store.remove_records(kind, cutoff, self.settings.config.batch_rows).await?;
@@ -185,7 +212,7 @@ impl Purge<'_> {
                 }
             }
         }
-        of_log.and(ahead)
+        of_log.and(ahead).and(compacted)
     }
 
     async fn purge_log(&mut self, mut log: DueLog, removed: &mut Removed) -> Result<(), StoreError> {
@@ -195,7 +222,9 @@ impl Purge<'_> {
             log.cutoff = log.cutoff.min(floor);
             self.due.log = Some(log);
         }
-        // Open rows before history: what is completed meanwhile lands in history and is found there.
+        // Of days that are not closed nothing can be dropped; ingest may not be running.
+        self.store.close_days(truncate_to_micros(Utc::now())).await?;
+        // Open rows first: a day goes as a whole only once nothing of it is open.
         self.remove_open(log.cutoff, removed).await?;
         let mut refused = Ok(());
         for day in self.store.days_before(log.cutoff).await? {
@@ -266,11 +295,11 @@ impl Purge<'_> {
         Ok(())
     }
 
-    /// Returns false if readers held the day for too long.
+    /// Returns false if readers held the day for too long, or something of it is open.
     async fn drop_day(&self, day: NaiveDate, removed: &mut Removed) -> Result<bool, StoreError> {
         for _ in 0..self.settings.config.lock_attempts {
             match self.store.drop_day(day, self.lock_timeout()).await {
-                Ok(rows) => {
+                Ok(Some(rows)) => {
                     tracing::info!(%day, rows, "day dropped");
                     removed.days_dropped += 1;
                     removed.rows_dropped += rows;
@@ -279,11 +308,49 @@ impl Purge<'_> {
                 Err(StoreError::LockTimeout(_) | StoreError::Conflict(_)) if !self.shutdown.has_begun() => {
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
-                Err(StoreError::LockTimeout(_) | StoreError::Conflict(_)) => return Ok(false),
+                Ok(None) | Err(StoreError::LockTimeout(_) | StoreError::Conflict(_)) => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
         tracing::warn!(%day, "the day is in use; its rows are deleted instead, and its empty partition goes in a later run");
+        Ok(false)
+    }
+
+    /// Rewrites closed days without the room that their pages had for ends. What goes wrong with one keeps no other.
+    async fn compact_all(&self, removed: &mut Removed) -> Result<(), StoreError> {
+        if !self.settings.config.compact {
+            return Ok(());
+        }
+        let mut refused = Ok(());
+        for day in self.store.uncompacted_days().await? {
+            if self.shutdown.has_begun() {
+                break;
+            }
+            match self.compact(day).await {
+                Ok(true) => removed.days_compacted += 1,
+                Ok(false) => tracing::info!(%day, "the day is not compacted; a later run does it"),
+                Err(error) if error.is_refusal() => refused = refused.and(Err(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        refused
+    }
+
+    async fn compact(&self, day: NaiveDate) -> Result<bool, StoreError> {
+        let Some(compacted) = self.store.compact(day, || !self.shutdown.has_begun()).await? else { return Ok(false) };
+        for _ in 0..self.settings.config.lock_attempts {
+            match self.store.swap(&compacted, self.lock_timeout()).await {
+                Ok(swapped) => {
+                    tracing::info!(%day, rows = compacted.rows, swapped, "day compacted");
+                    return Ok(swapped);
+                }
+                Err(StoreError::LockTimeout(_) | StoreError::Conflict(_)) if !self.shutdown.has_begun() => {
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                Err(StoreError::LockTimeout(_) | StoreError::Conflict(_)) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
         Ok(false)
     }
 

@@ -65,7 +65,7 @@ pub async fn serve(settings: &Settings, shutdown: &Shutdown) -> Result<Option<Su
 async fn measured(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Result<Summary, Failure> {
     let began = Instant::now();
     let trace = OpenTelemetry::new().with_span(global::tracer("connlog").start("purge"));
-    let outcome = match schema::check(store).await {
+    let outcome = match schema::check_for_service(store).await {
         Ok(()) => opentelemetry::context::FutureExt::with_context(run(settings, store, shutdown), trace.clone()).await,
         Err(error) => Err(error.into()),
     };

@@ -56,6 +56,8 @@ pub struct Summary {
     pub lost_removed: i64,
     /// Records of uses of the API removed.
     pub audit_removed: i64,
+    /// Days that were over and were rewritten without room for changes.
+    pub days_compacted: i32,
     /// Rows that were due and are left.
     pub rows_left: i64,
     /// What went wrong, if anything did.
@@ -77,6 +79,7 @@ impl Summary {
             rejected_removed: 0,
             lost_removed: 0,
             audit_removed: 0,
+            days_compacted: 0,
             rows_left: 0,
             error: None,
             duration_ms: 0,
@@ -95,6 +98,7 @@ impl Summary {
             rejected_removed: run.removed.rejected_removed,
             lost_removed: run.removed.lost_removed,
             audit_removed: run.removed.audit_removed,
+            days_compacted: run.removed.days_compacted,
             rows_left: run.rows_left,
             error: run.error.clone(),
             duration_ms: (run.finished_at - run.started_at).num_milliseconds(),
@@ -112,7 +116,7 @@ impl fmt::Display for Summary {
         write!(
             f,
             "{}: cutoff {cutoff}: {verb} {} days with {} rows, trimmed {} rows, removed {} open connections, \
-             {} dead letters, {} records of losses and {} of uses, {} left, in {} ms",
+             {} dead letters, {} records of losses and {} of uses, compacted {} days, {} left, in {} ms",
             self.outcome.as_str(),
             self.days_dropped,
             self.rows_dropped,
@@ -121,6 +125,7 @@ impl fmt::Display for Summary {
             self.rejected_removed,
             self.lost_removed,
             self.audit_removed,
+            self.days_compacted,
             self.rows_left,
             self.duration_ms
         )?;

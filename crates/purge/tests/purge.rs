@@ -4,12 +4,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use clap::Parser;
 use connlog_model::clock::{Timestamp, rfc3339};
 use connlog_model::event::Event;
+use connlog_model::identity::BootNumber;
 use connlog_model::method::Method;
 use connlog_purge::{Config, Failure, Outcome, Settings, Summary};
 use connlog_runtime::shutdown::Shutdown;
@@ -19,7 +21,7 @@ use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, now};
 use connlog_testkit::stage::write;
-use connlog_testkit::wait::{until, until_value};
+use connlog_testkit::wait::until;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -33,14 +35,14 @@ fn settings(database: &TestDatabase, flags: &[&str]) -> Settings {
 async fn purge(database: &TestDatabase, flags: &[&str]) -> Result<Summary, Failure> {
     let store = Store::new(&StoreConfig::new(database.url_as(PURGE), "connlog-purge", 4)).unwrap();
     let settings = settings(database, flags);
-    // The server may not have noticed yet that the connection with the lock of the run before has ended.
-    let run = async || connlog_purge::run(&settings, &store, &Shutdown::new()).await;
-    until_value("the right to purge is free", run, |outcome| !matches!(outcome, Err(Failure::Busy))).await
+    connlog_purge::run(&settings, &store, &Shutdown::new()).await
 }
 
 async fn number(client: &Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
+
+const OPEN: &str = "SELECT count(*) FROM connection_logs WHERE disconnect_time IS NULL AND method <= 2";
 
 async fn counts_are_right(client: &Client) -> bool {
     let sql = "SELECT count(*) FROM (SELECT day, sum(entries) AS n FROM connection_log_counts GROUP BY day) c
@@ -83,7 +85,7 @@ async fn the_cutoff_is_exact_at_the_microsecond() {
     let dry = purge(&database, &[&flags[..], &["--dry-run"]].concat()).await.unwrap();
     assert_eq!(dry.outcome, Outcome::DryRun);
     let client = database.client().await.unwrap();
-    assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 4, "a dry run changes nothing");
+    assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 6, "a dry run changes nothing");
     assert_eq!(number(&client, "SELECT count(*) FROM purge_runs").await, 0);
 
     let summary = purge(&database, &flags).await.unwrap();
@@ -96,8 +98,8 @@ async fn the_cutoff_is_exact_at_the_microsecond() {
     );
     let left = client.query("SELECT connect_time FROM connection_logs ORDER BY 1", &[]).await.unwrap();
     let left: Vec<Timestamp> = left.iter().map(|row| row.get(0)).collect();
-    assert_eq!(left, [cutoff, cutoff + micro]);
-    assert_eq!(number(&client, "SELECT count(*) FROM open_connections").await, 1);
+    assert_eq!(left, [cutoff, cutoff, cutoff + micro]);
+    assert_eq!(number(&client, OPEN).await, 1);
     assert!(counts_are_right(&client).await);
     let runs = store.purge_runs(10).await.unwrap();
     assert_eq!((runs.len(), runs[0].cutoff, runs[0].outcome.as_str()), (1, Some(cutoff), "complete"));
@@ -112,10 +114,10 @@ async fn what_a_live_agent_lists_is_kept_past_its_retention_and_goes_once_it_end
     let site = fixtures::site(1, 1);
     let start = now() - TimeDelta::days(40);
     let Event::Agent(mut streamed) = fixtures::connect(&site.agent, 1, start) else { unreachable!() };
-    streamed.boot_id = Some(Uuid::from_u128(1));
+    streamed.boot = Some(BootNumber::of(Uuid::from_u128(1)));
     write(&store, vec![Event::Agent(streamed), fixtures::connect(&site.agent, 2, start)]).await;
     let hello = Hello {
-        agent_id: site.agent.agent_id.unwrap(),
+        agent: Arc::clone(&site.agent),
         spool_id: Uuid::from_u128(2),
         boot_id: Uuid::from_u128(1),
         stream_id: Uuid::from_u128(3),
@@ -128,11 +130,10 @@ async fn what_a_live_agent_lists_is_kept_past_its_retention_and_goes_once_it_end
     assert_eq!((summary.outcome, summary.open_removed), (Outcome::Complete, 1), "the one that no stream lists goes");
     let client = database.client().await.unwrap();
     write(&store, vec![fixtures::disconnect(&site.agent, 1, now())]).await;
-    assert_eq!(
-        number(&client, "SELECT (SELECT count(*) FROM open_connections) + (SELECT count(*) FROM connection_logs)")
-            .await,
-        0
-    );
+    let count = async || number(&client, "SELECT count(*) FROM connection_logs").await;
+    assert_eq!(count().await, 1, "it is completed like any other");
+    let summary = purge(&database, &["--connection-logs-retention", "30d"]).await.unwrap();
+    assert_eq!((summary.outcome, summary.rows_dropped, count().await), (Outcome::Complete, 1, 0));
     assert!(counts_are_right(&client).await);
 }
 
@@ -144,11 +145,11 @@ async fn an_outage_of_ingest_is_not_taken_for_the_death_of_its_agents() {
     let Event::Agent(mut streamed) = fixtures::connect(&site.agent, 1, now() - TimeDelta::days(40)) else {
         unreachable!()
     };
-    streamed.boot_id = Some(Uuid::from_u128(1));
+    streamed.boot = Some(BootNumber::of(Uuid::from_u128(1)));
     write(&store, vec![Event::Agent(streamed)]).await;
     let an_hour_ago = now() - TimeDelta::hours(1);
     let hello = Hello {
-        agent_id: site.agent.agent_id.unwrap(),
+        agent: Arc::clone(&site.agent),
         spool_id: Uuid::from_u128(2),
         boot_id: Uuid::from_u128(1),
         stream_id: Uuid::from_u128(3),
@@ -178,8 +179,8 @@ async fn a_purge_as_of_the_future_does_not_raise_the_floor_past_the_clock() {
     history(&store, 3, 5).await;
     let future = rfc3339(now() + TimeDelta::days(400));
     let summary = purge(&database, &["--connection-logs-retention", "90d", "--now", &future]).await.unwrap();
-    // Of today, which is not over, row by row.
-    assert_eq!((summary.outcome, summary.rows_dropped, summary.rows_trimmed), (Outcome::Complete, 10, 5));
+    // Of today and yesterday, which are not closed, row by row.
+    assert_eq!((summary.outcome, summary.rows_dropped, summary.rows_trimmed), (Outcome::Complete, 5, 10));
     history(&store, 3, 5).await;
     let client = database.client().await.unwrap();
     assert_eq!(
@@ -187,7 +188,7 @@ async fn a_purge_as_of_the_future_does_not_raise_the_floor_past_the_clock() {
         15,
         "what is not below the floor is accepted"
     );
-    let floor: Timestamp = client.query_one("SELECT cutoff FROM retention_floor", &[]).await.unwrap().get(0);
+    let floor: Timestamp = client.query_one("SELECT cutoff FROM floor", &[]).await.unwrap().get(0);
     assert!(floor <= now() - TimeDelta::days(90));
 }
 
@@ -209,7 +210,7 @@ async fn what_is_younger_than_the_minimum_retention_is_not_due_whatever_a_purge_
         assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 30);
     }
     let floor: Timestamp =
-        database.client().await.unwrap().query_one("SELECT cutoff FROM retention_floor", &[]).await.unwrap().get(0);
+        database.client().await.unwrap().query_one("SELECT cutoff FROM floor", &[]).await.unwrap().get(0);
     assert!(floor <= now() - TimeDelta::days(30));
 }
 
@@ -238,13 +239,13 @@ async fn what_contradicts_an_old_connection_stays_as_long_as_it_is_open() {
     let start = now() - TimeDelta::days(40);
     for site in [&one, &two] {
         let Event::Agent(mut first) = fixtures::connect(&site.agent, 1, start) else { unreachable!() };
-        first.boot_id = Some(Uuid::from_u128(1));
+        first.boot = Some(BootNumber::of(Uuid::from_u128(1)));
         let mut other = first.clone();
         other.client.ip = Some([203, 0, 113, 9].into());
         write(&store, vec![Event::Agent(first), Event::Agent(other)]).await;
     }
     let hello = Hello {
-        agent_id: one.agent.agent_id.unwrap(),
+        agent: Arc::clone(&one.agent),
         spool_id: Uuid::from_u128(2),
         boot_id: Uuid::from_u128(1),
         stream_id: Uuid::from_u128(3),
@@ -299,15 +300,23 @@ async fn with_an_export_held_open_nobody_waits_longer_than_the_lock_timeout_and_
         }),
         fixtures::site(1, 1),
     );
-    let mut longest = Duration::ZERO;
+    let (mut longest, mut waited_for) = (Duration::ZERO, String::new());
     let mut number_of_writes = 0;
-    let sql = "SELECT coalesce(extract(epoch FROM max(clock_timestamp() - waitstart)) * 1000, 0)::bigint FROM pg_locks l
-        JOIN pg_stat_activity a USING (pid) WHERE NOT granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()";
+    // The purge itself may wait for a vacuum of the day to give way, with a lock that keeps nobody else.
+    let sql = "SELECT (extract(epoch FROM clock_timestamp() - waitstart) * 1000)::bigint, concat_ws(' ', mode, relation::regclass, query)
+        FROM pg_locks JOIN pg_stat_activity AS a USING (pid)
+        WHERE NOT granted AND a.datname = current_database() AND pid <> pg_backend_pid() AND mode <> 'ShareUpdateExclusiveLock'
+            AND waitstart IS NOT NULL
+        ORDER BY waitstart LIMIT 1";
     while !running.is_finished() {
         number_of_writes += 1;
         write(&store, vec![fixtures::web(&site.agent, 900_000_000 + number_of_writes, now(), Method::Tunnel)]).await;
-        let waited: i64 = monitor.query_one(sql, &[]).await.unwrap().get(0);
-        longest = longest.max(Duration::from_millis(u64::try_from(waited).unwrap()));
+        if let Some(row) = monitor.query_opt(sql, &[]).await.unwrap() {
+            let waited = Duration::from_millis(u64::try_from(row.get::<_, i64>(0)).unwrap());
+            if waited > longest {
+                (longest, waited_for) = (waited, row.get(1));
+            }
+        }
     }
     reading.abort();
     let summary = running.await.unwrap().unwrap();
@@ -315,12 +324,35 @@ async fn with_an_export_held_open_nobody_waits_longer_than_the_lock_timeout_and_
     assert_eq!((summary.days_dropped, summary.rows_trimmed), (0, 100), "days that are read are trimmed instead");
     assert!(
         longest <= lock_timeout * 2,
-        "somebody waited for {longest:?}: the timeout and one look of the monitor late"
+        "somebody waited for {longest:?}, the timeout and one look of the monitor late: {waited_for}"
     );
     assert!(number_of_writes > 10);
     export.rollback().await.unwrap();
     let next = purge(&database, &["--connection-logs-retention", "35d"]).await.unwrap();
     assert_eq!(next.days_dropped, 4, "the empty days go once nobody reads them");
+    assert!(counts_are_right(&database.client().await.unwrap()).await);
+}
+
+/// Without this, a connection that is open is dropped with its day, and its end makes another row.
+#[tokio::test]
+async fn a_day_stays_whole_as_long_as_something_of_it_is_open() {
+    let database = TestDatabase::create().await.unwrap();
+    let store = database.store().unwrap();
+    let (one, two) = (fixtures::site(1, 1), fixtures::site(2, 1));
+    let old = now() - TimeDelta::days(40);
+    write(&store, vec![fixtures::connect(&one.agent, 1, old), fixtures::web(&two.agent, 2, old, Method::Tunnel)]).await;
+    // Whoever writes connections of an agent holds its row: the purge does not wait for it.
+    let mut other = database.client().await.unwrap();
+    let held = other.transaction().await.unwrap();
+    let agent = "SELECT FROM agents WHERE workspace_id = $1 FOR NO KEY UPDATE";
+    held.query_one(agent, &[&one.agent.workspace.workspace_id]).await.unwrap();
+    let retention = ["--connection-logs-retention", "30d"];
+    let summary = purge(&database, &retention).await.unwrap();
+    assert_eq!((summary.outcome, summary.open_removed, summary.days_dropped), (Outcome::Incomplete, 0, 0));
+    assert_eq!((summary.rows_trimmed, summary.rows_left), (1, 1), "what has ended goes all the same");
+    held.commit().await.unwrap();
+    let summary = purge(&database, &retention).await.unwrap();
+    assert_eq!((summary.outcome, summary.open_removed, summary.days_dropped), (Outcome::Complete, 1, 1));
     assert!(counts_are_right(&database.client().await.unwrap()).await);
 }
 
@@ -342,14 +374,19 @@ fn binary(database: &TestDatabase, flags: &[&str]) -> Output {
 async fn of_two_purges_one_works_and_the_other_says_so() {
     let database = TestDatabase::create().await.unwrap();
     let store = database.store().unwrap();
-    let lock = store.try_lock_purge().await.unwrap();
-    assert!(lock.is_some());
+    let other = Uuid::new_v4();
+    assert!(store.take_purge_lease(other).await.unwrap());
     let output = binary(&database, &["--connection-logs-retention", "30d"]);
     assert_eq!(output.status.code(), Some(75));
     assert_eq!(String::from_utf8(output.stderr).unwrap().lines().last(), Some("error: another purge is running"));
-    drop(lock);
-    let succeeds = async || binary(&database, &["--connection-logs-retention", "30d"]).status.success();
-    until("the lock went with its connection", succeeds).await;
+    assert!(store.take_purge_lease(other).await.unwrap(), "whoever has it prolongs it");
+    // One that died gave nothing back: its lease ends by itself.
+    let client = database.client().await.unwrap();
+    client.batch_execute("UPDATE purge_lease SET expires_at = now() - interval '1 second'").await.unwrap();
+    assert!(binary(&database, &["--connection-logs-retention", "30d"]).status.success());
+    assert!(store.take_purge_lease(other).await.unwrap(), "a run gives it back");
+    store.give_purge_lease(other).await.unwrap();
+    assert!(binary(&database, &["--connection-logs-retention", "30d"]).status.success());
 }
 
 #[tokio::test]
@@ -408,12 +445,12 @@ async fn each_kind_of_record_has_its_retention_and_by_default_that_of_the_log() 
             gen_random_uuid(), 1, 2, 2, NULL, NULL, 'c' FROM generate_series(1, 40) AS n;
         INSERT INTO api_audit (id, at, token_id, endpoint, query, status)
             SELECT gen_random_uuid(), now() - n * interval '1 day', gen_random_uuid(), 'e', 'q', 200 FROM generate_series(1, 40) AS n;
-        INSERT INTO agent_presence (agent_id, spool_id, boot_id, stream_id, earlier_boot_seq, last_seen_at)
-            SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 0, now() - n * interval '1 day' FROM generate_series(1, 40) AS n";
+        INSERT INTO agent_spools (agent, spool_id, boot_id, stream_id, earlier_boot_seq, last_seen_at)
+            SELECT n, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 0, now() - n * interval '1 day' FROM generate_series(1, 40) AS n";
     client.batch_execute(old_records).await.unwrap();
     let kept = async || {
         let sql = "SELECT ARRAY[(SELECT count(*) FROM rejected_events), (SELECT count(*) FROM lost_events), (SELECT count(*) FROM api_audit),
-            (SELECT count(*) FROM agent_presence)]";
+            (SELECT count(*) FROM agent_spools)]";
         client.query_one(sql, &[]).await.unwrap().get::<_, Vec<i64>>(0)
     };
     // The log is kept for ever, and so is what has no retention of its own.
@@ -527,17 +564,13 @@ async fn with_an_interval_it_purges_again_and_again_until_it_is_told_to_stop() {
     let runs = async || store.purge_runs(10).await.unwrap().len();
     until("the first run is written down", async || runs().await >= 1).await;
     assert_eq!(number(&database.client().await.unwrap(), "SELECT count(*) FROM connection_logs").await, 6);
-    // Another one has the lock for a while: that is no failure.
-    let mut lock = None;
-    until("the lock is free", async || {
-        lock = store.try_lock_purge().await.unwrap();
-        lock.is_some()
-    })
-    .await;
+    // Another one has the lease for a while: that is no failure.
+    let other = Uuid::new_v4();
+    until("the lease is free", async || store.take_purge_lease(other).await.unwrap()).await;
     let get = async |path: &str| reqwest::get(format!("http://{admin}{path}")).await.unwrap().text().await.unwrap();
     let turned_away = "coderd_dbpurge_iteration_duration_seconds_count{success=\"false\"}";
-    until("it finds the lock taken", async || get("/metrics").await.contains(turned_away)).await;
-    drop(lock);
+    until("it finds the lease taken", async || get("/metrics").await.contains(turned_away)).await;
+    store.give_purge_lease(other).await.unwrap();
     let so_far = runs().await;
     until("it purges again", async || runs().await > so_far).await;
     assert_eq!(get("/readyz").await, "ok\n");
@@ -552,8 +585,8 @@ async fn a_machine_whose_clock_is_ahead_goes_by_the_clock_of_the_database() {
     let client = database.client().await.unwrap();
     // As if the database were an hour behind.
     let behind = "CREATE OR REPLACE FUNCTION raise_floor(wanted timestamptz, retention_seconds double precision) RETURNS timestamptz
-        LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-            UPDATE retention_floor SET cutoff = greatest(cutoff,
+        LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+            UPDATE public.floor SET cutoff = greatest(cutoff,
                 least(wanted, clock_timestamp() - interval '1 hour' - make_interval(secs => retention_seconds)))
             RETURNING cutoff $$";
     client.batch_execute(behind).await.unwrap();
@@ -565,6 +598,6 @@ async fn a_machine_whose_clock_is_ahead_goes_by_the_clock_of_the_database() {
     let summary = purge(&database, &["--connection-logs-retention", "30d"]).await.unwrap();
     assert_eq!((summary.outcome, summary.rows_left), (Outcome::Complete, 0));
     assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 1);
-    let floor: Timestamp = client.query_one("SELECT cutoff FROM retention_floor", &[]).await.unwrap().get(0);
+    let floor: Timestamp = client.query_one("SELECT cutoff FROM floor", &[]).await.unwrap().get(0);
     assert_eq!(summary.cutoff, Some(rfc3339(floor)), "what is written down is what was in force");
 }

@@ -115,6 +115,10 @@ pub struct Session {
     pub tx_bytes: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
+    /// Public address of a client whose session came through a tunnel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub client_ip: Option<IpAddr>,
 }
 
 /// A user.
@@ -158,7 +162,7 @@ fn is_zero(number: &i64) -> bool {
 
 impl From<Entry> for ConnectionLog {
     fn from(entry: Entry) -> Self {
-        let received_at = late(entry.received_at, Some(entry.connect_time));
+        let received_at = late(Some(entry.received_at), Some(entry.connect_time));
         let ended_received_at = late(entry.ended_received_at, entry.disconnect_time);
         let family = entry.connection_type();
         let app_display_name = entry.app_name.as_deref().map(|name| display_name(name).to_owned());
@@ -183,6 +187,7 @@ impl From<Entry> for ConnectionLog {
                 rx_bytes: entry.rx_bytes,
                 tx_bytes: entry.tx_bytes,
                 user,
+                client_ip: entry.client_ip,
             };
             (None, Some(ssh), session.is_known().then_some(session))
         };
@@ -219,7 +224,11 @@ impl From<Entry> for ConnectionLog {
 
 impl Session {
     fn is_known(&self) -> bool {
-        self.client_session_id.is_some() || self.rx_bytes.is_some() || self.tx_bytes.is_some() || self.user.is_some()
+        self.client_session_id.is_some()
+            || self.rx_bytes.is_some()
+            || self.tx_bytes.is_some()
+            || self.user.is_some()
+            || self.client_ip.is_some()
     }
 }
 

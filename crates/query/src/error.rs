@@ -64,6 +64,19 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, &format!("Too many {what} at once."), Some("Try again soon."))
     }
 
+    /// 410: a position of the change feed that is gone.
+    pub(crate) fn gone() -> Self {
+        let detail = "It is of another database, from before a restore, or older than what is kept of the change feed. \
+                      Start anew: export everything, and go on from the position of that export.";
+        Self::new(StatusCode::GONE, "The position is gone.", Some(detail))
+    }
+
+    /// 503: a position that the database for reads does not have yet.
+    pub(crate) fn behind() -> Self {
+        let detail = "The database for reads does not have it yet. Try again soon.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "The position is not there yet.", Some(detail))
+    }
+
     /// 503: it took too long.
     pub fn timed_out() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "The request took too long.", Some("Narrow it down, or try again."))

@@ -19,6 +19,7 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, http};
 use bytes::Bytes;
+use connlog_model::cursor::Position;
 use connlog_model::search::Invalid;
 use connlog_store::AuditRecord;
 use connlog_store::read::{Entry, NoChanges};
@@ -56,7 +57,8 @@ const POSITION_HEADER: HeaderName = HeaderName::from_static("connlog-position");
         ("q" = Option<String>, Query, description = "Search"),
         ("format" = Option<Format>, Query, description = "`ndjson` by default"),
         ("after" = Option<String>, Query, description = "Goes on after the row with this `cursor`"),
-        ("since" = Option<String>, Query, description = "Only what changed after this position, in the order of the change feed"),
+        ("since" = Option<String>, Query, description = "Only what changed after this position, in the order of the change feed; 410 if it is gone"),
+        ("consumer" = Option<String>, Query, description = "The registered consumer that has everything up to `since`: later changes are kept for it"),
     ),
     responses(
         (status = 200, description = "Rows, and a record at the end", content((String = "application/x-ndjson"), (String = "text/csv"))),
@@ -82,11 +84,12 @@ pub async fn export(
         return Err(ApiError::out_of_reach(&unreachable));
     }
     let slot = Slot::take(&service.exports, "exports")?;
-    let end = service.reads.feed_end().await?;
-    if let Some(since) = since
-        && since.cluster != end.cluster
-    {
-        return Err(paging::other_cluster("since"));
+    let end = service.follows.feed_end().await?;
+    if let Some(since) = since {
+        paging::check_position(&service, since).await?;
+    }
+    if let Some(consumer) = paging::value(&parameters, "consumer") {
+        note_read(&service, consumer, since).await?;
     }
     let began_at = began_with.unwrap_or(end);
     let mut record = service.audit.begin(&auditor.0, &request_use);
@@ -109,6 +112,18 @@ pub async fn export(
         (http::header::CACHE_CONTROL, "no-store".to_owned()),
     ];
     Ok((Extension(RecordsItself), answer, body).into_response())
+}
+
+/// Notes that a consumer has everything up to the position that it goes on from.
+async fn note_read(service: &Service, consumer: &str, since: Option<Position>) -> Result<(), ApiError> {
+    let invalid = |detail: &str| {
+        ApiError::invalid_parameters(vec![Invalid { field: "consumer".to_owned(), detail: detail.to_owned() }])
+    };
+    let since = since.ok_or_else(|| invalid("Query param \"consumer\" goes with \"since\""))?;
+    if service.primary.note_read(consumer, since).await? {
+        return Ok(());
+    }
+    Err(invalid("Query param \"consumer\" is no registered consumer: see `connlogctl feed`"))
 }
 
 /// A cursor of the list does not say up to where what came before it is complete.
@@ -202,8 +217,10 @@ impl Job {
                 Ok(Err(NoChanges::Unreachable(unreachable))) => {
                     return Err(Stopped::Because(format!("organization {} is gone", unreachable.organization)));
                 }
-                Ok(Err(NoChanges::OtherCluster)) => {
-                    return Err(Stopped::Because("the database was replaced by another".to_owned()));
+                Ok(Err(NoChanges::UnknownPosition)) => {
+                    return Err(Stopped::Because(
+                        "the position is gone: start anew with an export of everything".to_owned(),
+                    ));
                 }
                 Err(error) if (error.is_unavailable() || error.is_transient()) && attempt < ATTEMPTS => {
                     attempt += 1;

@@ -5,6 +5,7 @@ use connlog_model::search::{Invalid, Search};
 use uuid::Uuid;
 
 use crate::error::ApiError;
+use crate::serve::Service;
 
 /// Entries of a page if the caller does not say.
 const DEFAULT_LIMIT: i64 = 100;
@@ -62,12 +63,15 @@ pub(crate) fn position(parameters: &[(String, String)], name: &str) -> Result<Op
     })
 }
 
-/// A position of a database that was replaced by another.
-pub(crate) fn other_cluster(name: &str) -> ApiError {
-    let detail = format!(
-        "Query param {name:?} belongs to another database, from before a restore, say: start anew with an export of everything"
-    );
-    ApiError::invalid_parameters(vec![Invalid { field: name.to_owned(), detail }])
+/// Refuses a position that is not one of the log as it is: 410 if it is gone for good, 503 if only a standby lacks it.
+pub(crate) async fn check_position(service: &Service, position: Position) -> Result<(), ApiError> {
+    if service.follows.knows_position(position).await? {
+        return Ok(());
+    }
+    if service.follows.is_standby().await? && service.primary.knows_position(position).await? {
+        return Err(ApiError::behind());
+    }
+    Err(ApiError::gone())
 }
 
 /// The first value of a parameter; an empty one is none.

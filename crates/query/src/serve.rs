@@ -51,6 +51,8 @@ const FOLLOWING_CONNECTIONS: usize = 6;
 /// What handlers work with.
 #[derive(Clone)]
 pub struct Service {
+    /// The primary database.
+    pub(crate) primary: Store,
     /// What the log is read from.
     pub(crate) reads: Store,
     /// The same for exports and tails, with connections of their own: pages do not wait for them.
@@ -94,7 +96,7 @@ pub async fn run(
     store_config.statement_timeout = Some(request_timeout);
     (store_config.reads, store_config.pooled) = (true, config.database_pooled);
     let store = Store::new(&store_config)?;
-    schema::check(&store).await.context("cannot start on this database")?;
+    schema::check_for_service(&store).await.context("cannot start on this database")?;
     let reads = match &config.database_read_url {
         Some(url) => {
             let reads = Store::new(&StoreConfig { url: url.clone(), ..store_config.clone() })?;
@@ -125,6 +127,7 @@ pub async fn run(
         move || tails.available_permits() < most
     };
     let service = Service {
+        primary: store.clone(),
         authenticator: Authenticator::new(store.clone(), clock.clone(), config.token_cache.to_std()?),
         audit: Audit::start(store, clock.clone(), &shutdown),
         pulse: Pulse::start(follows.clone(), has_followers, &shutdown),

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::extract::{Query, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use connlog_model::clock::Timestamp;
 use connlog_model::cursor::Position;
 use connlog_model::search::Search;
 use connlog_store::AuditRecord;
-use connlog_store::read::{Entry, NoChanges, Reach, place};
+use connlog_store::read::{Entry, NoChanges, Reach};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -96,9 +96,9 @@ pub(crate) async fn follow(
         }
         None => paging::position(&parameters, "since")?,
     };
-    let end = service.reads.feed_end().await?;
-    if since.is_some_and(|since| since.cluster != end.cluster) {
-        return Err(paging::other_cluster("since"));
+    let end = service.follows.feed_end().await?;
+    if let Some(since) = since {
+        paging::check_position(&service, since).await?;
     }
     // It names the organization if that is out of reach: later there is nobody to tell.
     let reach = auditor.reach();
@@ -204,21 +204,28 @@ impl Tail {
         match self.service.follows.changes(&self.search, &self.reach, self.position, TOGETHER, now).await {
             Ok(Ok(changes)) => {
                 self.position = changes.position;
-                let cluster = changes.position.cluster;
                 let told = i64::try_from(changes.entries.len()).unwrap_or(0);
                 self.record.rows = Some(self.record.rows.unwrap_or(0) + told);
-                self.waiting.extend(changes.entries.into_iter().map(|entry| change(cluster, entry, self.form, now)));
+                self.waiting.extend(changes.entries.into_iter().map(|entry| change(entry, self.form, now)));
                 if changes.at_end && self.waiting.is_empty() {
                     self.wait().await;
                 }
             }
-            Ok(Err(NoChanges::OtherCluster)) => self.over("the database was replaced by another; start anew", false),
+            Ok(Err(NoChanges::UnknownPosition)) => self.lost_its_place().await,
             Ok(Err(NoChanges::Unreachable(_))) => self.over("the organization is gone", false),
             Err(error) if error.is_unavailable() || error.is_transient() => tokio::time::sleep(PAUSE).await,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a tail failed");
                 self.over("the log is not available", false);
             }
+        }
+    }
+
+    /// A standby may only be behind; if the primary does not know the position either, it is gone.
+    async fn lost_its_place(&mut self) {
+        match paging::check_position(&self.service, self.position).await {
+            Err(error) if error.status() == StatusCode::GONE => self.over(&error.explanation(), false),
+            Ok(()) | Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 
@@ -261,14 +268,14 @@ fn ready(position: Position) -> Event {
     Event::default().event("ready").id(position.encode()).data("{}")
 }
 
-fn change(cluster: u64, entry: Entry, form: As, now: Timestamp) -> Event {
+fn change(entry: Entry, form: As, now: Timestamp) -> Event {
     let kind = match (entry.method.is_web(), entry.disconnect_time, entry.disconnect_inferred) {
         (true, _, _) => "web",
         (false, None, _) => "connect",
         (false, Some(_), true) => "inferred",
         (false, Some(_), false) => "disconnect",
     };
-    let id = place(cluster, &entry).encode();
+    let id = entry.position.map(|position| position.encode()).unwrap_or_default();
     let data = match form {
         As::Entries => serde_json::to_string(&ConnectionLog::from(entry)).expect("writing plain data cannot fail"),
         As::Rows(zone) => live_row(&entry, zone, now).to_string(),

@@ -19,7 +19,7 @@ use connlog_model::method::Method;
 use connlog_model::role::Role;
 use connlog_store::directory::DirectoryEntry;
 use connlog_store::write::Batch;
-use connlog_store::{LostRecord, RejectedRecord};
+use connlog_store::{Hole, LostRecord, RejectedRecord};
 use reqwest::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, LOCATION, SET_COOKIE};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
@@ -87,10 +87,8 @@ fn lost(site: &Site, number: u128, time: Timestamp, cause: &str) -> LostRecord {
         recorded_at: time,
         organization_id: site.agent.workspace.organization_id,
         workspace_id: site.agent.workspace.workspace_id,
-        agent_id: site.agent.agent_id.unwrap(),
-        spool_id: Uuid::from_u128(5),
-        first_seq: 1,
-        last_seq: 7,
+        agent_id: site.agent.agent_id,
+        hole: Some(Hole { spool_id: Uuid::from_u128(5), first_seq: 1, last_seq: 7 }),
         events: 7,
         since: None,
         until: Some(time),
@@ -216,19 +214,18 @@ async fn plant(stage: &Pages) -> (Uuid, Arc<AgentIdentity>, Uuid) {
     ];
     fixtures::import(&stage.store, &entries, now()).await.unwrap();
     let owned = Workspace { owner_id: user, ..agent.workspace.clone() };
-    let agent = Arc::new(AgentIdentity { workspace: owned.clone(), ..(*agent).clone() });
+    let agent = Arc::new(AgentIdentity { workspace: owned, ..(*agent).clone() });
     let client = Client {
         method: Some(Method::Ssh),
         app_name: Some(PLANTED.to_owned()),
-        ip: None,
-        session_id: None,
         user_id: Some(user),
+        ..Client::default()
     };
     let outcome = Outcome { reason: PLANTED.to_owned(), code: Some(1), ..Outcome::default() };
     let session = Event::Agent(AgentEvent {
         agent: Arc::clone(&agent),
         connection_id: Uuid::from_u128(1),
-        boot_id: None,
+        boot: None,
         time,
         time_is_receipt: false,
         source: Source::Reporter,
@@ -238,8 +235,7 @@ async fn plant(stage: &Pages) -> (Uuid, Arc<AgentIdentity>, Uuid) {
     });
     let web = Event::Web(WebEvent {
         event_id: Uuid::from_u128(2),
-        workspace: Arc::new(owned),
-        agent_name: PLANTED.to_owned(),
+        agent: Arc::new(AgentIdentity { agent_name: PLANTED.to_owned(), ..(*agent).clone() }),
         user_id: Some(user),
         method: Method::WorkspaceApp,
         time,

@@ -8,7 +8,7 @@ use connlog_model::method::Method;
 use connlog_model::role::Role;
 use connlog_store::purge::{PurgeRun, Removed};
 use connlog_store::write::Batch;
-use connlog_store::{LostRecord, RejectedRecord};
+use connlog_store::{Hole, LostRecord, RejectedRecord};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, now};
 use reqwest::StatusCode;
@@ -28,10 +28,8 @@ async fn losses_and_dead_letters_are_shown_newest_first_to_those_whose_they_are(
         recorded_at: time + TimeDelta::minutes(minutes),
         organization_id,
         workspace_id: id(31),
-        agent_id: id(32),
-        spool_id: id(33),
-        first_seq: 5,
-        last_seq: 4 + events,
+        agent_id: Some(id(32)),
+        hole: Some(Hole { spool_id: id(33), first_seq: 5, last_seq: 4 + events }),
         events,
         since: Some(time),
         until: None,

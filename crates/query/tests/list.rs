@@ -13,7 +13,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta};
 use connlog_model::clock::{Timestamp, rfc3339};
 use connlog_model::event::{Client, Event, Outcome, WebEvent};
-use connlog_model::identity::AgentIdentity;
+use connlog_model::identity::{AgentIdentity, BootNumber};
 use connlog_model::method::Method;
 use connlog_model::role::Role;
 use reqwest::StatusCode;
@@ -100,15 +100,18 @@ async fn the_wire_of_each_type_is_golden() {
     write(&stage.store, session_at(&Arc::new(stranger), 8, 8, Method::Ssh, Some("home_made"), None)).await;
     write(&stage.store, session_at(agent, 9, 9, Method::Ssh, Some("zed"), None)).await;
     let client = stage.database.client().await.unwrap();
-    let sql = "INSERT INTO agent_presence VALUES ($1, $1, $1, $1, 0, 0, $2)";
-    client.execute(sql, &[&agent.agent_id.unwrap(), &at(12)]).await.unwrap();
-    // Only the last one was streamed.
-    client
-        .execute("UPDATE open_connections SET agent_id = NULL WHERE connection_id <> $1", &[&Uuid::from_u128(9)])
-        .await
-        .unwrap();
+    // Only the last one was streamed by a boot that fell silent.
+    let (silent, alive) = (Uuid::from_u128(70), Uuid::from_u128(71));
+    let sql = "UPDATE connection_logs SET boot = CASE connection_id WHEN $1 THEN $2::int ELSE $3::int END WHERE disconnect_time IS NULL AND method <= 2";
+    let [of_silent, of_alive] = [silent, alive].map(|boot| BootNumber::of(boot).code());
+    client.execute(sql, &[&Uuid::from_u128(9), &of_silent, &of_alive]).await.unwrap();
+    let sql = "INSERT INTO agent_spools (agent, spool_id, boot_id, stream_id, earlier_boot_seq, last_seen_at)
+        SELECT agent, $1, $1, $1, 0, $2 FROM agents WHERE workspace_id = $3";
+    for (boot, seen_at) in [(silent, at(12)), (alive, now())] {
+        client.execute(sql, &[&boot, &seen_at, &agent.workspace.workspace_id]).await.unwrap();
+    }
     let swept = stage.store.sweep_silent(now(), at(0), TimeDelta::minutes(10)).await.unwrap();
-    assert_eq!(swept.closed.len(), 1);
+    assert_eq!(swept.len(), 1);
 
     let text = stage.service.text(&stage.auditor).await;
     // To the character, but for the day of the test, and with an entry a line.

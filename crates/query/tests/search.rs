@@ -11,7 +11,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
 use connlog_model::event::{Client, Event, Outcome, WebEvent};
-use connlog_model::identity::AgentIdentity;
+use connlog_model::identity::{AgentIdentity, BootNumber};
 use connlog_model::method::Method;
 use connlog_store::infer::{Boot, Hello};
 use reqwest::StatusCode;
@@ -134,15 +134,15 @@ async fn own_keys_find_what_they_say() {
     write(&stage.store, events).await;
     // One whose end is inferred: another boot does not list it.
     let mut lost = numbered_session(two, 301, start + TimeDelta::minutes(3), 1, None);
-    let (boot, agent_id) = (Uuid::new_v4(), two.agent_id.unwrap());
+    let boot = BootNumber::of(Uuid::new_v4());
     for event in &mut lost {
         if let Event::Agent(event) = event {
-            event.boot_id = Some(boot);
+            event.boot = Some(boot);
         }
     }
     write(&stage.store, lost).await;
     let hello = Hello {
-        agent_id,
+        agent: Arc::clone(two),
         spool_id: Uuid::new_v4(),
         boot_id: Uuid::new_v4(),
         stream_id: Uuid::new_v4(),
@@ -152,8 +152,8 @@ async fn own_keys_find_what_they_say() {
     };
     stage.store.greet(&hello).await.unwrap();
     let ended_at = start + TimeDelta::minutes(13);
-    let Hello { spool_id, boot_id, .. } = hello;
-    let boot = Boot { agent_id, spool_id, boot_id, listed: &[], ended_at, live_since: now() };
+    let (spool_id, boot_id) = (hello.spool_id, hello.boot_id);
+    let boot = Boot { agent: two, spool_id, boot_id, listed: &[], ended_at, live_since: now() };
     assert_eq!(stage.store.close_other_boots(&boot).await.unwrap().len(), 1);
 
     for (query, count) in [

@@ -87,7 +87,7 @@ async fn connects_ends_and_web_events_come_once_in_order_and_within_a_second() {
     write(&stage.store, vec![fixtures::connect(agent, 1, now())]).await;
     // What is older than the oldest transaction of the server, of other databases too, is before the tail.
     let client = stage.database.client().await.unwrap();
-    let passed = "SELECT max(changed_xid) < pg_snapshot_xmin(pg_current_snapshot())::text::xid8 FROM open_connections";
+    let passed = "SELECT max(xid) < pg_snapshot_xmin(pg_current_snapshot()) FROM changes";
     until("the feed is past what is there", async || client.query_one(passed, &[]).await.unwrap().get(0)).await;
     let mut tail = Tail::open(&service, &stage.auditor, &[]).await;
     let mut only_web = Tail::open(&service, &stage.auditor, &[("q", "method:tunnel")]).await;

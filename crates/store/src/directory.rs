@@ -85,9 +85,6 @@ ON CONFLICT (id) DO UPDATE SET organization_id = excluded.organization_id, owner
     name = excluded.name, name_key = excluded.name_key, deleted = excluded.deleted,
     deleted_at = CASE WHEN excluded.deleted THEN coalesce(workspaces.deleted_at, excluded.deleted_at) END";
 
-const ADD_WORKSPACE_NAME: &str = "-- add_workspace_name
-INSERT INTO workspace_names (name_key, workspace_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-
 const UPSERT_AGENT: &str = "-- upsert_agent
 INSERT INTO workspace_agents (id, workspace_id, name, deleted, deleted_at)
 VALUES ($1, $2, $3, $4, CASE WHEN $4 THEN $5::timestamptz END)
@@ -182,7 +179,6 @@ impl<'a> Import<'a> {
                 let key = name.to_lowercase();
                 let parameters: [&dyn Argument; 7] = [id, organization_id, owner_id, name, deleted, now, &key];
                 execute(transaction, UPSERT_WORKSPACE, &parameters).await?;
-                execute(transaction, ADD_WORKSPACE_NAME, &[&key, id]).await?;
             }
             DirectoryEntry::Agent { id, workspace_id, name, token, deleted } => {
                 execute(transaction, UPSERT_AGENT, &[id, workspace_id, name, deleted, now]).await?;

@@ -2,6 +2,7 @@
 
 mod blame;
 
+use chrono::NaiveDate;
 use deadpool_postgres::PoolError;
 
 use self::blame::{Blame, blame};
@@ -15,9 +16,12 @@ pub enum StoreError {
     /// The transaction lost against another one: trying again at once may succeed.
     #[error("the transaction must be retried")]
     Conflict(#[source] tokio_postgres::Error),
-    /// A row that the transaction was about to change has been purged meanwhile: trying again at once finds it gone.
-    #[error("a row was purged meanwhile: {0}")]
-    Purged(String),
+    /// A row or an agent that the transaction was about to change is not there any more: trying again at once finds it gone.
+    #[error("something changed meanwhile: {0}")]
+    Overtaken(String),
+    /// The day of a row is not attached to the log. Trying again succeeds once it is.
+    #[error("the database refused a statement: day {0} is not attached to connection_logs")]
+    Detached(NaiveDate),
     /// A day of the batch has no partition.
     #[error("a day has no partition")]
     MissingDay(#[source] tokio_postgres::Error),
@@ -40,6 +44,14 @@ pub enum StoreError {
         /// What an operator should do.
         advice: &'static str,
     },
+    /// A service runs as a role that may do more than a service should.
+    #[error("the role {role} {what}, which no service should: use the role of the service")]
+    TooPowerful {
+        /// The role.
+        role: String,
+        /// What it owns, or may act as.
+        what: String,
+    },
     /// The database URL cannot be read. The message does not repeat it: it may hold a password.
     #[error("the database URL cannot be parsed: {0}")]
     Url(String),
@@ -57,18 +69,18 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the whole transaction may be tried again at once.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Conflict(_) | Self::MissingDay(_) | Self::DayGone(_) | Self::Purged(_))
+        matches!(self, Self::Conflict(_) | Self::MissingDay(_) | Self::DayGone(_) | Self::Overtaken(_))
     }
 
     /// Whether the data is at fault, so that trying again is of no use.
     pub fn is_fault_of_data(&self) -> bool {
         // A row that is missing time and again was not purged.
-        matches!(self, Self::Database(_) | Self::Inconsistent(_) | Self::Invalid(_) | Self::Purged(_))
+        matches!(self, Self::Database(_) | Self::Inconsistent(_) | Self::Invalid(_) | Self::Overtaken(_))
     }
 
     /// Whether an object of the database refuses: only what needs that object has to wait.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_))
+        matches!(self, Self::Refused(_) | Self::Detached(_))
     }
 
     /// What went wrong, in one line: of an error of the database its SQLSTATE, message, table and constraint.

@@ -1,17 +1,19 @@
 //! All SQL of connlog, over one PostgreSQL.
 //!
-//! [`Store`] is the only way to the database. [`mod@write`] applies events exactly, [`infer`] closes and reopens what the
+//! [`Store`] is the only way to the database. [`mod@write`] applies events exactly, [`infer`] ends and reopens what the
 //! server concludes, [`read`] answers searches, [`purge`] enforces retention, [`directory`] and [`tokens`] keep who is
 //! who. Nothing here knows HTTP or gRPC.
 
 pub mod agents;
 mod argument;
 mod audit;
+mod close;
+pub mod compact;
+mod days;
 pub mod directory;
 mod error;
-mod homes;
 pub mod infer;
-mod partitions;
+mod numbers;
 pub mod purge;
 pub mod read;
 mod records;
@@ -28,5 +30,5 @@ mod xid;
 
 pub use audit::AuditRecord;
 pub use error::StoreError;
-pub use records::{LostRecord, RejectedRecord};
+pub use records::{Hole, LostRecord, RejectedRecord};
 pub use session::{Session, Store, StoreConfig, parse_url};

@@ -4,27 +4,26 @@ use std::time::Duration;
 
 use chrono::{NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
-use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::partitions::start_of;
+use crate::days::start_of;
 use crate::session::{begin_write, query};
 use crate::{Store, StoreError};
 
-const TRY_LOCK: &str = "-- try_lock_purge
-SELECT pg_try_advisory_lock(x'636f6e6e'::int, 3)";
+const TAKE_LEASE: &str = "-- take_purge_lease
+SELECT take_purge_lease($1)";
+
+const GIVE_LEASE: &str = "-- give_purge_lease
+SELECT give_purge_lease($1)";
 
 const SET_LOCK_TIMEOUT: &str = "-- set_lock_timeout
 SELECT set_config('lock_timeout', $1, true)";
-
-const LOCK_FLOOR: &str = "-- lock_floor
-SELECT pg_advisory_xact_lock(x'636f6e6e'::int, 1)";
 
 const RAISE_FLOOR: &str = "-- raise_floor
 SELECT raise_floor($1, $2)";
 
 const DROP_DAY: &str = "-- drop_day
-SELECT drop_day($1)";
+SELECT drop_day($1, $2)";
 
 const TRIM: &str = "-- trim
 SELECT trim_day($1, $2, $3)";
@@ -39,10 +38,10 @@ const BOUND: &str = "-- purge_bound
 SELECT purge_bound()";
 
 const MINIMUM: &str = "-- minimum_retention
-SELECT extract(epoch FROM minimum)::bigint FROM retention_floor";
+SELECT extract(epoch FROM minimum)::bigint FROM floor";
 
 const SET_MINIMUM: &str = "-- set_minimum_retention
-UPDATE retention_floor SET minimum = make_interval(secs => $1)";
+UPDATE floor SET minimum = make_interval(secs => $1)";
 
 /// What is kept besides the log, and has a retention of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +53,7 @@ pub enum Records {
     /// Uses of the API.
     Audit,
     /// What is known of agents: how far their spools are committed.
-    Presence,
+    Spools,
     /// What contradicts connections.
     Contradictions,
 }
@@ -65,7 +64,7 @@ impl Records {
             Self::Rejected => "rejected_events",
             Self::Lost => "lost_events",
             Self::Audit => "api_audit",
-            Self::Presence => "agent_presence",
+            Self::Spools => "agent_spools",
             Self::Contradictions => "contradictions",
         }
     }
@@ -75,7 +74,7 @@ impl Records {
             Self::Rejected => "-- due_rejected\nSELECT count(received_at) FROM rejected_events WHERE received_at < $1",
             Self::Lost => "-- due_lost\nSELECT count(recorded_at) FROM lost_events WHERE recorded_at < $1",
             Self::Audit => "-- due_audit\nSELECT count(at) FROM api_audit WHERE at < $1",
-            Self::Presence => "-- due_presence\nSELECT count(last_seen_at) FROM agent_presence WHERE last_seen_at < $1",
+            Self::Spools => "-- due_spools\nSELECT count(last_seen_at) FROM agent_spools WHERE last_seen_at < $1",
             Self::Contradictions => {
                 "-- due_contradictions\nSELECT count(connect_time) FROM contradictions WHERE connect_time < $1"
             }
@@ -100,6 +99,8 @@ pub struct Removed {
     pub lost_removed: i64,
     /// Records of uses of the API that were removed.
     pub audit_removed: i64,
+    /// Closed days that were rewritten without room for changes.
+    pub days_compacted: i32,
 }
 
 /// A row of `purge_runs`.
@@ -125,19 +126,18 @@ pub struct PurgeRun {
     pub error: Option<String>,
 }
 
-/// The right to purge, held by a connection of its own until it is dropped.
-pub struct PurgeLock {
-    _connection: deadpool_postgres::ClientWrapper,
-}
-
 impl Store {
-    /// Takes the right to purge, if nobody else has it.
-    pub async fn try_lock_purge(&self) -> Result<Option<PurgeLock>, StoreError> {
-        // Taken out of the pool: closing the connection is what gives the lock back, whatever happens.
-        let connection = self.client().await?.into_client();
-        let client: &Client = &connection;
-        let locked: bool = client.query_one(TRY_LOCK, &[]).await?.try_get(0)?;
-        Ok(locked.then_some(PurgeLock { _connection: connection }))
+    /// Takes the right to purge and compact for a minute, or prolongs it. Returns false if another run has it.
+    pub async fn take_purge_lease(&self, run: Uuid) -> Result<bool, StoreError> {
+        let client = self.client().await?;
+        let row = client.query_one(TAKE_LEASE, &[&run]).await?;
+        Ok(row.try_get::<_, Option<bool>>(0)?.unwrap_or(false))
+    }
+
+    /// Gives it back.
+    pub async fn give_purge_lease(&self, run: Uuid) -> Result<(), StoreError> {
+        self.client().await?.query(GIVE_LEASE, &[&run]).await?;
+        Ok(())
     }
 
     /// Raises the retention floor to `cutoff`, but not past the database's clock less `retention`, and returns it. Waits
@@ -150,11 +150,10 @@ impl Store {
     ) -> Result<Timestamp, StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_write(&mut client).await?;
-        query(&transaction, SET_LOCK_TIMEOUT, &[&format!("{}ms", lock_timeout.as_millis())]).await?;
-        query(&transaction, LOCK_FLOOR, &[]).await?;
+        query(&transaction, SET_LOCK_TIMEOUT, &[&millis(lock_timeout)]).await?;
         let seconds = retention.as_seconds_f64();
         let rows = query(&transaction, RAISE_FLOOR, &[&cutoff, &seconds]).await?;
-        let row = rows.first().ok_or_else(|| StoreError::Inconsistent("retention_floor has no row".to_owned()))?;
+        let row = rows.first().ok_or_else(|| StoreError::Inconsistent("floor has no row".to_owned()))?;
         let floor = row.try_get(0)?;
         transaction.commit().await?;
         Ok(floor)
@@ -187,14 +186,13 @@ impl Store {
         Ok(days.into_iter().filter(|day| start_of(*day) < time).collect())
     }
 
-    /// Drops a day with its counts, and returns how many rows it had. Waits for its readers and writers at most
-    /// `lock_timeout`, during which new ones wait behind it.
-    pub async fn drop_day(&self, day: NaiveDate, lock_timeout: Duration) -> Result<i64, StoreError> {
+    /// Drops a closed day with its counts, and returns how many rows it had; none if it is not closed, or something of it is open.
+    /// Waits for its readers and writers at most `lock_timeout`, during which new ones wait behind it.
+    pub async fn drop_day(&self, day: NaiveDate, lock_timeout: Duration) -> Result<Option<i64>, StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_write(&mut client).await?;
-        query(&transaction, SET_LOCK_TIMEOUT, &[&format!("{}ms", lock_timeout.as_millis())]).await?;
-        let rows = query(&transaction, DROP_DAY, &[&day]).await?;
-        let dropped = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+        let rows = query(&transaction, DROP_DAY, &[&day, &millis(lock_timeout)]).await?;
+        let dropped = rows.first().map(|row| row.try_get(0)).transpose()?.flatten();
         transaction.commit().await?;
         self.forget_days();
         Ok(dropped)
@@ -232,10 +230,11 @@ impl Store {
         Ok(client.query_one(kind.due_sql(), &[&cutoff]).await?.try_get(0)?)
     }
 
-    /// How many rows of history lie in a day and before `cutoff`, counted: what the counts say is not proof.
+    /// How many rows that have ended lie in a day and before `cutoff`, counted: what the counts say is not proof.
     pub async fn rows_in_day(&self, day: NaiveDate, cutoff: Timestamp) -> Result<i64, StoreError> {
         let client = self.client().await?;
-        let sql = "-- rows_in_day\nSELECT count(*) FROM connection_logs WHERE connect_time >= $1 AND connect_time < $2";
+        let sql = "-- rows_in_day\nSELECT count(*) FROM connection_logs
+WHERE connect_time >= $1 AND connect_time < $2 AND (disconnect_time IS NOT NULL OR method >= 3)";
         let end = cutoff.min(start_of(day) + TimeDelta::days(1));
         Ok(client.query_one(sql, &[&start_of(day), &end]).await?.try_get(0)?)
     }
@@ -245,8 +244,8 @@ impl Store {
         let client = self.client().await?;
         let sql = "-- record_purge_run
 INSERT INTO purge_runs (id, started_at, finished_at, cutoff, days_dropped, rows_dropped, rows_trimmed, open_removed,
-    rejected_removed, lost_removed, audit_removed, rows_left, outcome, error, retention_seconds)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+    rejected_removed, lost_removed, audit_removed, days_compacted, rows_left, outcome, error, retention_seconds)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
         let removed = &run.removed;
         client
             .execute(
@@ -263,6 +262,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
                     &removed.rejected_removed,
                     &removed.lost_removed,
                     &removed.audit_removed,
+                    &removed.days_compacted,
                     &run.rows_left,
                     &run.outcome,
                     &run.error,
@@ -278,7 +278,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
         let client = self.client().await?;
         let sql = "-- purge_runs
 SELECT id, started_at, finished_at, cutoff, days_dropped, rows_dropped, rows_trimmed, open_removed, rejected_removed,
-    lost_removed, audit_removed, rows_left, outcome, error, retention_seconds
+    lost_removed, audit_removed, days_compacted, rows_left, outcome, error, retention_seconds
 FROM purge_runs ORDER BY started_at DESC LIMIT $1";
         let rows = client.query(sql, &[&limit]).await?;
         rows.iter()
@@ -297,6 +297,7 @@ FROM purge_runs ORDER BY started_at DESC LIMIT $1";
                         rejected_removed: row.try_get("rejected_removed")?,
                         lost_removed: row.try_get("lost_removed")?,
                         audit_removed: row.try_get("audit_removed")?,
+                        days_compacted: row.try_get("days_compacted")?,
                     },
                     rows_left: row.try_get("rows_left")?,
                     outcome: row.try_get("outcome")?,
@@ -305,4 +306,9 @@ FROM purge_runs ORDER BY started_at DESC LIMIT $1";
             })
             .collect()
     }
+}
+
+/// A time for PostgreSQL.
+fn millis(time: Duration) -> String {
+    format!("{}ms", time.as_millis())
 }

@@ -1,7 +1,7 @@
 //! Reads of the log: pages, newest first, and how many entries there are.
 //!
-//! A page and its count are one REPEATABLE READ READ ONLY snapshot. History is read in windows of a few days, newest
-//! first, so that a page costs the same whether there is a month of history or ten years.
+//! A page and its count are one REPEATABLE READ READ ONLY snapshot. The log is read in windows of a few days, newest
+//! first, so that a page costs the same whether there is a month of it or ten years.
 
 mod broad;
 mod conditions;
@@ -27,7 +27,7 @@ mod windows;
 pub use contradictions::Contradiction;
 pub use entry::{DirectoryUser, Entry, Organization};
 pub use export::Chunk;
-pub use feed::{Changes, NoChanges, place};
+pub use feed::{Changes, Consumer, NoChanges};
 pub use filter::{Filter, Reach, Unreachable};
 pub use gaps::{Gap, GapKind, Gaps, GapsBetween};
 pub use names::{NameOf, Named};

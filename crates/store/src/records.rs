@@ -33,6 +33,17 @@ pub struct RejectedRecord {
     pub reason: String,
 }
 
+/// Sequence numbers of a spool that never came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// The spool whose numbers these are.
+    pub spool_id: Uuid,
+    /// The first that is missing.
+    pub first_seq: i64,
+    /// The last that is missing.
+    pub last_seq: i64,
+}
+
 /// Events that the log never got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRecord {
@@ -44,14 +55,10 @@ pub struct LostRecord {
     pub organization_id: Uuid,
     /// Workspace of the agent.
     pub workspace_id: Uuid,
-    /// Agent whose events are lost.
-    pub agent_id: Uuid,
-    /// Spool whose sequence numbers these are.
-    pub spool_id: Uuid,
-    /// First lost sequence number.
-    pub first_seq: i64,
-    /// Last lost sequence number.
-    pub last_seq: i64,
+    /// Agent whose events are lost, if the directory knows it.
+    pub agent_id: Option<Uuid>,
+    /// Where they are missing in a spool, if they were to come from one.
+    pub hole: Option<Hole>,
     /// How many events.
     pub events: i64,
     /// Time of the first lost event, if known.
@@ -121,6 +128,9 @@ pub(crate) async fn insert_lost(transaction: &Transaction<'_>, records: &[LostRe
     let mut records: Vec<&LostRecord> = records.iter().collect();
     records.sort_by_key(|record| record.id);
     for record in records {
+        let spool_id = record.hole.map(|hole| hole.spool_id);
+        let first_seq = record.hole.map(|hole| hole.first_seq);
+        let last_seq = record.hole.map(|hole| hole.last_seq);
         execute(
             transaction,
             INSERT_LOST,
@@ -130,9 +140,9 @@ pub(crate) async fn insert_lost(transaction: &Transaction<'_>, records: &[LostRe
                 &record.organization_id,
                 &record.workspace_id,
                 &record.agent_id,
-                &record.spool_id,
-                &record.first_seq,
-                &record.last_seq,
+                &spool_id,
+                &first_seq,
+                &last_seq,
                 &record.events,
                 &record.since,
                 &record.until,

@@ -29,7 +29,7 @@ pub struct RetentionState {
 }
 
 const TOTALS: &str = "-- retention_totals
-SELECT (SELECT greatest(cutoff, '0001-01-01 00:00:00+00') FROM retention_floor) AS floor,
+SELECT (SELECT greatest(cutoff, '0001-01-01 00:00:00+00') FROM floor) AS floor,
     max(finished_at) FILTER (WHERE outcome = 'complete') AS last_complete,
     coalesce(sum(rows_dropped + rows_trimmed + open_removed), 0)::bigint AS entries,
     coalesce(sum(rejected_removed), 0)::bigint AS rejected, coalesce(sum(lost_removed), 0)::bigint AS lost,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::StoreError;
 
-/// Most attempts. With keys taken first a batch cannot deadlock, so a second attempt is rare and a tenth means trouble.
+/// Most attempts. With agents held first a batch cannot deadlock, so a second attempt is rare and a tenth means trouble.
 pub(crate) const MAX_ATTEMPTS: u32 = 10;
 /// The longest pause before the second attempt; it doubles with each further one.
 const FIRST_PAUSE_MILLIS: u64 = 4;

@@ -42,9 +42,10 @@ DECLARE
 BEGIN
     SELECT string_agg(relname, ', ') INTO object FROM pg_class c
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN (
-        'organizations', 'users', 'workspaces', 'workspace_agents', 'workspace_names', 'homes', 'agent_tokens', 'api_tokens',
-        'open_connections', 'connection_logs', 'connection_log_counts', 'agent_presence', 'ingest_attendance',
-        'rejected_events', 'lost_events', 'contradictions', 'retention_floor', 'purge_runs', 'api_audit', 'refinery_schema_history')
+        'organizations', 'users', 'workspaces', 'workspace_agents', 'agent_tokens', 'api_tokens', 'number_key', 'agents', 'agent_spools',
+        'targets', 'connection_logs', 'ongoing', 'contradictions', 'changes', 'connection_log_counts', 'ingest_attendance',
+        'rejected_events', 'lost_events', 'floor', 'purge_lease', 'purge_runs', 'api_audit', 'feed_consumers', 'refinery_schema_history')
+        AND relname !~ '^compacted_[0-9]{8}$'
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
     IF object IS NOT NULL THEN
         RAISE EXCEPTION 'the database has tables that are not connlog''s: %', object
@@ -87,39 +88,43 @@ BEGIN
 END
 $$;
 GRANT SELECT ON refinery_schema_history TO connlog_ingest, connlog_query, connlog_purge;
-GRANT EXECUTE ON FUNCTION day_table(date), days() TO connlog_ingest, connlog_query, connlog_purge;
+GRANT EXECUTE ON FUNCTION day_table(date), start_of(date), days() TO connlog_ingest, connlog_query, connlog_purge;
 
-GRANT SELECT, INSERT, UPDATE ON organizations, users, workspaces, workspace_names, workspace_agents, agent_tokens TO connlog_ingest;
-GRANT SELECT ON homes, api_tokens, retention_floor TO connlog_ingest;
-GRANT SELECT, INSERT, UPDATE, DELETE ON open_connections TO connlog_ingest;
-GRANT SELECT, INSERT, UPDATE ON connection_logs, connection_log_counts TO connlog_ingest;
-GRANT SELECT, INSERT, UPDATE ON agent_presence, ingest_attendance, lost_events TO connlog_ingest;
-GRANT SELECT, INSERT ON rejected_events, contradictions TO connlog_ingest;
-GRANT EXECUTE ON FUNCTION attach_day(date), take_inferred(uuid[], timestamptz, timestamptz), note_home(uuid, uuid, uuid) TO connlog_ingest;
+GRANT SELECT, INSERT, UPDATE ON organizations, users, workspaces, workspace_agents, agent_tokens TO connlog_ingest;
+GRANT SELECT ON api_tokens, number_key, floor, feed_consumers TO connlog_ingest;
+GRANT SELECT, INSERT, UPDATE (has_open) ON agents TO connlog_ingest;
+GRANT SELECT, INSERT, UPDATE ON agent_spools TO connlog_ingest;
+GRANT SELECT, INSERT ON targets, connection_logs, changes, rejected_events, contradictions TO connlog_ingest;
+GRANT SELECT, INSERT, UPDATE (boot), DELETE ON ongoing TO connlog_ingest;
+GRANT SELECT, INSERT, UPDATE ON connection_log_counts, ingest_attendance, lost_events TO connlog_ingest;
+GRANT EXECUTE ON FUNCTION attach_day(date), take_unknown_starts(date, uuid[]), close_days(timestamptz, pg_snapshot, uuid[]),
+    trim_changes(timestamptz, bigint), restart_feed() TO connlog_ingest;
 
-GRANT SELECT ON organizations, users, workspaces, workspace_names, homes, workspace_agents, api_tokens TO connlog_query;
-GRANT SELECT ON open_connections, connection_logs, connection_log_counts TO connlog_query;
-GRANT SELECT ON rejected_events, lost_events, contradictions, agent_presence, ingest_attendance, retention_floor, purge_runs TO connlog_query;
+GRANT SELECT ON organizations, users, workspaces, workspace_agents, api_tokens TO connlog_query;
+GRANT SELECT ON agents, agent_spools, targets, connection_logs, ongoing, changes, connection_log_counts, feed_consumers TO connlog_query;
+GRANT SELECT ON rejected_events, lost_events, contradictions, ingest_attendance, floor, purge_runs TO connlog_query;
 GRANT SELECT, INSERT ON api_audit TO connlog_query;
-GRANT EXECUTE ON FUNCTION end_uses(uuid[], bigint[], boolean[]) TO connlog_query;
+GRANT EXECUTE ON FUNCTION end_uses(uuid[], bigint[], boolean[]), note_read(text, uuid) TO connlog_query;
 
-GRANT SELECT ON open_connections, connection_logs, connection_log_counts, agent_presence, ingest_attendance TO connlog_purge;
+GRANT SELECT ON connection_logs, ongoing, targets, connection_log_counts, agent_spools, ingest_attendance TO connlog_purge;
 GRANT SELECT (received_at) ON rejected_events TO connlog_purge;
 GRANT SELECT (recorded_at) ON lost_events TO connlog_purge;
 GRANT SELECT (at) ON api_audit TO connlog_purge;
 GRANT SELECT (connect_time) ON contradictions TO connlog_purge;
-GRANT SELECT ON retention_floor TO connlog_purge;
+GRANT SELECT ON floor TO connlog_purge;
 GRANT SELECT, INSERT ON purge_runs TO connlog_purge;
-GRANT EXECUTE ON FUNCTION attach_day(date), drop_day(date), trim_day(date, timestamptz, bigint),
-    raise_floor(timestamptz, double precision), due_open(timestamptz, timestamptz), remove_open(timestamptz, timestamptz, bigint),
-    remove_records(text, timestamptz, bigint), purge_bound() TO connlog_purge;
+GRANT EXECUTE ON FUNCTION attach_day(date), close_days(timestamptz, pg_snapshot, uuid[]), take_purge_lease(uuid), give_purge_lease(uuid),
+    drop_day(date, text), trim_day(date, timestamptz, bigint), raise_floor(timestamptz, double precision),
+    due_open(timestamptz, timestamptz), remove_open(timestamptz, timestamptz, bigint), remove_records(text, timestamptz, bigint),
+    purge_bound(), uncompacted_days(), begin_compaction(date), copy_compacted(date, timestamptz, uuid, bigint), index_compacted(date),
+    apply_to_compacted(date, pg_snapshot), swap_compacted(date, pg_snapshot, text), fold_counts(date) TO connlog_purge;
 
 DO $$
 DECLARE
     day_name text;
 BEGIN
     FOR day_name IN SELECT day_table(day) FROM days() AS day LOOP
-        EXECUTE format('GRANT SELECT ON %I TO connlog_ingest, connlog_query', day_name);
+        PERFORM grant_day(day_name);
     END LOOP;
 END
 $$";
@@ -134,6 +139,40 @@ pub async fn set_up(store: &Store) -> Result<(), StoreError> {
     let client = store.client().await?;
     client.batch_execute(CREATE).await?;
     in_one_transaction(&client, &[OWN, GRANT]).await
+}
+
+/// What the role of a connection owns in the schema, and whether it may act as the owner of everything.
+const POWERS: &str = "-- powers_of_role
+SELECT rolname::text AS role, rolsuper, pg_has_role(oid, 'connlog_owner', 'MEMBER') AS is_owner, ARRAY(
+    SELECT relname::text FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relowner = me.oid AND relkind IN ('r', 'p', 'v', 'm', 'S')
+    UNION ALL
+    SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proowner = me.oid
+    ORDER BY 1 LIMIT 3) AS owned
+FROM pg_roles AS me WHERE rolname = current_user";
+
+/// Refuses a service whose role may do what no service may: it owns something, or may act as the owner. Where no roles were set
+/// up there is one role for everything. A superuser is only warned of: whoever gives it has decided.
+pub(crate) async fn check_service(store: &Store) -> Result<(), StoreError> {
+    let client = store.client().await?;
+    if !client.query_one(OWNED, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(());
+    }
+    let row = client.query_one(POWERS, &[]).await?;
+    let (role, owned): (String, Vec<String>) = (row.try_get("role")?, row.try_get("owned")?);
+    if row.try_get("rolsuper")? {
+        tracing::warn!(
+            role,
+            "the service runs as a superuser: it has a role of its own, see `connlogctl migrate --roles`"
+        );
+        return Ok(());
+    }
+    let what = match owned.first() {
+        Some(object) => format!("owns {object}"),
+        None if row.try_get("is_owner")? => format!("may act as {OWNER}"),
+        None => return Ok(()),
+    };
+    Err(StoreError::TooPowerful { role, what })
 }
 
 /// Becomes the owner, if there is one, so that what a migration makes belongs to it. Returns whether there is.

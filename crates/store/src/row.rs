@@ -1,351 +1,278 @@
-//! Connections as rows: columns out, columns in.
+//! Rows of the log: columns out, columns in.
 //!
-//! A batch goes to the database as one array a column, which PostgreSQL unnests.
+//! Rows go to the database as one array a column, which PostgreSQL unnests, or as a binary `COPY`.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use chrono::{DateTime, Utc};
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, End};
 use connlog_model::event::{Outcome, Source, WebEvent};
-use connlog_model::identity::{AgentIdentity, Workspace};
+use connlog_model::identity::BootNumber;
 use connlog_model::method::Method;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::argument::Argument;
+use crate::argument::{Argument, Typed};
+use crate::numbers::{Numbers, Target};
 
-/// A [`Connection`] as `open_connections` has it. The first columns are those of [`HISTORY_COLUMNS`].
-pub(crate) const OPEN_COLUMNS: &str = "id, connection_id, organization_id, home, workspace_name, agent_name, \
-     connect_time, method, app_name, ip, client_session_id, user_id, start_source, method_known, received_at, \
-     agent_id, boot_id";
-
-/// A [`Connection`] as `connection_logs` has it.
-pub(crate) const HISTORY_COLUMNS: &str = "id, connection_id, organization_id, home, workspace_name, agent_name, \
-     connect_time, method, app_name, ip, client_session_id, user_id, start_source, method_known, received_at, \
-     disconnect_time, disconnect_inferred, disconnect_reason, code, rx_bytes, tx_bytes, ended_received_at";
-
-/// [`OPEN_COLUMNS`] as they are read, [`AT_HOME`].
-pub(crate) static OPEN_READ: LazyLock<String> = LazyLock::new(|| read(OPEN_COLUMNS));
-
-/// [`HISTORY_COLUMNS`] as they are read, [`AT_HOME`]. By their place: finding values by name took longer than reading them.
-pub(crate) static HISTORY_READ: LazyLock<String> = LazyLock::new(|| read(HISTORY_COLUMNS));
-
-/// What rows are joined with to be read. One whose home is unknown must not be passed over: it would be taken for absent.
-pub(crate) const AT_HOME: &str = "LEFT JOIN homes USING (home, organization_id)";
-
-fn read(columns: &str) -> String {
-    columns.replace("home", "workspace_owner_id, workspace_id")
+/// A connection as it is recorded, and what it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) numbers: Numbers,
+    pub(crate) connection: Connection,
 }
 
-/// Columns that both tables share, as they are read.
-const COMMON: usize = 16;
+impl Recorded {
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.end.is_none()
+    }
+}
 
 /// The method that a row of a connection has.
 pub(crate) fn stored_method(connection: &Connection) -> Method {
     connection.method.unwrap_or(Method::UNSAID)
 }
 
-/// Rows of a table, as one array a column.
-pub(crate) trait Columns {
+macro_rules! columns {
+    ($($name:ident: $kind:ty, $cast:literal;)*) => {
+        /// Rows of `connection_logs`, one array a column.
+        #[derive(Default)]
+        pub(crate) struct RowArrays<'a> {
+            $($name: Vec<$kind>,)*
+        }
+
+        /// The columns of a row, in the order in which they are written and read.
+        const COLUMNS: &[(&str, &str)] = &[$((stringify!($name), $cast),)*];
+
+        impl RowArrays<'_> {
+            /// The arrays, as parameters of a statement that unnests them.
+            pub(crate) fn parameters(&self) -> Vec<&dyn Argument> {
+                vec![$(&self.$name,)*]
+            }
+
+            /// The values of one row.
+            pub(crate) fn row(&self, index: usize) -> Vec<&dyn Argument> {
+                vec![$(&self.$name[index] as &dyn Argument,)*]
+            }
+        }
+    };
+}
+
+columns! {
+    id: Uuid, "uuid";
+    connection_id: Option<Uuid>, "uuid";
+    target: i64, "bigint";
+    connect_time: Timestamp, "timestamptz";
+    start_source: Option<i16>, "smallint";
+    received_at: Timestamp, "timestamptz";
+    method: i16, "smallint";
+    method_known: bool, "boolean";
+    app_name: Option<&'a str>, "text";
+    ip: Option<IpAddr>, "inet";
+    client_ip: Option<IpAddr>, "inet";
+    client_session_id: Option<Uuid>, "uuid";
+    user_id: Option<Uuid>, "uuid";
+    boot: Option<i32>, "integer";
+    disconnect_time: Option<Timestamp>, "timestamptz";
+    disconnect_inferred: bool, "boolean";
+    disconnect_reason: Option<&'a str>, "text";
+    code: Option<i32>, "integer";
+    rx_bytes: Option<i64>, "bigint";
+    tx_bytes: Option<i64>, "bigint";
+    ended_received_at: Option<Timestamp>, "timestamptz";
+    user_agent: Option<&'a str>, "text";
+    slug_or_port: Option<&'a str>, "text";
+}
+
+/// How many of the columns never change once they are written. They come first.
+const FIXED: usize = 6;
+/// How many further ones only a web event has. They come last.
+const OF_WEB: usize = 2;
+
+fn joined(separator: &str, of: &[(&str, &str)], text: impl Fn(usize, &str, &str) -> String) -> String {
+    let all: Vec<String> = of.iter().enumerate().map(|(index, (name, kind))| text(index + 1, name, kind)).collect();
+    all.join(separator)
+}
+
+/// All columns.
+pub(crate) static ALL_COLUMNS: LazyLock<String> = LazyLock::new(|| joined(", ", COLUMNS, |_, name, _| name.to_owned()));
+
+/// The parameters of a statement that inserts or updates rows, unnested: `unnest(…) AS k (…)`.
+static UNNESTED: LazyLock<String> = LazyLock::new(|| {
+    let arrays = joined(", ", COLUMNS, |number, _, kind| format!("${number}::{kind}[]"));
+    format!("unnest({arrays}) AS k ({})", *ALL_COLUMNS)
+});
+
+/// Half of what [`INSERT`] costs.
+pub(crate) static COPY: LazyLock<String> =
+    LazyLock::new(|| format!("-- copy_rows\nCOPY connection_logs ({}) FROM STDIN (FORMAT binary)", *ALL_COLUMNS));
+
+/// The same for few rows, which needs one exchange less, and through a pooler, where the driver would give a `COPY` a name.
+pub(crate) static INSERT: LazyLock<String> = LazyLock::new(|| {
+    format!("-- insert_rows\nINSERT INTO connection_logs ({0})\nSELECT {0} FROM {1}", *ALL_COLUMNS, *UNNESTED)
+});
+
+/// Writes rows of one day back, by the day's own name. What they were read as is still there: that is what the locks of their
+/// agents are for, and what the condition on the end makes sure of.
+///
+/// This form is planned right on a day that is empty, loaded or analyzed: with exact times and a range the planner multiplied
+/// range and rows. `tests/plans.rs` pins it.
+pub(crate) fn update_sql(table: &str) -> String {
+    let changing = &COLUMNS[FIXED..COLUMNS.len() - OF_WEB];
+    let set = joined(", ", changing, |_, name, _| format!("{name} = k.{name}"));
+    format!(
+        "-- update_rows\nUPDATE {table} AS h SET {set}\nFROM {}\nWHERE h.id = ANY($1::uuid[]) AND h.id = k.id\n\
+         AND (h.disconnect_time IS NULL OR h.disconnect_inferred OR h.disconnect_time = k.disconnect_time)\nRETURNING h.id",
+        *UNNESTED
+    )
+}
+
+impl<'a> RowArrays<'a> {
     /// How many rows there are.
-    fn len(&self) -> usize;
+    pub(crate) fn len(&self) -> usize {
+        self.id.len()
+    }
 
-    /// The arrays, as parameters of a statement that unnests them.
-    fn parameters(&self) -> Vec<&dyn Argument>;
-
-    /// The values of one row.
-    fn row(&self, index: usize) -> Vec<&dyn Argument>;
-}
-
-/// The columns that both tables share, one array each.
-#[derive(Default)]
-pub(crate) struct CommonColumns<'a> {
-    id: Vec<Uuid>,
-    connection_id: Vec<Option<Uuid>>,
-    organization_id: Vec<Uuid>,
-    home: Vec<i64>,
-    workspace_name: Vec<&'a str>,
-    agent_name: Vec<&'a str>,
-    connect_time: Vec<Timestamp>,
-    method: Vec<i16>,
-    app_name: Vec<Option<&'a str>>,
-    ip: Vec<Option<IpAddr>>,
-    client_session_id: Vec<Option<Uuid>>,
-    user_id: Vec<Option<Uuid>>,
-    start_source: Vec<Option<i16>>,
-    method_known: Vec<bool>,
-    received_at: Vec<Timestamp>,
-}
-
-impl<'a> CommonColumns<'a> {
-    fn push(&mut self, connection: &'a Connection) {
-        let workspace = &connection.agent.workspace;
+    pub(crate) fn push(&mut self, recorded: &'a Recorded) {
+        let connection = &recorded.connection;
         self.id.push(connection.id);
         self.connection_id.push(Some(connection.connection_id));
-        self.push_workspace(workspace, &connection.agent.agent_name);
+        self.target.push(recorded.numbers.target);
         self.connect_time.push(connection.connect_time);
+        self.start_source.push(connection.start_source.map(Source::code));
+        self.received_at.push(connection.received_at);
         self.method.push(stored_method(connection).code());
+        self.method_known.push(connection.method.is_some());
         self.app_name.push(connection.app_name.as_deref());
         self.ip.push(connection.ip);
+        self.client_ip.push(connection.client_ip);
         self.client_session_id.push(connection.client_session_id);
         self.user_id.push(connection.user_id);
-        self.start_source.push(connection.start_source.map(Source::code));
-        self.method_known.push(connection.method.is_some());
-        self.received_at.push(connection.received_at);
-    }
-
-    fn push_web(&mut self, event: &'a WebEvent) {
-        self.id.push(event.row_id());
-        self.connection_id.push(event.connection_id);
-        self.push_workspace(&event.workspace, &event.agent_name);
-        self.connect_time.push(event.time);
-        self.method.push(event.method.code());
-        self.app_name.push(None);
-        self.ip.push(event.ip);
-        self.client_session_id.push(None);
-        self.user_id.push(event.user_id);
-        self.start_source.push(Some(Source::Reporter.code()));
-        self.method_known.push(true);
-        self.received_at.push(event.received_at);
-    }
-
-    fn push_workspace(&mut self, workspace: &'a Workspace, agent_name: &'a str) {
-        self.organization_id.push(workspace.organization_id);
-        self.home.push(workspace.home());
-        self.workspace_name.push(&workspace.workspace_name);
-        self.agent_name.push(agent_name);
-    }
-
-    fn parameters(&self) -> Vec<&dyn Argument> {
-        vec![
-            &self.id,
-            &self.connection_id,
-            &self.organization_id,
-            &self.home,
-            &self.workspace_name,
-            &self.agent_name,
-            &self.connect_time,
-            &self.method,
-            &self.app_name,
-            &self.ip,
-            &self.client_session_id,
-            &self.user_id,
-            &self.start_source,
-            &self.method_known,
-            &self.received_at,
-        ]
-    }
-
-    fn row(&self, index: usize) -> Vec<&dyn Argument> {
-        vec![
-            &self.id[index],
-            &self.connection_id[index],
-            &self.organization_id[index],
-            &self.home[index],
-            &self.workspace_name[index],
-            &self.agent_name[index],
-            &self.connect_time[index],
-            &self.method[index],
-            &self.app_name[index],
-            &self.ip[index],
-            &self.client_session_id[index],
-            &self.user_id[index],
-            &self.start_source[index],
-            &self.method_known[index],
-            &self.received_at[index],
-        ]
-    }
-}
-
-/// Rows of `open_connections`, one array a column, in the order of [`OPEN_COLUMNS`].
-#[derive(Default)]
-pub(crate) struct OpenArrays<'a> {
-    common: CommonColumns<'a>,
-    agent_id: Vec<Option<Uuid>>,
-    boot_id: Vec<Option<Uuid>>,
-}
-
-impl<'a> OpenArrays<'a> {
-    pub(crate) fn push(&mut self, connection: &'a Connection) {
-        self.common.push(connection);
-        self.agent_id.push(connection.agent.agent_id);
-        self.boot_id.push(connection.boot_id);
-    }
-}
-
-impl Columns for OpenArrays<'_> {
-    fn len(&self) -> usize {
-        self.agent_id.len()
-    }
-
-    fn parameters(&self) -> Vec<&dyn Argument> {
-        let mut parameters = self.common.parameters();
-        parameters.extend([&self.agent_id as &dyn Argument, &self.boot_id]);
-        parameters
-    }
-
-    fn row(&self, index: usize) -> Vec<&dyn Argument> {
-        let mut row = self.common.row(index);
-        row.extend([&self.agent_id[index] as &dyn Argument, &self.boot_id[index]]);
-        row
-    }
-}
-
-/// Rows of `connection_logs` that are connections, one array a column, in the order of [`HISTORY_COLUMNS`].
-#[derive(Default)]
-pub(crate) struct HistoryArrays<'a> {
-    common: CommonColumns<'a>,
-    disconnect_time: Vec<Option<Timestamp>>,
-    disconnect_inferred: Vec<bool>,
-    disconnect_reason: Vec<Option<&'a str>>,
-    code: Vec<Option<i32>>,
-    rx_bytes: Vec<Option<i64>>,
-    tx_bytes: Vec<Option<i64>>,
-    ended_received_at: Vec<Option<Timestamp>>,
-}
-
-impl<'a> HistoryArrays<'a> {
-    pub(crate) fn push(&mut self, connection: &'a Connection) {
-        self.common.push(connection);
+        self.boot.push(connection.boot.map(BootNumber::code));
         self.disconnect_time.push(connection.end.as_ref().map(|end| end.time().max(connection.connect_time)));
         let (inferred, reason, outcome, received_at) = match &connection.end {
-            Some(End::Real { outcome, received_at, .. }) => (false, &outcome.reason, Some(outcome), Some(*received_at)),
-            Some(End::Inferred { reason, .. }) => (true, reason, None, None),
-            None => unreachable!("only a completed connection goes to history"),
+            Some(End::Real { outcome, received_at, .. }) => {
+                (false, outcome.reason.as_str(), Some(outcome), Some(*received_at))
+            }
+            Some(End::Inferred { reason, .. }) => (true, reason.as_str(), None, None),
+            None => (false, "", None, None),
         };
         self.disconnect_inferred.push(inferred);
-        self.disconnect_reason.push((!reason.is_empty()).then_some(reason.as_str()));
-        self.ended_received_at.push(received_at);
+        self.disconnect_reason.push((!reason.is_empty()).then_some(reason));
         self.code.push(outcome.and_then(|outcome| outcome.code));
         self.rx_bytes.push(outcome.and_then(|outcome| outcome.rx_bytes));
         self.tx_bytes.push(outcome.and_then(|outcome| outcome.tx_bytes));
+        self.ended_received_at.push(received_at);
+        self.user_agent.push(None);
+        self.slug_or_port.push(None);
+    }
+
+    pub(crate) fn push_web(&mut self, event: &'a WebEvent, target: i64) {
+        self.id.push(event.row_id());
+        self.connection_id.push(event.connection_id);
+        self.target.push(target);
+        self.connect_time.push(event.time);
+        self.start_source.push(Some(Source::Reporter.code()));
+        self.received_at.push(event.received_at);
+        self.method.push(event.method.code());
+        self.method_known.push(true);
+        self.app_name.push(None);
+        self.ip.push(event.ip);
+        self.client_ip.push(None);
+        self.client_session_id.push(None);
+        self.user_id.push(event.user_id);
+        self.boot.push(None);
+        self.disconnect_time.push(None);
+        self.disconnect_inferred.push(false);
+        self.disconnect_reason.push(None);
+        self.code.push(Some(event.status_code));
+        self.rx_bytes.push(None);
+        self.tx_bytes.push(None);
+        self.ended_received_at.push(None);
+        self.user_agent.push(Some(&event.user_agent));
+        self.slug_or_port.push(Some(&event.slug_or_port));
     }
 }
 
-impl Columns for HistoryArrays<'_> {
-    fn len(&self) -> usize {
-        self.disconnect_time.len()
-    }
-
-    fn parameters(&self) -> Vec<&dyn Argument> {
-        let mut parameters = self.common.parameters();
-        parameters.extend([
-            &self.disconnect_time as &dyn Argument,
-            &self.disconnect_inferred,
-            &self.disconnect_reason,
-            &self.code,
-            &self.rx_bytes,
-            &self.tx_bytes,
-            &self.ended_received_at,
-        ]);
-        parameters
-    }
-
-    fn row(&self, index: usize) -> Vec<&dyn Argument> {
-        let mut row = self.common.row(index);
-        row.extend([
-            &self.disconnect_time[index] as &dyn Argument,
-            &self.disconnect_inferred[index],
-            &self.disconnect_reason[index],
-            &self.code[index],
-            &self.rx_bytes[index],
-            &self.tx_bytes[index],
-            &self.ended_received_at[index],
-        ]);
-        row
-    }
+/// A row that was found by its id.
+#[derive(Debug, Clone)]
+pub(crate) enum Found {
+    /// A connection.
+    Connection(Box<Recorded>),
+    /// A web event: its time.
+    Web(Timestamp),
 }
 
-/// Rows of `connection_logs` that are web events, one array a column.
-#[derive(Default)]
-pub(crate) struct WebArrays<'a> {
-    common: CommonColumns<'a>,
-    code: Vec<i32>,
-    user_agent: Vec<&'a str>,
-    slug_or_port: Vec<&'a str>,
+/// The number of the target of a row of [`ALL_COLUMNS`].
+pub(crate) fn target_of(row: &Row) -> Result<i64, StoreError> {
+    Ok(row.try_get(2)?)
 }
 
-impl<'a> WebArrays<'a> {
-    pub(crate) fn push(&mut self, event: &'a WebEvent) {
-        self.common.push_web(event);
-        self.code.push(event.status_code);
-        self.user_agent.push(&event.user_agent);
-        self.slug_or_port.push(&event.slug_or_port);
-    }
-
-    pub(crate) fn parameters(&self) -> Vec<&dyn Argument> {
-        let mut parameters = self.common.parameters();
-        parameters.extend([&self.code as &dyn Argument, &self.user_agent, &self.slug_or_port]);
-        parameters
-    }
+/// The id of a row of [`ALL_COLUMNS`].
+pub(crate) fn id_of(row: &Row) -> Result<Uuid, StoreError> {
+    Ok(row.try_get(0)?)
 }
 
-/// Reads a row of [`OPEN_READ`].
-pub(crate) fn open_connection(row: &Row) -> Result<Connection, StoreError> {
-    let mut connection = common(row)?;
-    connection.agent.agent_id = row.try_get(COMMON)?;
-    connection.boot_id = row.try_get(COMMON + 1)?;
-    Ok(connection)
-}
-
-/// Reads a row of [`HISTORY_READ`].
-pub(crate) fn completed_connection(row: &Row) -> Result<Connection, StoreError> {
-    let mut connection = common(row)?;
-    let time: Option<DateTime<Utc>> = row.try_get(COMMON)?;
-    let reason = row.try_get::<_, Option<String>>(COMMON + 2)?.unwrap_or_default();
-    let time = time.ok_or_else(|| StoreError::Inconsistent(format!("connection {} has no end", connection.id)))?;
-    connection.end = Some(if row.try_get(COMMON + 1)? {
-        End::Inferred { time, reason }
-    } else {
-        let code = row.try_get(COMMON + 3)?;
-        let outcome = Outcome { reason, code, rx_bytes: row.try_get(COMMON + 4)?, tx_bytes: row.try_get(COMMON + 5)? };
-        let received_at = row.try_get::<_, Option<Timestamp>>(COMMON + 6)?.unwrap_or(time);
-        End::Real { time, outcome, received_at }
-    });
-    Ok(connection)
-}
-
-fn common(row: &Row) -> Result<Connection, StoreError> {
-    let id: Uuid = row.try_get(0)?;
-    let (Some(owner_id), Some(workspace_id)) = (row.try_get(3)?, row.try_get(4)?) else {
-        return Err(StoreError::Inconsistent(format!("the home of connection {id} is unknown")));
-    };
-    let connect_time: DateTime<Utc> = row.try_get(7)?;
-    let method: i16 = row.try_get(8)?;
+/// Reads a row of [`ALL_COLUMNS`]. By the place of columns: finding values by name took longer than reading them.
+pub(crate) fn found(row: &Row, targets: &HashMap<i64, Target>) -> Result<Found, StoreError> {
+    let id = id_of(row)?;
+    let number = target_of(row)?;
+    let connect_time: Timestamp = row.try_get(3)?;
+    let method: i16 = row.try_get(6)?;
     let method = Method::from_code(method)
-        .ok_or_else(|| StoreError::Inconsistent(format!("connection {id} has the unknown method {method}")))?;
-    let start_source = match row.try_get::<_, Option<i16>>(13)? {
+        .ok_or_else(|| StoreError::Inconsistent(format!("row {id} has the unknown method {method}")))?;
+    if method.is_web() {
+        return Ok(Found::Web(connect_time));
+    }
+    // One whose target is unknown must not be passed over: it would be taken for absent.
+    let target = targets
+        .get(&number)
+        .ok_or_else(|| StoreError::Inconsistent(format!("the target of connection {id} is unknown")))?;
+    let start_source = match row.try_get::<_, Option<i16>>(4)? {
         Some(code) => Some(Source::from_code(code).ok_or_else(|| {
             StoreError::Inconsistent(format!("connection {id} began by the word of the unknown source {code}"))
         })?),
         None => None,
     };
-    let is_method_known: bool = row.try_get(14)?;
-    Ok(Connection {
+    let is_method_known: bool = row.try_get(7)?;
+    let connection = Connection {
         id,
         connection_id: row.try_get(1)?,
-        agent: AgentIdentity {
-            agent_id: None,
-            agent_name: row.try_get(6)?,
-            workspace: Workspace {
-                organization_id: row.try_get(2)?,
-                owner_id,
-                workspace_id,
-                workspace_name: row.try_get(5)?,
-            },
-        },
-        boot_id: None,
+        agent: Arc::clone(&target.identity),
+        boot: row.try_get::<_, Option<i32>>(13)?.map(BootNumber::from_code),
         connect_time,
         start_source,
         method: Some(method).filter(|_| is_method_known),
-        app_name: row.try_get(9)?,
-        ip: row.try_get(10)?,
+        app_name: row.try_get(8)?,
+        ip: row.try_get(9)?,
+        client_ip: row.try_get(10)?,
         client_session_id: row.try_get(11)?,
         user_id: row.try_get(12)?,
-        received_at: row.try_get::<_, Option<Timestamp>>(15)?.unwrap_or(connect_time),
-        end: None,
-    })
+        received_at: row.try_get(5)?,
+        end: end(row)?,
+    };
+    let numbers = Numbers { agent: target.agent, target: number };
+    Ok(Found::Connection(Box::new(Recorded { numbers, connection })))
+}
+
+fn end(row: &Row) -> Result<Option<End>, StoreError> {
+    let Some(time) = row.try_get::<_, Option<Timestamp>>(14)? else { return Ok(None) };
+    let reason = row.try_get::<_, Option<String>>(16)?.unwrap_or_default();
+    if row.try_get(15)? {
+        return Ok(Some(End::Inferred { time, reason }));
+    }
+    let outcome = Outcome { reason, code: row.try_get(17)?, rx_bytes: row.try_get(18)?, tx_bytes: row.try_get(19)? };
+    let received_at = row.try_get::<_, Option<Timestamp>>(20)?.unwrap_or(time);
+    Ok(Some(End::Real { time, outcome, received_at }))
+}
+
+/// The values of a list as a column.
+pub(crate) fn column<'a, E, T>(all: &'a [E], value: impl Fn(&'a E) -> T) -> Vec<T>
+where
+    Vec<T>: Typed,
+{
+    all.iter().map(value).collect()
 }

@@ -1,6 +1,7 @@
 //! Migrations, and the check that a service knows the schema it meets.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
@@ -12,20 +13,26 @@ mod embedded {
     refinery::embed_migrations!("../../migrations");
 }
 
-/// Applies what is missing. Returns the versions applied, oldest first. Concurrent callers wait for each other. On a
-/// database with [`roles`], what is made belongs to the owner, and the services get their rights to it.
+/// Applies what is missing. Returns the versions applied, oldest first. Callers at the same time get in each other's way, and each
+/// begins anew until all is applied. On a database with [`roles`], what is made belongs to the owner, and the services get
+/// their rights to it.
 pub async fn migrate(store: &Store) -> Result<Vec<i32>, StoreError> {
+    if is_before_release(store).await? {
+        return Err(StoreError::UnknownSchema { found: version(store).await?, known: known_version(), advice: ANEW });
+    }
     let mut client = store.client().await?;
-    // Key 5 of connlog's advisory locks, see migrations/V1__initial.sql.
-    client.batch_execute("-- lock_migrations\nSELECT pg_advisory_lock(x'636f6e6e'::int, 5)").await?;
     let outcome = apply(&mut client).await;
-    client.batch_execute("-- unlock_migrations\nSELECT pg_advisory_unlock(x'636f6e6e'::int, 5)").await?;
     client.batch_execute("-- become_oneself\nRESET ROLE").await?;
     outcome
 }
 
-/// How often a migration is begun anew that waited for a reader who waited for it.
+/// What to do about a schema from before the first release, which no migration leads from.
+const ANEW: &str = "it is from before the first release: make the database anew";
+
+/// How often a migration is begun anew that waited for a reader who waited for it, or met another one.
 const ATTEMPTS: u32 = 10;
+/// The pause before it is.
+const PAUSE: Duration = Duration::from_millis(200);
 
 async fn apply(client: &mut tokio_postgres::Client) -> Result<Vec<i32>, StoreError> {
     let owned = roles::become_owner(client).await?;
@@ -39,10 +46,11 @@ async fn apply(client: &mut tokio_postgres::Client) -> Result<Vec<i32>, StoreErr
                 applied.extend(versions(&report));
                 break;
             }
-            Err(error) if is_deadlock(&error) && attempt < ATTEMPTS => {
+            Err(error) if is_passing(&error) && attempt < ATTEMPTS => {
                 applied.extend(error.report().map(versions).unwrap_or_default());
-                tracing::info!("a migration and a statement waited for each other; it is begun anew");
+                tracing::info!("a migration met a statement or another migration; it is begun anew");
                 attempt += 1;
+                tokio::time::sleep(PAUSE).await;
             }
             Err(error) => return Err(StoreError::Invalid(format!("a migration failed: {error}"))),
         }
@@ -53,9 +61,24 @@ async fn apply(client: &mut tokio_postgres::Client) -> Result<Vec<i32>, StoreErr
     Ok(applied)
 }
 
-fn is_deadlock(error: &refinery::Error) -> bool {
+/// A deadlock, or an object that another migration has just made.
+fn is_passing(error: &refinery::Error) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<tokio_postgres::Error>());
-    source.and_then(tokio_postgres::Error::code) == Some(&SqlState::T_R_DEADLOCK_DETECTED)
+    let passing = [
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::UNIQUE_VIOLATION,
+        SqlState::DUPLICATE_TABLE,
+        SqlState::DUPLICATE_OBJECT,
+        SqlState::DUPLICATE_FUNCTION,
+    ];
+    source.and_then(tokio_postgres::Error::code).is_some_and(|state| passing.contains(state))
+}
+
+/// Whether the database has what only a version before the first release made.
+async fn is_before_release(store: &Store) -> Result<bool, StoreError> {
+    let client = store.client().await?;
+    let sql = "-- is_before_release\nSELECT to_regclass('open_connections') IS NOT NULL";
+    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
 }
 
 /// The newest version that this program knows.
@@ -67,12 +90,21 @@ pub fn known_version() -> i32 {
 /// Refuses a schema that is older or newer than the one this program knows.
 pub async fn check(store: &Store) -> Result<(), StoreError> {
     let (found, known) = (version(store).await?, known_version());
+    if is_before_release(store).await? {
+        return Err(StoreError::UnknownSchema { found, known, advice: ANEW });
+    }
     let advice = match found.cmp(&known) {
         std::cmp::Ordering::Equal => return Ok(()),
         std::cmp::Ordering::Less => "run `connlogctl migrate`",
         std::cmp::Ordering::Greater => "run a newer version of this program",
     };
     Err(StoreError::UnknownSchema { found, known, advice })
+}
+
+/// The same for a service, which also runs as a role that owns nothing, see [`roles`].
+pub async fn check_for_service(store: &Store) -> Result<(), StoreError> {
+    check(store).await?;
+    roles::check_service(store).await
 }
 
 /// Whether a program that runs may go on: the database answers, and its schema is not older. A migration that runs ahead

@@ -1,27 +1,29 @@
 //! The pool, and the one way of running a statement.
 
-use std::collections::HashSet;
+use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use chrono::{NaiveDate, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use connlog_model::clock::Timestamp;
-use deadpool_postgres::{
-    ClientWrapper, Hook, Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime,
-};
-use futures::SinkExt as _;
+use deadpool_postgres::{Hook, Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime};
+use futures::future::{BoxFuture, MaybeDone, maybe_done};
+use futures::{FutureExt as _, SinkExt as _};
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue, global};
+use tokio_postgres::Row;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::{IsNull, ToSql, Type};
-use tokio_postgres::{IsolationLevel, Row};
 
 use crate::argument::Argument;
-use crate::row::Columns;
+use crate::days::KnownDays;
+use crate::numbers::KnownNumbers;
+use crate::row::RowArrays;
 use crate::{StoreError, tls};
 
 /// A connection that is silent for so long is asked whether it is there, and how often.
@@ -95,10 +97,10 @@ pub struct Store {
     name: Arc<str>,
     /// With a pooler in transaction mode: how each transaction is set up.
     pooled: Option<Arc<str>>,
-    /// Days that are known to have a partition. Only a hint: purge may drop a day at any time.
-    pub(crate) known_days: Arc<Mutex<HashSet<NaiveDate>>>,
-    /// Homes that are known to be in the database, since the newest connection was made.
-    pub(crate) known_homes: Arc<Mutex<HashSet<i64>>>,
+    /// What is known of days. Only a hint: purge may drop one at any time.
+    pub(crate) known_days: Arc<Mutex<KnownDays>>,
+    /// Agents and targets that are known to be in the database, since the newest connection was made.
+    pub(crate) known_numbers: Arc<Mutex<KnownNumbers>>,
 }
 
 impl Store {
@@ -123,10 +125,11 @@ impl Store {
         // A server that vanished without a word, in a failover, say, is noticed within a minute.
         postgres.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(3);
         postgres.tcp_user_timeout(TCP_USER_TIMEOUT);
-        let known_homes: Arc<Mutex<HashSet<i64>>> = Arc::default();
-        let known = Arc::clone(&known_homes);
-        let forget_homes = Hook::sync_fn(move |_, _| {
-            known.lock().expect("no one panics while holding the known homes").clear();
+        let known_numbers: Arc<Mutex<KnownNumbers>> = Arc::default();
+        let known = Arc::clone(&known_numbers);
+        // It may be to a database that was restored from before.
+        let forget_numbers = Hook::sync_fn(move |_, _| {
+            *known.lock().expect("no one panics while holding the known numbers") = KnownNumbers::default();
             Ok(())
         });
         let manager = Manager::from_config(postgres, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
@@ -137,7 +140,7 @@ impl Store {
             .wait_timeout(Some(config.connect_timeout))
             .create_timeout(Some(config.connect_timeout))
             .runtime(Runtime::Tokio1)
-            .post_create(forget_homes)
+            .post_create(forget_numbers)
             .build()
             .map_err(|error| StoreError::Unavailable(error.into()))?;
         let set_up: Vec<String> =
@@ -148,7 +151,7 @@ impl Store {
             name: config.application_name.as_str().into(),
             pooled,
             known_days: Arc::default(),
-            known_homes,
+            known_numbers,
         })
     }
 
@@ -198,8 +201,8 @@ fn settings(config: &StoreConfig) -> Vec<(&'static str, String)> {
         ("max_parallel_workers_per_gather", "0".to_owned()),
     ];
     if config.by_key {
-        // The open set looks small in the eyes of the planner whenever it was empty at its last look.
-        settings.push(("enable_seqscan", "off".to_owned()));
+        // A day that has just begun looks small in the eyes of the planner, and a list of keys short.
+        settings.extend([("enable_seqscan", "off".to_owned()), ("enable_nestloop", "off".to_owned())]);
     }
     if config.reads {
         // With the default of 4, a bitmap of a frequent app or method is made to save a few looks at rows: an owner's
@@ -262,11 +265,6 @@ impl Session {
     pub(crate) fn is_pooled(&self) -> bool {
         self.pooled.is_some()
     }
-
-    /// Takes the connection out of the pool.
-    pub(crate) fn into_client(self) -> ClientWrapper {
-        Object::take(self.client)
-    }
 }
 
 impl Deref for Session {
@@ -283,19 +281,31 @@ impl DerefMut for Session {
     }
 }
 
-/// A transaction.
+/// A transaction. One that is dropped is rolled back.
 pub(crate) struct Transaction<'a> {
-    transaction: deadpool_postgres::Transaction<'a>,
-    /// Whether statements must not have names.
-    is_pooled: bool,
+    session: &'a mut Session,
+    is_over: bool,
 }
 
 impl<'a> Transaction<'a> {
-    async fn set_up(transaction: deadpool_postgres::Transaction<'a>, pooled: Option<&str>) -> Result<Self, StoreError> {
-        if let Some(settings) = pooled {
-            transaction.batch_execute(settings).await?;
+    async fn begin(session: &'a mut Session, begin: &str) -> Result<Self, StoreError> {
+        let transaction = Self::of(session);
+        transaction.batch_execute(&transaction.set_up(begin)).await?;
+        Ok(transaction)
+    }
+
+    /// A transaction that begins with what is sent next: [`send`](Self::send) has to be told how.
+    pub(crate) fn of(session: &'a mut Session) -> Self {
+        Self { session, is_over: false }
+    }
+
+    /// How it begins, with the settings that a pooler has forgotten: before any lock, so that it is waited for no longer than they say.
+    fn set_up(&self, begin: &str) -> String {
+        let Some(settings) = &self.session.pooled else { return begin.to_owned() };
+        match begin.split_once("; ") {
+            Some((begin, lock)) => format!("{begin}; {settings}; {lock}"),
+            None => format!("{begin}; {settings}"),
         }
-        Ok(Self { transaction, is_pooled: pooled.is_some() })
     }
 
     /// Ends one that wrote nothing. Nobody waits for it: the rollback is on its way before what is next on the connection.
@@ -303,31 +313,124 @@ impl<'a> Transaction<'a> {
         drop(self);
     }
 
-    /// Commits it.
-    pub(crate) async fn commit(self) -> Result<(), tokio_postgres::Error> {
-        self.transaction.commit().await
+    /// Commits it. To be called only after the results of all its statements were looked at: PostgreSQL answers the commit of a
+    /// failed transaction with a rollback that is no error.
+    pub(crate) async fn commit(mut self) -> Result<(), tokio_postgres::Error> {
+        self.is_over = true;
+        self.session.client.batch_execute("-- commit\nCOMMIT").await
+    }
+
+    /// Whether a pooler may stand between, so that statements must not have names.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.session.is_pooled()
+    }
+
+    /// Sends all steps in one go, none of which waits for the answer to the one before, and returns the rows of each. A step
+    /// that begins the transaction comes first.
+    pub(crate) async fn send(&self, begin: Option<&str>, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>, StoreError> {
+        bound_prepared(self);
+        if !self.is_pooled() {
+            // Beforehand: what is not prepared would be sent later than what follows it.
+            for step in steps {
+                self.prepare_cached(step.sql()).await?;
+            }
+        }
+        let begin = begin.map(|begin| self.set_up(begin));
+        let mut futures: Vec<Pin<Box<MaybeDone<BoxFuture<'_, Answer>>>>> = Vec::with_capacity(steps.len() + 1);
+        if let Some(begin) = &begin {
+            let first = async { self.batch_execute(begin).await.map(|()| Vec::new()) };
+            futures.push(Box::pin(maybe_done(first.boxed())));
+        }
+        futures.extend(steps.iter().map(|step| Box::pin(maybe_done(self.step(step).boxed()))));
+        // Each is asked in its turn: the first time it is, it is sent.
+        poll_fn(|context| {
+            let mut is_done = true;
+            for future in &mut futures {
+                is_done &= future.as_mut().poll(context).is_ready();
+            }
+            if is_done { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let answers = futures.iter_mut().map(|future| future.as_mut().take_output());
+        let mut rows = Vec::with_capacity(steps.len());
+        for answer in answers {
+            // What failed first says why: the later ones only find the transaction aborted.
+            rows.push(answer.expect("all have been answered")?);
+        }
+        if begin.is_some() {
+            rows.remove(0);
+        }
+        Ok(rows)
+    }
+
+    async fn step(&self, step: &Step<'_>) -> Answer {
+        match step {
+            Step::Query(sql, parameters) => run(self, sql, parameters).await,
+            Step::Copy(sql, rows) => {
+                let copy = async {
+                    let statement = self.prepare_cached(sql).await?;
+                    let mut sink = pin!(self.copy_in::<_, Bytes>(&statement).await?);
+                    sink.send(rows.clone()).await?;
+                    sink.finish().await
+                };
+                traced(sql, copy).await.map(|_| Vec::new())
+            }
+        }
     }
 }
 
-impl<'a> Deref for Transaction<'a> {
-    type Target = deadpool_postgres::Transaction<'a>;
+type Answer = Result<Vec<Row>, tokio_postgres::Error>;
 
-    fn deref(&self) -> &Self::Target {
-        &self.transaction
+/// A statement among others that are sent together.
+pub(crate) enum Step<'a> {
+    /// One that gives rows, or none.
+    Query(&'a str, Vec<&'a dyn Argument>),
+    /// A binary `COPY … FROM STDIN` of encoded rows. It comes last: it needs an answer of its own before its rows are sent.
+    Copy(&'a str, Bytes),
+}
+
+impl Step<'_> {
+    fn sql(&self) -> &str {
+        match self {
+            Self::Query(sql, _) | Self::Copy(sql, _) => sql,
+        }
     }
 }
 
-/// Begins a transaction of the write path. The isolation is spelled out: under REPEATABLE READ the same statements let a
-/// connection be open and in history at once.
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            // Polled once, it is sent; nobody waits for the answer.
+            let _answer = self.session.client.batch_execute("-- rollback\nROLLBACK").now_or_never();
+        }
+    }
+}
+
+impl Deref for Transaction<'_> {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        &self.session.client
+    }
+}
+
+/// Begins a transaction that writes. The isolation is spelled out: under REPEATABLE READ the same statements would not see what
+/// was committed while they waited for a lock.
 pub(crate) async fn begin_write(session: &mut Session) -> Result<Transaction<'_>, StoreError> {
-    let builder = session.client.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
-    Transaction::set_up(builder.start().await?, session.pooled.as_deref()).await
+    Transaction::begin(session, "-- begin_write\nBEGIN ISOLATION LEVEL READ COMMITTED").await
 }
 
-/// Begins a transaction that sees one snapshot and writes nothing.
+/// How a transaction begins that changes the log: the log before any day, in a mode in which it waits for whoever raises the floor,
+/// closes or swaps a day.
+pub(crate) const BEGIN_LOG_WRITE: &str = "-- begin_log_write\nBEGIN ISOLATION LEVEL READ COMMITTED; \
+     LOCK TABLE ONLY connection_logs IN ROW EXCLUSIVE MODE";
+
+/// Begins a transaction that sees one snapshot and writes nothing. The log is locked before the snapshot is taken: a day that is
+/// swapped or dropped later is still there for it.
 pub(crate) async fn begin_read(session: &mut Session) -> Result<Transaction<'_>, StoreError> {
-    let builder = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-    Transaction::set_up(builder.start().await?, session.pooled.as_deref()).await
+    let begin = "-- begin_read\nBEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+                 LOCK TABLE ONLY connection_logs IN ACCESS SHARE MODE";
+    Transaction::begin(session, begin).await
 }
 
 /// Runs a prepared statement and returns its rows.
@@ -336,13 +439,17 @@ pub(crate) async fn query(
     sql: &str,
     parameters: &[&dyn Argument],
 ) -> Result<Vec<Row>, StoreError> {
+    Ok(run(transaction, sql, parameters).await?)
+}
+
+async fn run(transaction: &Transaction<'_>, sql: &str, parameters: &[&dyn Argument]) -> Answer {
     let run = async {
-        if transaction.is_pooled {
+        if transaction.is_pooled() {
             return transaction.query_typed(sql, &typed(parameters)).await;
         }
         transaction.query(&transaction.prepare_cached(sql).await?, &untyped(parameters)).await
     };
-    Ok(traced(sql, run).await?)
+    traced(sql, run).await
 }
 
 /// Runs a statement as a span of the trace that it is part of, if it is part of one that is sent.
@@ -391,12 +498,6 @@ pub(crate) async fn query_composed(
 const SET_PLAN_CACHE_MODE: &str = "-- set_plan_cache_mode
 SELECT set_config('plan_cache_mode', $1, true)";
 
-/// Has what follows in a transaction planned for its parameters.
-pub(crate) async fn plan_for_each(transaction: &Transaction<'_>) -> Result<(), StoreError> {
-    query(transaction, SET_PLAN_CACHE_MODE, &[&PLAN_FOR_EACH]).await?;
-    Ok(())
-}
-
 /// Runs a statement that names the partitions that it is about, and is planned once for all its parameters: planning is
 /// most of what it costs.
 pub(crate) async fn query_planned_once(
@@ -404,7 +505,7 @@ pub(crate) async fn query_planned_once(
     sql: &str,
     parameters: &[&dyn Argument],
 ) -> Result<Vec<Row>, StoreError> {
-    if transaction.is_pooled {
+    if transaction.is_pooled() {
         return query(transaction, sql, parameters).await;
     }
     bound_prepared(transaction);
@@ -432,34 +533,9 @@ fn typed<'a>(parameters: &[&'a dyn Argument]) -> Vec<(&'a (dyn ToSql + Sync), Ty
     parameters.iter().map(|parameter| (parameter.as_sql(), parameter.postgres_type())).collect()
 }
 
-/// Inserts rows by `copy`, a binary `COPY … FROM STDIN`, which takes half of what an `INSERT` does. Through a pooler by
-/// `unnest`, an `INSERT` of arrays: the driver gives a COPY a name.
-pub(crate) async fn insert_rows(
-    transaction: &Transaction<'_>,
-    copy: &str,
-    unnest: &str,
-    columns: &impl Columns,
-) -> Result<(), StoreError> {
-    if columns.len() == 0 {
-        return Ok(());
-    }
-    if transaction.is_pooled {
-        execute(transaction, unnest, &columns.parameters()).await?;
-        return Ok(());
-    }
-    let rows = encode_rows(columns)?;
-    let run = async {
-        let mut sink = pin!(transaction.copy_in::<_, Bytes>(&transaction.prepare_cached(copy).await?).await?);
-        sink.send(rows).await?;
-        sink.finish().await
-    };
-    traced(copy, run).await?;
-    Ok(())
-}
-
 /// Rows in the binary format of COPY (the PostgreSQL documentation, "COPY", "Binary Format"), as one message: the writer of the
 /// driver hands over, and waits for, every 4 KiB.
-fn encode_rows(columns: &impl Columns) -> Result<Bytes, StoreError> {
+pub(crate) fn encode_rows(columns: &RowArrays<'_>) -> Result<Bytes, StoreError> {
     let mut bytes = BytesMut::new();
     // Signature, flags, length of the header's extension.
     bytes.put_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
@@ -492,7 +568,7 @@ pub(crate) async fn execute(
     parameters: &[&dyn Argument],
 ) -> Result<u64, StoreError> {
     let run = async {
-        if transaction.is_pooled {
+        if transaction.is_pooled() {
             return transaction.execute_typed(sql, &typed(parameters)).await;
         }
         transaction.execute(&transaction.prepare_cached(sql).await?, &untyped(parameters)).await

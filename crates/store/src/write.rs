@@ -1,30 +1,35 @@
 //! The write path: a batch of events becomes rows, exactly, whatever else runs at the same time.
 //!
-//! The order of the statements is everything; `README.md` of this crate has the reasons. In one READ COMMITTED
-//! transaction: hold the retention floor, stamp the presence of the senders, take the keys of all connections of the
-//! batch, look the fresh ones up in history, remove the keys of what is not open, complete, change, count. From the moment
-//! the keys are taken nobody else can work on these connections, so the events are told in memory to what was read
-//! ([`Connection::hear`](connlog_model::connection::Connection::hear)), which is written back.
+//! `README.md` of this crate has the reasons. In one READ COMMITTED transaction: hold the log and the agents of the batch, look
+//! the rows up, tell the events in memory to what was read
+//! ([`Connection::hear`](connlog_model::connection::Connection::hear)), and write what changed. From the moment the agents are held
+//! nobody else works on their connections.
 
-mod connections;
 mod contradictions;
-pub(crate) mod counts;
-mod floor;
+mod counts;
 mod fold;
-pub(crate) mod history;
-pub(crate) mod keys;
-pub(crate) mod presence;
-mod web;
+pub(crate) mod held;
+pub(crate) mod look_up;
+pub(crate) mod save;
+pub(crate) mod spools;
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use connlog_model::clock::Timestamp;
 use connlog_model::event::Event;
+use connlog_model::identity::AgentIdentity;
 use uuid::Uuid;
 
-pub(crate) use self::connections::NEVER;
-pub(crate) use self::floor::hold as hold_floor;
-use crate::partitions::day_of;
+pub(crate) use self::contradictions::Contradiction;
+use self::fold::{Folded, Told};
+use self::held::{Held, Wait};
+use self::look_up::{First, Rows, first_steps, look_up_sql};
+use self::save::Changes;
+use crate::days::day_of;
+use crate::numbers::Numbered;
 use crate::records::{LostRecord, RejectedRecord, insert_lost, insert_rejected};
-use crate::session::begin_write;
+use crate::row::Recorded;
 use crate::{Store, StoreError, retry};
 
 /// How many shards of counts writers may use, numbered from 1; purge and sweeps count in shard 0.
@@ -50,7 +55,7 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     /// The agent.
-    pub agent_id: Uuid,
+    pub agent: Arc<AgentIdentity>,
     /// The spool that the sequence numbers belong to.
     pub spool_id: Uuid,
     /// The stream that sends it; if it no longer owns the spool, nothing is committed.
@@ -92,16 +97,10 @@ impl Store {
             match self.apply_once(batch, shard, now).await {
                 Ok(applied) => return Ok(applied),
                 Err(error) => {
-                    if matches!(error, StoreError::MissingDay(_)) {
-                        if attempt >= MOST_MISSING_DAYS {
-                            return Err(error.after_all_attempts());
-                        }
-                        // The day of an event, or that of an open row that the batch completes: purge may have dropped it.
-                        self.forget_days();
-                        self.attach_days_of_open().await?;
+                    if matches!(error, StoreError::MissingDay(_)) && attempt >= MOST_MISSING_DAYS {
+                        return Err(error.after_all_attempts());
                     }
-                    retry::pause(attempt, error).await.map_err(StoreError::after_all_attempts)?;
-                    attempt += 1;
+                    self.settle(&mut attempt, error).await?;
                 }
             }
         }
@@ -109,24 +108,97 @@ impl Store {
 
     async fn apply_once(&self, batch: &Batch, shard: i16, now: Timestamp) -> Result<Applied, StoreError> {
         let mut client = self.client().await?;
-        self.note_homes(&client, batch.events.iter().map(Event::workspace)).await?;
-        let transaction = begin_write(&mut client).await?;
-        let floor = floor::hold(&transaction).await?;
-        let displaced = presence::stamp(&transaction, &batch.stamps).await?;
+        let agents = batch.events.iter().map(Event::agent).chain(batch.stamps.iter().map(|stamp| &stamp.agent));
+        let numbered = self.number(&client, agents).await?;
+        let mut folded = fold::fold(&batch.events);
+        let wanted = folded.wanted(now);
+        let ids = wanted.ids();
+        let days = {
+            let known = self.days();
+            known.closed_before.map(|closed_before| wanted.near_days(&known.attached, closed_before, now))
+        }
+        .unwrap_or_default();
+        let sql = look_up_sql(&days);
+        let further = if ids.is_empty() { Vec::new() } else { first_steps(&ids, sql.as_deref()) };
+        let (held, rows) = self.hold(&mut client, &numbered.agents(), Wait::ForAll, further).await?;
+        let mut rows = rows.into_iter();
+        let ongoing = rows.next().unwrap_or_default();
+        let first = First { days, rows: rows.next().unwrap_or_default(), ongoing };
+        let found = if ids.is_empty() { Rows::default() } else { self.look_up(&held, &wanted, first, now).await? };
+
+        let changes = tell(&mut folded, found, &held, &numbered);
+        let contradicting = changes.contradictions.len();
+        let stamps = spools::Stamps::of(&batch.stamps, &numbered);
+        let answers = changes.save(&held, stamps.steps(), shard).await?;
+        let displaced = stamps.displaced(&answers)?;
         if !displaced.is_empty() {
             return Ok(Applied { displaced, ..Applied::default() });
         }
-        let mut folded = fold::fold(&batch.events, floor);
-        let mut deltas = counts::Deltas::default();
-        let contradicting = connections::apply(&transaction, &mut folded, floor, now, &mut deltas).await?;
-        contradictions::insert(&transaction, &contradicting).await?;
-        web::insert(&transaction, &mut folded, &mut deltas).await?;
-        insert_lost(&transaction, &batch.lost).await?;
-        insert_rejected(&transaction, &batch.rejected).await?;
-        counts::add(&transaction, &deltas, shard).await?;
-        transaction.commit().await?;
+        insert_lost(&held.transaction, &batch.lost).await?;
+        insert_rejected(&held.transaction, &batch.rejected).await?;
+        held.transaction.commit().await?;
         folded.refused.sort_unstable();
         folded.refused.dedup();
-        Ok(Applied { refused: folded.refused, contradicting: contradicting.len(), displaced })
+        Ok(Applied { refused: folded.refused, contradicting, displaced })
+    }
+
+    /// Waits before a failed transaction is tried again, or gives the error back if that is hopeless.
+    pub(crate) async fn settle(&self, attempts: &mut u32, error: StoreError) -> Result<(), StoreError> {
+        // What was believed of days and agents may be what was wrong.
+        if error.is_transient() {
+            self.forget_days();
+        }
+        retry::pause(*attempts, error).await.map_err(StoreError::after_all_attempts)?;
+        *attempts += 1;
+        Ok(())
+    }
+}
+
+/// Tells the events of a batch to what is recorded. What is not taken is added to `folded.refused`.
+fn tell<'a>(folded: &mut Folded<'a>, mut found: Rows, held: &Held<'_>, numbered: &Numbered) -> Changes<'a> {
+    let mut changes = Changes::default();
+    for (id, entry) in std::mem::take(&mut folded.connections) {
+        let Some(agent) = entry.agent() else { continue };
+        let before = found.connections.remove(&id);
+        let recorded = before.as_ref().map(|before| before.connection.clone());
+        let Told { connection, contradictions, below_floor } = entry.tell(recorded, held.floor);
+        changes.contradictions.extend(contradictions);
+        folded.refuse(below_floor, Refusal::BelowFloor);
+        if let Some(connection) = connection {
+            let numbers = before.as_ref().map_or_else(|| numbered.of(agent), |before| before.numbers);
+            changes.add(held, before, Recorded { numbers, connection });
+        }
+    }
+    tell_web(folded, &found, held, numbered, &mut changes);
+    changes
+}
+
+/// A day has the id of an event of a workspace once: another event with the id is refused, since silence would lose it.
+fn tell_web<'a>(
+    folded: &mut Folded<'a>,
+    found: &Rows,
+    held: &Held<'_>,
+    numbered: &Numbered,
+    changes: &mut Changes<'a>,
+) {
+    let mut web = std::mem::take(&mut folded.web);
+    // Of two of a batch with one id the earlier one is it, whatever their order.
+    web.sort_by_cached_key(|(_, event)| (event.row_id(), event.time));
+    let mut taken: HashMap<_, Timestamp> = HashMap::new();
+    for (index, event) in web {
+        if event.time < held.floor {
+            folded.refuse([index], Refusal::BelowFloor);
+            continue;
+        }
+        let (id, day) = (event.row_id(), day_of(event.time));
+        let recorded = found.web.get(&(id, day)).or_else(|| taken.get(&(id, day))).copied();
+        match recorded {
+            Some(time) if time == event.time => {}
+            Some(_) => folded.refuse([index], Refusal::EventIdTaken),
+            None => {
+                taken.insert((id, day), event.time);
+                changes.add_web(event, numbered.of(&event.agent).target);
+            }
+        }
     }
 }

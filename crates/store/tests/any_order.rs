@@ -117,8 +117,8 @@ impl Drawn {
             method: self.method,
             app_name: self.app.map(|app| format!("app_{app}")),
             ip: self.ip.map(|last| IpAddr::from([10, 0, 0, last])),
-            session_id: None,
             user_id: self.user.map(|user| Uuid::from_u128(u128::from(user) + 100)),
+            ..Client::default()
         }
     }
 
@@ -133,7 +133,7 @@ impl Drawn {
         Event::Agent(AgentEvent {
             agent: Arc::clone(agent),
             connection_id,
-            boot_id: None,
+            boot: None,
             time: at(self.minute),
             time_is_receipt: false,
             source: if self.reporter { Source::Reporter } else { Source::Agent },
@@ -223,10 +223,6 @@ fn shown(row: &Row) -> Shown {
 }
 
 const ROWS: &str = "SELECT id, connect_time, start_source, method, method_known, app_name, ip, user_id,
-    NULL::timestamptz AS disconnect_time, NULL::text AS disconnect_reason, NULL::int AS code, NULL::bigint AS rx_bytes
-FROM open_connections WHERE id = ANY($1)
-UNION ALL
-SELECT id, connect_time, start_source, method, method_known, app_name, ip, user_id,
     disconnect_time, disconnect_reason, code, rx_bytes
 FROM connection_logs WHERE id = ANY($1)";
 

@@ -75,10 +75,14 @@ async fn what_is_not_theirs_is_refused() {
     for (role, sql) in [
         (roles::INGEST, "DELETE FROM connection_logs"),
         (roles::INGEST, &format!("TRUNCATE {today}")),
-        (roles::INGEST, "SELECT drop_day(current_date)"),
-        (roles::INGEST, "UPDATE retention_floor SET cutoff = '-infinity'"),
+        (roles::INGEST, "SELECT drop_day(current_date, '1s')"),
+        (roles::INGEST, "UPDATE floor SET cutoff = '-infinity'"),
         (roles::INGEST, "CREATE TABLE mine ()"),
-        (roles::INGEST, "DELETE FROM homes"),
+        (roles::INGEST, "DELETE FROM targets"),
+        (roles::INGEST, "UPDATE targets SET owner_id = workspace_id"),
+        (roles::INGEST, "UPDATE connection_logs SET target = 0"),
+        (roles::INGEST, "UPDATE number_key SET key = ''"),
+        (roles::INGEST, "UPDATE changes SET ids = '{}'"),
         (roles::QUERY, "UPDATE connection_logs SET code = 0"),
         (roles::QUERY, "DELETE FROM api_audit"),
         (roles::QUERY, "UPDATE api_audit SET rows = 0"),
@@ -89,7 +93,7 @@ async fn what_is_not_theirs_is_refused() {
         (roles::PURGE, "SELECT message FROM rejected_events"),
         (roles::PURGE, "DELETE FROM connection_logs"),
         (roles::PURGE, "DELETE FROM purge_runs"),
-        (roles::PURGE, "UPDATE retention_floor SET minimum = '0'"),
+        (roles::PURGE, "UPDATE floor SET minimum = '0'"),
         (roles::PURGE, "CREATE TABLE mine ()"),
     ] {
         let client = connect(&database.url_as(role)).await.unwrap();
@@ -135,7 +139,8 @@ async fn the_role_of_the_purge_removes_nothing_within_the_minimum_retention() {
     owner
         .batch_execute(
             "INSERT INTO lost_events SELECT gen_random_uuid(), now() - '30 days'::interval, gen_random_uuid(), gen_random_uuid(),
-                gen_random_uuid(), gen_random_uuid(), 1, 1, 1, NULL, NULL, 'test'",
+                gen_random_uuid(), gen_random_uuid(), 1, 1, 1, NULL, NULL, 'test';
+             UPDATE floor SET closed_before = date_trunc('day', now() - interval '1 day', 'UTC')",
         )
         .await
         .unwrap();
@@ -145,7 +150,7 @@ async fn the_role_of_the_purge_removes_nothing_within_the_minimum_retention() {
     for days in [0, 30] {
         let day = format!("(now() AT TIME ZONE 'UTC')::date - {days}");
         assert_eq!(gone(format!("SELECT trim_day({day}, 'infinity', 10)")).await, 0);
-        let error = purge.batch_execute(&format!("SELECT drop_day({day})")).await.unwrap_err();
+        let error = purge.batch_execute(&format!("SELECT drop_day({day}, '1s')")).await.unwrap_err();
         assert_eq!(error.code().unwrap().code(), "22023", "{error}");
     }
     assert_eq!(gone("SELECT remove_open('infinity', 'infinity', 10)".to_owned()).await, 0);
@@ -154,12 +159,12 @@ async fn the_role_of_the_purge_removes_nothing_within_the_minimum_retention() {
     assert!(purge.query_one(raised, &[]).await.is_err(), "infinity is no retention");
     let raised = "SELECT raise_floor('infinity', -1e9) <= clock_timestamp() - '90 days'::interval";
     assert!(purge.query_one(raised, &[]).await.unwrap().get::<_, bool>(0));
-    let old = "SELECT drop_day((now() AT TIME ZONE 'UTC')::date - 100)".to_owned();
+    let old = "SELECT drop_day((now() AT TIME ZONE 'UTC')::date - 100, '1s')".to_owned();
     assert_eq!(gone(old).await, 1, "what is older goes");
 
     // Without a minimum, nothing of the future: today is not over.
     store.set_minimum_retention(TimeDelta::zero()).await.unwrap();
-    assert!(purge.batch_execute("SELECT drop_day((now() AT TIME ZONE 'UTC')::date)").await.is_err());
+    assert!(purge.batch_execute("SELECT drop_day((now() AT TIME ZONE 'UTC')::date, '1s')").await.is_err());
     assert_eq!(gone("SELECT trim_day((now() AT TIME ZONE 'UTC')::date, 'infinity', 10)".to_owned()).await, 1);
 }
 
@@ -175,7 +180,7 @@ async fn a_table_of_somebodys_with_the_name_of_a_day_is_neither_trimmed_nor_drop
         .await
         .unwrap();
     let purge = connect(&database.url_as(roles::PURGE)).await.unwrap();
-    for sql in ["SELECT trim_day('2020-01-01', now(), 10)", "SELECT drop_day('2020-01-01')"] {
+    for sql in ["SELECT trim_day('2020-01-01', now(), 10)", "SELECT drop_day('2020-01-01', '1s')"] {
         assert_eq!(purge.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
     }
     let left: i64 = owner.query_one("SELECT count(*) FROM connection_logs_20200101", &[]).await.unwrap().get(0);
@@ -226,9 +231,8 @@ async fn temporary_objects_of_a_caller_do_not_stand_in_for_those_of_the_owner() 
     let gone: i64 = client.query_one("SELECT remove_records('lost_events', now(), 10)", &[]).await.unwrap().get(0);
     let left: i64 = client.query_one("SELECT count(*) FROM pg_temp.lost_events", &[]).await.unwrap().get(0);
     assert_eq!((gone, left), (0, 1));
-    let paths = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef
-        AND NOT coalesce(proconfig && ARRAY['search_path=public, pg_temp', 'search_path=pg_catalog, public, pg_temp',
-            'search_path=pg_catalog, pg_temp'], false)";
+    let paths = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        AND NOT coalesce(proconfig && ARRAY['search_path=pg_catalog, pg_temp'], false)";
     let wrong: i64 = database.client().await.unwrap().query_one(paths, &[]).await.unwrap().get(0);
     assert_eq!(wrong, 0);
 }

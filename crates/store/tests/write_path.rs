@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+use std::sync::Arc;
+
 use chrono::{NaiveTime, TimeDelta};
 use connlog_model::clock::Timestamp;
 use connlog_model::event::{Action, Event, Outcome};
@@ -10,7 +12,7 @@ use connlog_model::search::Search;
 use connlog_store::infer::Hello;
 use connlog_store::read::{Page, PageRequest, Reach};
 use connlog_store::write::{Applied, Batch, Refusal, Stamp};
-use connlog_store::{LostRecord, Store};
+use connlog_store::{Hole, LostRecord, Store};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, now};
 use connlog_testkit::wait::until_value;
@@ -141,9 +143,9 @@ async fn nothing_of_a_stream_that_no_longer_owns_its_spool_is_committed() {
     let database = TestDatabase::create().await.unwrap();
     let store = database.store().unwrap();
     let site = fixtures::site(1, 1);
-    let (agent_id, spool_id, time) = (site.agent.agent_id.unwrap(), Uuid::new_v4(), now());
+    let (agent, spool_id, time) = (&site.agent, Uuid::new_v4(), now());
     let hello = Hello {
-        agent_id,
+        agent: Arc::clone(agent),
         spool_id,
         boot_id: Uuid::new_v4(),
         stream_id: Uuid::new_v4(),
@@ -160,10 +162,8 @@ async fn nothing_of_a_stream_that_no_longer_owns_its_spool_is_committed() {
         recorded_at: time,
         organization_id: site.agent.workspace.organization_id,
         workspace_id: site.agent.workspace.workspace_id,
-        agent_id,
-        spool_id,
-        first_seq: 1,
-        last_seq: 2,
+        agent_id: agent.agent_id,
+        hole: Some(Hole { spool_id, first_seq: 1, last_seq: 2 }),
         events: 2,
         since: None,
         until: None,
@@ -171,7 +171,7 @@ async fn nothing_of_a_stream_that_no_longer_owns_its_spool_is_committed() {
     };
     let batch_of = |stream_id| Batch {
         events: vec![fixtures::connect(&site.agent, 7, time)],
-        stamps: vec![Stamp { agent_id, spool_id, stream_id, committed_seq: Some(3), seen_at: time }],
+        stamps: vec![Stamp { agent: Arc::clone(agent), spool_id, stream_id, committed_seq: Some(3), seen_at: time }],
         lost: vec![lost.clone()],
         rejected: Vec::new(),
     };
@@ -187,7 +187,7 @@ async fn nothing_of_a_stream_that_no_longer_owns_its_spool_is_committed() {
 }
 
 #[tokio::test]
-async fn rows_have_the_number_of_their_home_and_never_that_of_another() {
+async fn rows_have_the_number_of_their_target_and_never_that_of_another() {
     let database = TestDatabase::create().await.unwrap();
     let (store, client) = (database.store().unwrap(), database.client().await.unwrap());
     let (site, other, time) = (fixtures::site(1, 1), fixtures::site(2, 2), now());
@@ -198,24 +198,28 @@ async fn rows_have_the_number_of_their_home_and_never_that_of_another() {
         fixtures::disconnect(&site.agent, 2, time),
         fixtures::web(&site.agent, 3, time, Method::Tunnel),
     ];
-    store.apply_batch(&Batch { events, ..Batch::default() }, 1, time).await.unwrap();
-    let sql = "SELECT count(*), bool_and(home = home_of(organization_id, workspace_owner_id, workspace_id) AND workspace_id = $1)
-        FROM (SELECT home FROM open_connections UNION ALL SELECT home FROM connection_logs) AS rows JOIN homes USING (home)";
+    apply(&store, events).await;
+    let sql = "SELECT count(*), bool_and(workspace_id = $1 AND agent IN (SELECT agent FROM agents))
+        FROM connection_logs JOIN targets USING (target)";
     let row = client.query_one(sql, &[&site.agent.workspace.workspace_id]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1)), (3, true));
 
-    // Two homes of one number: nobody's connection is taken for somebody else's.
-    let forged = "INSERT INTO homes VALUES ($1, gen_random_uuid(), gen_random_uuid(), gen_random_uuid())";
-    client.execute(forged, &[&other.agent.workspace.home()]).await.unwrap();
-    let batch = Batch { events: vec![fixtures::connect(&other.agent, 4, time)], ..Batch::default() };
-    let error = store.apply_batch(&batch, 1, time).await.unwrap_err();
-    assert!(format!("{error:?}").contains("two homes have the number"), "{error:?}");
-    assert_eq!(page(&store, "").await.count.entries, 3);
+    // Somebody else has the number of a target: the next one is taken, so that nobody's connection is shown as another's.
+    apply(&store, vec![fixtures::connect(&other.agent, 4, time)]).await;
+    let (somebody, workspace) = (Uuid::new_v4(), other.agent.workspace.workspace_id);
+    let forged = "UPDATE targets SET owner_id = $1 WHERE workspace_id = $2";
+    client.execute(forged, &[&somebody, &workspace]).await.unwrap();
+    apply(&database.store().unwrap(), vec![fixtures::connect(&other.agent, 5, time)]).await;
+    let page = page(&store, &format!("workspace_id:{workspace}")).await;
+    let mut owners: Vec<_> =
+        page.entries.iter().map(|entry| (entry.connection_id.unwrap().as_u128(), entry.workspace_owner_id)).collect();
+    owners.sort();
+    assert_eq!(owners, [(4, somebody), (5, other.agent.workspace.owner_id)]);
 }
 
 /// Without this, rows that are written after an older backup was restored under a running service cannot be read.
 #[tokio::test]
-async fn homes_are_noted_anew_in_a_database_that_was_restored() {
+async fn agents_and_targets_are_noted_anew_in_a_database_that_was_restored() {
     let database = TestDatabase::create().await.unwrap();
     let (store, client) = (database.store().unwrap(), database.client().await.unwrap());
     let (site, time) = (fixtures::site(1, 1), now());
@@ -226,19 +230,11 @@ async fn homes_are_noted_anew_in_a_database_that_was_restored() {
     client
         .batch_execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
-             DELETE FROM open_connections; DELETE FROM homes;",
+             DELETE FROM connection_logs; DELETE FROM targets; DELETE FROM agents;",
         )
         .await
         .unwrap();
     let apply = async || store.apply_batch(&batch_of(2), 1, time).await;
     until_value("a new connection takes the place of the ended one", apply, Result::is_ok).await.unwrap();
     assert_eq!(page(&store, "").await.entries[0].workspace_id, site.agent.workspace.workspace_id);
-
-    // A row without its home is shown, and is not taken for absent by what writes.
-    client.batch_execute("DELETE FROM homes").await.unwrap();
-    let batch = Batch { events: vec![fixtures::disconnect(&site.agent, 2, time)], ..Batch::default() };
-    let error = store.apply_batch(&batch, 1, time).await.unwrap_err();
-    assert!(error.to_string().contains("the home of connection"), "{error}");
-    let page = page(&store, "").await;
-    assert_eq!((page.count.entries, page.entries[0].workspace_id), (1, Uuid::nil()));
 }

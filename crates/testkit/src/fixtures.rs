@@ -115,8 +115,7 @@ pub fn ssh_client() -> Client {
         method: Some(Method::Ssh),
         app_name: Some("ssh".to_owned()),
         ip: Some(IpAddr::from([10, 0, 0, 1])),
-        session_id: None,
-        user_id: None,
+        ..Client::default()
     }
 }
 
@@ -140,7 +139,7 @@ fn event_of(agent: &Arc<AgentIdentity>, connection: u128, time: Timestamp, clien
     Event::Agent(AgentEvent {
         agent: Arc::clone(agent),
         connection_id: Uuid::from_u128(connection),
-        boot_id: None,
+        boot: None,
         time,
         time_is_receipt: false,
         source: Source::Agent,
@@ -175,8 +174,7 @@ pub fn web(agent: &Arc<AgentIdentity>, event: u128, time: Timestamp, method: Met
 pub fn web_event(agent: &Arc<AgentIdentity>, event: u128, time: Timestamp, method: Method) -> WebEvent {
     WebEvent {
         event_id: Uuid::from_u128(event),
-        workspace: Arc::new(agent.workspace.clone()),
-        agent_name: agent.agent_name.clone(),
+        agent: Arc::clone(agent),
         user_id: Some(agent.workspace.owner_id),
         method,
         time,

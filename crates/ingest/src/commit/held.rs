@@ -222,6 +222,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
+    use connlog_model::identity::{AgentIdentity, Workspace};
     use connlog_store::write::Stamp;
     use opentelemetry::Context;
     use tokio::sync::oneshot;
@@ -236,7 +237,7 @@ mod tests {
     fn queued(stream: u128) -> (Queued, Outcome) {
         let (agent_id, spool_id) = KEY;
         let stamp = Stamp {
-            agent_id,
+            agent: Arc::new(agent()),
             spool_id,
             stream_id: Uuid::from_u128(stream),
             committed_seq: None,
@@ -253,6 +254,16 @@ mod tests {
         };
         let (answer, outcome) = oneshot::channel();
         (Queued { submission, refused: Vec::new(), answer, room: None }, outcome)
+    }
+
+    fn agent() -> AgentIdentity {
+        let workspace = Workspace {
+            organization_id: Uuid::nil(),
+            owner_id: Uuid::nil(),
+            workspace_id: Uuid::nil(),
+            workspace_name: String::new(),
+        };
+        AgentIdentity { agent_id: Some(KEY.0), agent_name: "main".to_owned(), workspace }
     }
 
     fn is_turned_back(outcome: &mut Outcome) -> bool {

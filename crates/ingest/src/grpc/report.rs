@@ -109,7 +109,7 @@ impl Reports {
         now: Timestamp,
     ) -> Result<Event, Invalid> {
         let user_id = optional_id("user_id", &reported.user_id)?;
-        let source = Source { agent: Arc::clone(agent), boot_id: None, reported: Reported::Reporter, user_id };
+        let source = Source { agent: Arc::clone(agent), boot: None, reported: Reported::Reporter, user_id };
         let span = Span::new(now, self.calls.max_event_age);
         match &reported.event {
             Some(v1::reported_event::Event::Connection(message)) => {

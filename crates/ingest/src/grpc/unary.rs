@@ -12,7 +12,7 @@ use opentelemetry::Context;
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::commit::{Committed, Committer, Item, Message, Outcome, Sender, Submission, letter};
+use crate::commit::{Committed, Committer, Item, Message, Outcome, Sender, Submission, agent_key, letter};
 use crate::grpc::{invalid, too_much, unavailable};
 use crate::pace::Pace;
 use crate::parse::{Invalid, Source, Span, connection, shrink_connection};
@@ -47,12 +47,12 @@ impl UnaryCalls {
         }
         shrink_connection(&mut message);
         let sender = Sender::Agent { agent_id: agent.agent_id };
-        let source = Source { agent: Arc::clone(&agent), boot_id: None, reported: Reported::Agent, user_id: None };
+        let source = Source { agent: Arc::clone(&agent), boot: None, reported: Reported::Agent, user_id: None };
         let now = self.clock.now();
         let parsed = connection(&message, &source, &Span::new(now, self.max_event_age));
         let message = Message::Connection(message);
         let mut submission = submission(sender);
-        let key = agent.workspace.workspace_id;
+        let key = agent_key(&agent);
         match parsed {
             Ok(event) => {
                 submission.items.push(Item { event: Event::Agent(event), seq: 0, message, agent });

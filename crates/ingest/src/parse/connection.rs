@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use connlog_model::app::{UNKNOWN_APP, normalize};
 use connlog_model::event::{Action, AgentEvent, Client, Outcome, Source as Reported};
-use connlog_model::identity::AgentIdentity;
+use connlog_model::identity::{AgentIdentity, BootNumber};
 use connlog_model::limits::{MAX_REASON_BYTES, clean_text};
 use connlog_model::method::Method;
 use connlog_proto::{coder, v1};
@@ -17,8 +17,8 @@ use super::{Invalid, Span, ip, optional_id, required_id};
 pub struct Source {
     /// The agent that the connection is to.
     pub agent: Arc<AgentIdentity>,
-    /// The agent's boot, see [`AgentEvent::boot_id`].
-    pub boot_id: Option<Uuid>,
+    /// The agent's boot, see [`AgentEvent::boot`].
+    pub boot: Option<BootNumber>,
     /// Who sent it.
     pub reported: Reported,
     /// The acting user, if a reporter names one.
@@ -49,7 +49,7 @@ pub fn connection(message: &v1::Connection, source: &Source, span: &Span) -> Res
     Ok(AgentEvent {
         agent: Arc::clone(&source.agent),
         connection_id,
-        boot_id: source.boot_id,
+        boot: source.boot,
         time,
         time_is_receipt: message.timestamp.is_none(),
         source: source.reported,
@@ -58,6 +58,7 @@ pub fn connection(message: &v1::Connection, source: &Source, span: &Span) -> Res
             method,
             app_name,
             ip: ip(&message.ip),
+            client_ip: ip(&message.client_ip),
             session_id: optional_id("client_session_id", &message.client_session_id)?,
             user_id: source.user_id,
         },
@@ -139,7 +140,7 @@ mod tests {
             workspace_name: "dev".to_owned(),
         };
         let agent = AgentIdentity { agent_id: None, agent_name: "main".to_owned(), workspace };
-        Source { agent: Arc::new(agent), boot_id: None, reported: Reported::Agent, user_id: None }
+        Source { agent: Arc::new(agent), boot: None, reported: Reported::Agent, user_id: None }
     }
 
     fn parse(message: &v1::Connection) -> Result<AgentEvent, Invalid> {

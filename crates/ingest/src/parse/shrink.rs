@@ -14,6 +14,7 @@ pub fn shrink_connection(message: &mut v1::Connection) {
     message.id.truncate(MAX_ID_BYTES);
     message.client_session_id.truncate(MAX_ID_BYTES);
     cut(&mut message.ip, MAX_IP_BYTES);
+    cut(&mut message.client_ip, MAX_IP_BYTES);
     // Control characters are dropped and the rest is cut again when the name is normalized.
     cut(&mut message.app_name, MAX_NAME_BYTES * 4);
     if let Some(reason) = &mut message.reason {

@@ -25,8 +25,7 @@ pub fn web(message: &v1::WebConnection, source: &Source, span: &Span) -> Result<
         .ok_or_else(|| Invalid::new("timestamp", "is missing: a replay is recognized by it"))?;
     Ok(WebEvent {
         event_id,
-        workspace: Arc::new(source.agent.workspace.clone()),
-        agent_name: source.agent.agent_name.clone(),
+        agent: Arc::clone(&source.agent),
         user_id: source.user_id,
         method,
         time: span.time("timestamp", time)?,

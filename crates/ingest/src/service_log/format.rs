@@ -214,8 +214,8 @@ fn shown_agent(event: &AgentEvent) -> Shown<'_> {
 fn shown_web(event: &WebEvent) -> Shown<'_> {
     Shown {
         id: event.row_id(),
-        workspace: &event.workspace,
-        agent_name: &event.agent_name,
+        workspace: &event.agent.workspace,
+        agent_name: &event.agent.agent_name,
         connection_type: ConnectionType::of(event.method, None),
         code: Some(event.status_code),
         ip: event.ip,
@@ -258,9 +258,9 @@ fn lost_fields(record: &LostRecord) -> Fields {
         ("OrganizationID", json!(record.organization_id)),
         ("WorkspaceID", json!(record.workspace_id)),
         ("AgentID", json!(record.agent_id)),
-        ("SpoolID", json!(record.spool_id)),
-        ("FirstSeq", json!(record.first_seq)),
-        ("LastSeq", json!(record.last_seq)),
+        ("SpoolID", json!(record.hole.map(|hole| hole.spool_id))),
+        ("FirstSeq", json!(record.hole.map(|hole| hole.first_seq))),
+        ("LastSeq", json!(record.hole.map(|hole| hole.last_seq))),
         ("Events", json!(record.events)),
         ("Since", json!(record.since.map(rfc3339))),
         ("Until", json!(record.until.map(rfc3339))),
@@ -300,12 +300,15 @@ mod tests {
         }
     }
 
+    fn agent() -> Arc<AgentIdentity> {
+        Arc::new(AgentIdentity { agent_id: None, agent_name: "main".to_owned(), workspace: workspace() })
+    }
+
     fn agent_event(action: Action) -> Event {
-        let agent = AgentIdentity { agent_id: None, agent_name: "main".to_owned(), workspace: workspace() };
         Event::Agent(AgentEvent {
-            agent: Arc::new(agent),
+            agent: agent(),
             connection_id: Uuid::from_u128(4),
-            boot_id: None,
+            boot: None,
             time: time("2025-07-10T10:14:38.942776Z"),
             time_is_receipt: false,
             source: connlog_model::event::Source::Agent,
@@ -314,8 +317,7 @@ mod tests {
                 method: Some(Method::Ssh),
                 app_name: Some("ssh".to_owned()),
                 ip: Some("fd7a:115c:a1e0:4b86:9046:80e:6c70:33b7".parse().unwrap()),
-                session_id: None,
-                user_id: None,
+                ..Client::default()
             },
             action,
         })
@@ -324,8 +326,7 @@ mod tests {
     fn web_event() -> Event {
         Event::Web(WebEvent {
             event_id: Uuid::from_u128(5),
-            workspace: Arc::new(workspace()),
-            agent_name: "main".to_owned(),
+            agent: agent(),
             user_id: Some(Uuid::from_u128(6)),
             method: Method::WorkspaceApp,
             time: time("2025-07-03T06:57:16.144719Z"),

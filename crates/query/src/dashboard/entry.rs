@@ -153,7 +153,9 @@ fn fields(entry: &Entry, zone: Zone, now: Timestamp) -> Vec<Field> {
     };
     let plain = |name, value: String| Field { name, value, time: None, copy: false, same: None };
     let mut first = vec![time(if entry.method.is_web() { "Time" } else { "Connected" }, entry.connect_time)];
-    first.extend(late(entry.received_at, Some(entry.connect_time)).map(|received| time("Heard of, later", received)));
+    first.extend(
+        late(Some(entry.received_at), Some(entry.connect_time)).map(|received| time("Heard of, later", received)),
+    );
     if !entry.method.is_web() {
         match entry.disconnect_time {
             Some(end) => {

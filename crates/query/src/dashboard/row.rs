@@ -206,6 +206,7 @@ mod tests {
             workspace_name: "dev".to_owned(),
             agent_name: "main".to_owned(),
             ip: None,
+            client_ip: None,
             method,
             app_name: None,
             connection_id: None,
@@ -219,10 +220,10 @@ mod tests {
             client_session_id: None,
             rx_bytes: None,
             tx_bytes: None,
-            received_at: None,
+            received_at: time(1_000),
             ended_received_at: None,
             contradictions: 0,
-            changed: 0,
+            position: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use connlog_model::clock::Timestamp;
 use connlog_model::cursor::{Cursor, Position};
 use connlog_model::search::Search;
-use connlog_store::read::{Entry, NoChanges, Reach, place};
+use connlog_store::read::{Entry, NoChanges, Reach};
 use connlog_store::{Store, StoreError};
 use uuid::Uuid;
 
@@ -76,7 +76,7 @@ impl Source {
     pub(super) fn cursors(&self) -> Cursors {
         match &self.way {
             Way::Pages { began_at, .. } => Cursors::Pages { fingerprint: self.fingerprint, began_at: *began_at },
-            Way::Changes { end, .. } => Cursors::Changes { cluster: end.cluster },
+            Way::Changes { .. } => Cursors::Changes,
         }
     }
 
@@ -93,7 +93,7 @@ impl Source {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cursors {
     Pages { fingerprint: u64, began_at: Position },
-    Changes { cluster: u64 },
+    Changes,
 }
 
 impl Cursors {
@@ -103,7 +103,7 @@ impl Cursors {
                 let cursor = Cursor { time: entry.connect_time, id: entry.id, began_at: Some(*began_at) };
                 cursor.encode(*fingerprint)
             }
-            Self::Changes { cluster } => place(*cluster, entry).encode(),
+            Self::Changes => entry.position.map(|position| position.encode()).unwrap_or_default(),
         }
     }
 }

@@ -32,8 +32,8 @@ enum Object {
     Raised,
     /// Those in a PL/pgSQL function that is not connlog's.
     ForeignFunction,
-    /// Those that name this constraint.
-    Constraint(&'static str),
+    /// Those of the index that an id has one row.
+    IdsOfDay,
     /// Those that name no constraint.
     NoConstraint,
     /// Those that name the table of a day.
@@ -52,8 +52,8 @@ const RULES: [(&str, Object, Blame); 26] = [
     ("40P01", Object::Any, Blame::Retry),
     ("55P03", Object::Any, Blame::Lock),
     ("", Object::ForeignFunction, Blame::Object),
-    // Somebody else opened a connection of the batch after those that were open had been locked.
-    ("23505", Object::Constraint("open_connections_pkey"), Blame::Retry),
+    // Somebody else wrote an id of the batch meanwhile: a web event by another agent's name. It is found the next time.
+    ("23505", Object::IdsOfDay, Blame::Retry),
     // No partition for a row; a CHECK names itself.
     ("23514", Object::NoConstraint, Blame::MissingDay),
     ("42P01", Object::Day, Blame::DayGone),
@@ -83,8 +83,26 @@ const RULES: [(&str, Object, Blame); 26] = [
 ];
 
 /// Functions of connlog's in PL/pgSQL: an error in one of them is not a foreign one.
-const OWN_FUNCTIONS: [&str; 6] =
-    ["attach_day(", "drop_day(", "note_home(", "note_home_of_workspace(", "remove_records(", "trim_day("];
+const OWN_FUNCTIONS: [&str; 18] = [
+    "apply_to_compacted(",
+    "attach_day(",
+    "begin_compaction(",
+    "close_days(",
+    "copy_compacted(",
+    "drop_day(",
+    "due_open(",
+    "fold_counts(",
+    "grant_day(",
+    "hold_day(",
+    "index_compacted(",
+    "raise_floor(",
+    "remove_open(",
+    "remove_records(",
+    "restart_feed(",
+    "swap_compacted(",
+    "take_unknown_starts(",
+    "trim_day(",
+];
 /// What precedes the date in the name of a day's table.
 const DAY_PREFIX: &str = "connection_logs_";
 
@@ -120,7 +138,7 @@ impl Facts<'_> {
             Object::Any => true,
             Object::Raised => self.is_raised,
             Object::ForeignFunction => self.is_in_foreign_function(),
-            Object::Constraint(name) => self.constraint == Some(name),
+            Object::IdsOfDay => self.constraint.is_some_and(|name| names_day(name) && name.ends_with("_id")),
             Object::NoConstraint => self.constraint.is_none(),
             Object::Day => self.names_day,
         }
@@ -153,8 +171,8 @@ mod tests {
         assert_eq!(plain("40P01", "deadlock detected"), Blame::Retry);
         assert_eq!(plain("23514", "no partition of relation found for row"), Blame::MissingDay);
         assert_eq!(of("23514", Some("by_hand"), false, "", "violates check constraint"), Blame::Event);
-        assert_eq!(of("23505", Some("open_connections_pkey"), false, "", "duplicate key"), Blame::Retry);
-        assert_eq!(of("23505", Some("connection_logs_20261127_event_id"), false, "", "duplicate key"), Blame::Event);
+        assert_eq!(of("23505", Some("connection_logs_20261127_id"), false, "", "duplicate key"), Blame::Retry);
+        assert_eq!(of("23505", Some("by_hand"), false, "", "duplicate key"), Blame::Event);
         assert_eq!(plain("42P01", "relation \"connection_logs_20261127\" does not exist"), Blame::DayGone);
         assert_eq!(plain("42P01", "relation \"connection_logs\" does not exist"), Blame::Everyone);
         assert_eq!(plain("42501", "permission denied for table connection_logs_20261127"), Blame::Object);

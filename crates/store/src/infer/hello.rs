@@ -1,20 +1,20 @@
-//! The beginning of a stream: who owns the spool now, what is missing, and what an earlier boot left open.
+//! The beginning of a stream: who owns the spool now, and what is missing.
+
+use std::sync::Arc;
 
 use connlog_model::clock::Timestamp;
-use connlog_model::connection::{Connection, REASON_AGENT_RESTARTED, REASON_DISCONNECT_LOST};
+use connlog_model::identity::AgentIdentity;
 use uuid::Uuid;
 
-use super::{SHARD, close};
 use crate::argument::Argument;
 use crate::session::{begin_write, execute, query};
-use crate::write::{counts, hold_floor};
 use crate::{Store, StoreError};
 
 /// What the first message of a stream says.
 #[derive(Debug, Clone)]
 pub struct Hello {
     /// The agent.
-    pub agent_id: Uuid,
+    pub agent: Arc<AgentIdentity>,
     /// Its spool, to which sequence numbers belong.
     pub spool_id: Uuid,
     /// Its boot.
@@ -29,23 +29,6 @@ pub struct Hello {
     pub received_at: Timestamp,
 }
 
-/// What a boot of an agent says is open, see [`Store::close_other_boots`].
-#[derive(Debug, Clone, Copy)]
-pub struct Boot<'a> {
-    /// The agent.
-    pub agent_id: Uuid,
-    /// Its spool.
-    pub spool_id: Uuid,
-    /// The boot.
-    pub boot_id: Uuid,
-    /// The connections that it lists, by row id.
-    pub listed: &'a [Uuid],
-    /// The last sign of life of the boot before.
-    pub ended_at: Timestamp,
-    /// Another boot, on another spool, that gave a sign of life since then is alive.
-    pub live_since: Timestamp,
-}
-
 /// What the server knew before a [`Hello`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
@@ -57,38 +40,19 @@ pub struct Greeting {
     pub committed_seq: Option<i64>,
 }
 
-const LOCK_PRESENCE: &str = "-- lock_presence
-SELECT spool_id, boot_id, committed_seq, earlier_boot_seq, last_seen_at, unclosed_since FROM agent_presence
-WHERE agent_id = $1 ORDER BY spool_id FOR UPDATE";
+const LOCK_AGENT: &str = "-- lock_agent
+SELECT FROM agents WHERE agent = $1 FOR NO KEY UPDATE";
+
+const SPOOLS: &str = "-- spools_of_agent
+SELECT spool_id, boot_id, committed_seq, earlier_boot_seq, last_seen_at, unclosed_since FROM agent_spools WHERE agent = $1";
 
 const GREET: &str = "-- greet
-INSERT INTO agent_presence (agent_id, spool_id, boot_id, stream_id, committed_seq, last_seen_at, earlier_boot_seq, unclosed_since)
-VALUES ($1, $2, $3, $4, $7, $5, $6, $8)
-ON CONFLICT (agent_id, spool_id) DO UPDATE
-SET boot_id = excluded.boot_id, stream_id = excluded.stream_id, earlier_boot_seq = excluded.earlier_boot_seq,
-    committed_seq = excluded.committed_seq, unclosed_since = excluded.unclosed_since,
-    last_seen_at = greatest(agent_presence.last_seen_at, excluded.last_seen_at)";
-
-/// Listed or not, in one pass in the order of the ids: two passes would deadlock with batches. What lives on another
-/// spool is left alone: it has a stream of its own, or the sweep ends it.
-const OTHER_BOOTS: &str = "-- open_under_other_boots
-SELECT id, id = ANY($3::uuid[]) AS listed FROM open_connections
-WHERE agent_id = $1 AND boot_id IS NOT NULL AND boot_id <> $2 AND (id = ANY($3::uuid[]) OR boot_id NOT IN (
-    SELECT boot_id FROM agent_presence WHERE agent_id = $1 AND spool_id <> $4 AND last_seen_at >= $5))
-ORDER BY id FOR UPDATE";
-
-const CLOSED: &str = "-- note_closed
-UPDATE agent_presence SET unclosed_since = NULL WHERE agent_id = $1 AND spool_id = $2 AND boot_id = $3";
-
-const ADOPT: &str = "-- adopt
-UPDATE open_connections SET boot_id = $2 WHERE id = ANY($1::uuid[])";
-
-const UNLISTED: &str = "-- unlisted
-SELECT id FROM open_connections WHERE agent_id = $1 AND boot_id = $3 AND id <> ALL($2::uuid[])";
-
-const LOCK_UNLISTED: &str = "-- lock_unlisted
-SELECT id FROM open_connections WHERE agent_id = $1 AND boot_id = $3 AND id = ANY($2::uuid[])
-ORDER BY id FOR UPDATE";
+INSERT INTO agent_spools (agent, spool_id, agent_id, boot_id, stream_id, committed_seq, last_seen_at, earlier_boot_seq, unclosed_since)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (agent, spool_id) DO UPDATE
+SET agent_id = excluded.agent_id, boot_id = excluded.boot_id, stream_id = excluded.stream_id,
+    earlier_boot_seq = excluded.earlier_boot_seq, committed_seq = excluded.committed_seq, unclosed_since = excluded.unclosed_since,
+    last_seen_at = greatest(agent_spools.last_seen_at, excluded.last_seen_at)";
 
 impl Store {
     /// Makes the stream the owner of its spool.
@@ -104,12 +68,17 @@ impl Store {
 
     async fn greet_once(&self, hello: &Hello) -> Result<Greeting, StoreError> {
         let mut client = self.client().await?;
+        let agent = self.number(&client, [&hello.agent]).await?.of(&hello.agent).agent;
         let transaction = begin_write(&mut client).await?;
+        if query(&transaction, LOCK_AGENT, &[&agent]).await?.is_empty() {
+            self.forget_numbers();
+            return Err(StoreError::Overtaken("the agent is not there".to_owned()));
+        }
         // A spool that is new to the server may have been filled by an earlier boot.
         let mut greeting = Greeting { earlier_boot_seq: hello.last_seq, last_seen_at: None, committed_seq: None };
         let mut unclosed_since = None;
         let mut is_new = true;
-        for row in query(&transaction, LOCK_PRESENCE, &[&hello.agent_id]).await? {
+        for row in query(&transaction, SPOOLS, &[&agent]).await? {
             let seen: Timestamp = row.try_get("last_seen_at")?;
             greeting.last_seen_at = greeting.last_seen_at.max(Some(seen));
             if row.try_get::<_, Uuid>("spool_id")? == hello.spool_id {
@@ -133,96 +102,20 @@ impl Store {
         if hello.last_seq > 0 && greeting.committed_seq.is_some_and(|committed| hello.last_seq < committed) {
             greeting.committed_seq = Some(hello.first_unacked_seq.max(1) - 1);
         }
-        let Hello { agent_id, spool_id, boot_id, stream_id, received_at, .. } = hello;
-        let parameters: [&dyn Argument; 8] = [
-            agent_id,
+        let Hello { spool_id, boot_id, stream_id, received_at, .. } = hello;
+        let parameters: [&dyn Argument; 9] = [
+            &agent,
             spool_id,
+            &hello.agent.agent_id,
             boot_id,
             stream_id,
+            &greeting.committed_seq,
             received_at,
             &greeting.earlier_boot_seq,
-            &greeting.committed_seq,
             &unclosed_since,
         ];
         execute(&transaction, GREET, &parameters).await?;
         transaction.commit().await?;
         Ok(greeting)
-    }
-
-    /// Ends what an agent had open under another boot and does not list, at the last sign of life of that boot. What it
-    /// lists is open under its boot from now on. To be called once the spool is committed up to what it held when the boot
-    /// began: the real disconnect may be in it.
-    pub async fn close_other_boots(&self, boot: &Boot<'_>) -> Result<Vec<Connection>, StoreError> {
-        let mut attempts = 0;
-        loop {
-            match self.close_other_boots_once(boot).await {
-                Ok(closed) => return Ok(closed),
-                Err(error) => self.settle(&mut attempts, error).await?,
-            }
-        }
-    }
-
-    async fn close_other_boots_once(&self, boot: &Boot<'_>) -> Result<Vec<Connection>, StoreError> {
-        let Boot { agent_id, spool_id, boot_id, listed, ended_at, live_since } = boot;
-        let mut client = self.client().await?;
-        let transaction = begin_write(&mut client).await?;
-        let floor = hold_floor(&transaction).await?;
-        query(&transaction, LOCK_PRESENCE, &[agent_id]).await?;
-        let (mut adopted, mut ids) = (Vec::<Uuid>::new(), Vec::new());
-        for row in query(&transaction, OTHER_BOOTS, &[agent_id, boot_id, listed, spool_id, live_since]).await? {
-            let id = row.try_get("id")?;
-            if row.try_get("listed")? { adopted.push(id) } else { ids.push(id) }
-        }
-        execute(&transaction, ADOPT, &[&adopted, boot_id]).await?;
-        let mut deltas = counts::Deltas::default();
-        let closed =
-            close::close(&transaction, &ids, floor, REASON_AGENT_RESTARTED, |_| *ended_at, &mut deltas).await?;
-        execute(&transaction, CLOSED, &[agent_id, spool_id, boot_id]).await?;
-        counts::add(&transaction, &deltas, SHARD).await?;
-        transaction.commit().await?;
-        Ok(closed)
-    }
-
-    /// The open connections of a boot of `agent_id` that it does not list (row ids).
-    pub async fn unlisted(&self, agent_id: Uuid, boot_id: Uuid, listed: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
-        let client = self.client().await?;
-        close::first_column(&client.query(UNLISTED, &[&agent_id, &listed, &boot_id]).await?)
-    }
-
-    /// Ends those of `ids` that the boot still has open, at `ended_at`. To be called for what two heartbeats in a row
-    /// did not list, once everything sent before the second is committed: their disconnects are lost.
-    pub async fn close_unlisted(
-        &self,
-        agent_id: Uuid,
-        boot_id: Uuid,
-        ids: &[Uuid],
-        ended_at: Timestamp,
-    ) -> Result<Vec<Connection>, StoreError> {
-        let mut attempts = 0;
-        loop {
-            match self.close_unlisted_once(agent_id, boot_id, ids, ended_at).await {
-                Ok(closed) => return Ok(closed),
-                Err(error) => self.settle(&mut attempts, error).await?,
-            }
-        }
-    }
-
-    async fn close_unlisted_once(
-        &self,
-        agent_id: Uuid,
-        boot_id: Uuid,
-        ids: &[Uuid],
-        ended_at: Timestamp,
-    ) -> Result<Vec<Connection>, StoreError> {
-        let mut client = self.client().await?;
-        let transaction = begin_write(&mut client).await?;
-        let floor = hold_floor(&transaction).await?;
-        query(&transaction, LOCK_PRESENCE, &[&agent_id]).await?;
-        let ids = close::first_column(&query(&transaction, LOCK_UNLISTED, &[&agent_id, &ids, &boot_id]).await?)?;
-        let mut deltas = counts::Deltas::default();
-        let closed = close::close(&transaction, &ids, floor, REASON_DISCONNECT_LOST, |_| ended_at, &mut deltas).await?;
-        counts::add(&transaction, &deltas, SHARD).await?;
-        transaction.commit().await?;
-        Ok(closed)
     }
 }

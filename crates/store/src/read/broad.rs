@@ -1,17 +1,18 @@
 //! Searches that the counts by day answer: how many match, and on which days they are.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use chrono::{NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
+use connlog_model::search::Status;
+use tokio_postgres::Row;
 
-use super::conditions::Conditions;
-use super::entry::Entry;
+use super::conditions::{By, Conditions};
 use super::filter::Filter;
 use super::rows::{self, Order, Place, Slice};
 use super::windows::Window;
 use crate::StoreError;
-use crate::partitions::MAX_DAYS_PER_STATEMENT;
+use crate::days::MAX_DAYS_PER_STATEMENT;
 use crate::session::{Transaction, query_composed};
 
 /// So many matches are found and sorted; more are walked.
@@ -19,21 +20,14 @@ const FEW: i64 = 2000;
 
 /// How many entries match on each day, exactly.
 #[derive(Debug, Default)]
-pub(super) struct DayCounts {
-    days: BTreeMap<NaiveDate, i64>,
-    /// The days on which history has any.
-    history: BTreeSet<NaiveDate>,
-}
+pub(super) struct DayCounts(BTreeMap<NaiveDate, i64>);
 
 impl DayCounts {
-    /// Counts: history from the counts table, the open set as it is, and row by row what of a day lies within the bounds of
-    /// the search.
+    /// Counts: from the counts table, and row by row what of a day lies within the bounds of the search.
     pub(super) async fn of(transaction: &Transaction<'_>, filter: &Filter) -> Result<Self, StoreError> {
-        let (mut days, mut of_history) = (BTreeMap::<NaiveDate, i64>::new(), BTreeSet::new());
+        let mut days = BTreeMap::new();
         let whole = whole_days(filter);
-        // In one go: neither waits for the answer to the other.
-        let (closed, ongoing) = tokio::join!(history(transaction, filter), open(transaction, filter));
-        for (day, entries) in closed? {
+        for (day, entries) in counted(transaction, filter).await? {
             let entries = if whole.contains(day) {
                 entries
             } else if whole.touches(day) {
@@ -42,19 +36,15 @@ impl DayCounts {
                 0
             };
             if entries > 0 {
-                *days.entry(day).or_default() += entries;
-                of_history.insert(day);
+                days.insert(day, entries);
             }
         }
-        for (day, entries) in ongoing? {
-            *days.entry(day).or_default() += entries;
-        }
-        Ok(Self { days, history: of_history })
+        Ok(Self(days))
     }
 
     /// How many match in all.
     pub(super) fn total(&self) -> i64 {
-        self.days.values().sum()
+        self.0.values().sum()
     }
 
     /// The slice, read from the days that have matches and from no others.
@@ -63,15 +53,16 @@ impl DayCounts {
         transaction: &Transaction<'_>,
         filter: &Filter,
         slice: Slice,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let (mut entries, mut offset) = (Vec::new(), slice.offset);
-        let mut days: VecDeque<(NaiveDate, i64)> =
-            self.days.iter().rev().map(|(day, entries)| (*day, *entries)).collect();
+    ) -> Result<Vec<Row>, StoreError> {
+        let (mut rows, mut offset) = (Vec::new(), slice.offset);
+        let mut days: VecDeque<(NaiveDate, i64)> = self.0.iter().rev().map(|(day, entries)| (*day, *entries)).collect();
         if let Some((time, _)) = slice.after {
             days.retain(|(day, _)| *day <= time.date_naive());
         }
+        // Closed days have a list of what is open, others do not.
+        let is_closed = |day: NaiveDate| filter.closed_before.is_some_and(|before| day < before.date_naive());
         while let Some((newest, mut matches)) = days.pop_front() {
-            let wanted = slice.limit - i64::try_from(entries.len()).unwrap_or(i64::MAX);
+            let wanted = slice.limit - i64::try_from(rows.len()).unwrap_or(i64::MAX);
             if wanted <= 0 {
                 break;
             }
@@ -84,21 +75,25 @@ impl DayCounts {
             while let Some((day, more)) = days.front().copied()
                 && matches < wanted + offset
                 && (newest - day).num_days().unsigned_abs() < MAX_DAYS_PER_STATEMENT
+                && is_closed(day) == is_closed(newest)
             {
                 (oldest, matches) = (day, matches + more);
                 days.pop_front();
             }
             let window = Window { from: Window::day(oldest).from, to: Window::day(newest).to };
-            let part = Slice { limit: wanted, offset, after: slice.after };
-            entries.extend(if matches <= FEW {
-                let days: Vec<NaiveDate> = self.history.range(oldest..=newest).copied().collect();
-                rows::read(transaction, filter, Place::Days(window, &days), part, Order::FindThenSort).await?
-            } else {
+            // Once all matches are found there is nothing more to walk for.
+            let limit = wanted.min(matches - offset);
+            let part = Slice { limit, offset, after: slice.after };
+            let is_walked = matches > FEW || filter.status == Some(Status::Ongoing) && !is_closed(newest);
+            rows.extend(if is_walked {
                 rows::read(transaction, filter, Place::Span(window), part, Order::Walk).await?
+            } else {
+                let days: Vec<NaiveDate> = self.0.range(oldest..=newest).map(|(day, _)| *day).collect();
+                rows::read(transaction, filter, Place::Days(window, &days), part, Order::FindThenSort).await?
             });
             offset = (offset - matches).max(0);
         }
-        Ok(entries)
+        Ok(rows)
     }
 }
 
@@ -126,12 +121,7 @@ impl Days {
     }
 }
 
-const HISTORY: &str = "SELECT day, sum(entries)::bigint AS entries FROM connection_log_counts";
-
-async fn history(transaction: &Transaction<'_>, filter: &Filter) -> Result<Vec<(NaiveDate, i64)>, StoreError> {
-    if !Conditions::of(filter).history {
-        return Ok(Vec::new());
-    }
+async fn counted(transaction: &Transaction<'_>, filter: &Filter) -> Result<Vec<(NaiveDate, i64)>, StoreError> {
     let mut conditions = Conditions::of_counts(filter);
     if let Some(after) = filter.connected_after {
         conditions.add("day >= ?", after.date_naive());
@@ -139,33 +129,20 @@ async fn history(transaction: &Transaction<'_>, filter: &Filter) -> Result<Vec<(
     if let Some(before) = filter.connected_before {
         conditions.add("day <= ?", before.date_naive());
     }
-    let sql = format!("-- count_days\n{HISTORY} WHERE {} GROUP BY day", conditions.shared_sql());
-    by_day(transaction, &sql, &conditions).await
-}
-
-async fn open(transaction: &Transaction<'_>, filter: &Filter) -> Result<Vec<(NaiveDate, i64)>, StoreError> {
-    let conditions = Conditions::of_open(filter);
-    if !conditions.open {
-        return Ok(Vec::new());
-    }
+    let counted = match filter.status {
+        None => "entries",
+        Some(Status::Completed) => "ended",
+        Some(Status::Ongoing) => "entries - ended",
+    };
     let sql = format!(
-        "-- count_open_days\nSELECT (connect_time AT TIME ZONE 'UTC')::date AS day, count(*) AS entries\n\
-         FROM open_connections WHERE {} GROUP BY 1",
-        conditions.open_sql()
+        "-- count_days\nSELECT day, sum({counted})::bigint AS entries FROM connection_log_counts WHERE {} GROUP BY day",
+        conditions.sql()
     );
-    by_day(transaction, &sql, &conditions).await
-}
-
-async fn by_day(
-    transaction: &Transaction<'_>,
-    sql: &str,
-    conditions: &Conditions,
-) -> Result<Vec<(NaiveDate, i64)>, StoreError> {
-    let rows = query_composed(transaction, sql, &conditions.parameters()).await?;
+    let rows = query_composed(transaction, &sql, &conditions.parameters()).await?;
     rows.iter().map(|row| Ok((row.try_get("day")?, row.try_get("entries")?))).collect()
 }
 
-/// History of one day that a bound cuts, counted row by row on the shorter side of the cut.
+/// One day that a bound cuts, counted row by row on the shorter side of the cut.
 async fn within_day(
     transaction: &Transaction<'_>,
     filter: &Filter,
@@ -178,14 +155,14 @@ async fn within_day(
     let inside = before - after;
     let unbounded = Filter { connected_after: None, connected_before: None, ..filter.clone() };
     if inside * 2 <= whole.to - whole.from {
-        return history_in(transaction, &unbounded, after, before.max(after)).await;
+        return count_in(transaction, &unbounded, after, before.max(after)).await;
     }
-    let outside = history_in(transaction, &unbounded, whole.from, after).await?
-        + history_in(transaction, &unbounded, before, whole.to).await?;
+    let outside = count_in(transaction, &unbounded, whole.from, after).await?
+        + count_in(transaction, &unbounded, before, whole.to).await?;
     Ok(of_day - outside)
 }
 
-async fn history_in(
+async fn count_in(
     transaction: &Transaction<'_>,
     filter: &Filter,
     from: Timestamp,
@@ -194,9 +171,9 @@ async fn history_in(
     if from >= to {
         return Ok(0);
     }
-    let mut conditions = Conditions::of_history(filter);
+    let mut conditions = Conditions::of(filter, By::Row);
     conditions.add_span(from, to);
-    let sql = format!("-- count_history\nSELECT count(*) AS entries {}", conditions.on_history("connection_logs"));
+    let sql = format!("-- count_span\nSELECT count(*) AS entries {}", conditions.on("connection_logs"));
     let rows = query_composed(transaction, &sql, &conditions.parameters()).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0))
 }

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use chrono::DateTime;
 use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
+use connlog_model::cursor::Position;
 use connlog_model::method::Method;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::whose::Home;
+use super::whose::Place;
 use crate::StoreError;
-use crate::xid::Xid8;
 
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Entry {
     pub workspace_name: String,
     pub agent_name: String,
     pub ip: Option<IpAddr>,
+    /// Public address of the client of a tunnelled session.
+    pub client_ip: Option<IpAddr>,
     pub method: Method,
     pub app_name: Option<String>,
     pub connection_id: Option<Uuid>,
@@ -40,18 +42,18 @@ pub struct Entry {
     pub client_session_id: Option<Uuid>,
     pub rx_bytes: Option<i64>,
     pub tx_bytes: Option<i64>,
-    /// When the log got the first event about it; none if that was not noted.
-    pub received_at: Option<Timestamp>,
-    /// When the log got the end; none if it is inferred, or that was not noted.
+    /// When the log got the first event about it.
+    pub received_at: Timestamp,
+    /// When the log got the end; none if there is none, or it is inferred.
     pub ended_received_at: Option<Timestamp>,
     /// How many events contradict what is recorded.
     pub contradictions: i64,
-    /// The transaction that last changed the row.
-    pub changed: u64,
+    /// Its place in the change feed, if it was read from there.
+    pub position: Option<Position>,
 }
 
 /// An organization; what the directory lacks is empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "the fields are those of the table, commented in migrations/")]
 pub struct Organization {
     pub id: Uuid,
@@ -89,86 +91,68 @@ pub(super) const UNKNOWN_TIME: Timestamp = match DateTime::from_timestamp(-62_13
     None => panic!("the year 1 is in range"),
 };
 
-/// Columns of a page that both tables have.
-pub(super) const SHARED_COLUMNS: &str = "id, connect_time, organization_id, home, workspace_name, \
-     agent_name, ip, method, app_name, connection_id, user_id, client_session_id, changed_xid, received_at";
-
-/// Columns of a page that only history has, and what an open connection has instead.
-pub(super) const HISTORY_ONLY: [(&str, &str); 9] = [
-    ("disconnect_time", "NULL::timestamptz"),
-    ("disconnect_reason", "NULL::text"),
-    ("disconnect_inferred", "false"),
-    ("code", "NULL::integer"),
-    ("user_agent", "NULL::text"),
-    ("slug_or_port", "NULL::text"),
-    ("rx_bytes", "NULL::bigint"),
-    ("tx_bytes", "NULL::bigint"),
-    ("ended_received_at", "NULL::timestamptz"),
-];
-
 /// The columns of a page, in the order in which [`entry`] reads them. By their place: finding values by name takes longer.
-pub(super) fn columns() -> String {
-    let history_only = HISTORY_ONLY.map(|(column, _)| column).join(", ");
-    format!("{SHARED_COLUMNS}, {history_only}")
-}
+pub(super) const COLUMNS: &str = "id, connect_time, target, ip, method, app_name, connection_id, user_id, client_session_id, \
+     received_at, disconnect_time, disconnect_reason, disconnect_inferred, code, user_agent, slug_or_port, rx_bytes, tx_bytes, \
+     ended_received_at, client_ip";
 
 /// The id of a row.
 pub(super) fn id(row: &Row) -> Result<Uuid, StoreError> {
     Ok(row.try_get(0)?)
 }
 
-/// The organization of a row.
-pub(super) fn organization_id(row: &Row) -> Result<Uuid, StoreError> {
-    Ok(row.try_get(2)?)
+/// The time of a row.
+pub(super) fn time(row: &Row) -> Result<Timestamp, StoreError> {
+    Ok(row.try_get(1)?)
 }
 
-/// The home of a row.
-pub(super) fn home(row: &Row) -> Result<i64, StoreError> {
-    Ok(row.try_get(3)?)
+/// The target of a row.
+pub(super) fn target(row: &Row) -> Result<i64, StoreError> {
+    Ok(row.try_get(2)?)
 }
 
 /// The acting user of a row.
 pub(super) fn user_id(row: &Row) -> Result<Option<Uuid>, StoreError> {
-    Ok(row.try_get(10)?)
+    Ok(row.try_get(7)?)
 }
 
 /// Reads a row of a page, of which it is known whose it is.
 pub(super) fn entry(
     row: &Row,
-    organization: Organization,
-    home: &Home,
+    place: &Place,
     user: Option<DirectoryUser>,
     contradictions: i64,
 ) -> Result<Entry, StoreError> {
-    let id: Uuid = row.try_get(0)?;
-    let method: i16 = row.try_get(7)?;
+    let id = id(row)?;
+    let method: i16 = row.try_get(4)?;
     Ok(Entry {
         id,
-        connect_time: row.try_get(1)?,
-        organization,
-        workspace_owner_id: home.owner_id,
-        workspace_owner_username: home.owner_username.clone(),
-        workspace_id: home.workspace_id,
-        workspace_name: row.try_get(4)?,
-        agent_name: row.try_get(5)?,
-        ip: row.try_get(6)?,
+        connect_time: time(row)?,
+        organization: place.organization.clone(),
+        workspace_owner_id: place.owner_id,
+        workspace_owner_username: place.owner_username.clone(),
+        workspace_id: place.workspace_id,
+        workspace_name: place.workspace_name.clone(),
+        agent_name: place.agent_name.clone(),
+        ip: row.try_get(3)?,
         method: Method::from_code(method)
             .ok_or_else(|| StoreError::Inconsistent(format!("entry {id} has the unknown method {method}")))?,
-        app_name: row.try_get(8)?,
-        connection_id: row.try_get(9)?,
+        app_name: row.try_get(5)?,
+        connection_id: row.try_get(6)?,
         user,
-        client_session_id: row.try_get(11)?,
-        changed: row.try_get::<_, Xid8>(12)?.0,
-        received_at: row.try_get(13)?,
-        disconnect_time: row.try_get(14)?,
-        disconnect_reason: row.try_get(15)?,
-        disconnect_inferred: row.try_get(16)?,
-        code: row.try_get(17)?,
-        user_agent: row.try_get::<_, Option<String>>(18)?.unwrap_or_default(),
-        slug_or_port: row.try_get::<_, Option<String>>(19)?.unwrap_or_default(),
-        rx_bytes: row.try_get(20)?,
-        tx_bytes: row.try_get(21)?,
-        ended_received_at: row.try_get(22)?,
+        client_session_id: row.try_get(8)?,
+        received_at: row.try_get(9)?,
+        disconnect_time: row.try_get(10)?,
+        disconnect_reason: row.try_get(11)?,
+        disconnect_inferred: row.try_get(12)?,
+        code: row.try_get(13)?,
+        user_agent: row.try_get::<_, Option<String>>(14)?.unwrap_or_default(),
+        slug_or_port: row.try_get::<_, Option<String>>(15)?.unwrap_or_default(),
+        rx_bytes: row.try_get(16)?,
+        tx_bytes: row.try_get(17)?,
+        ended_received_at: row.try_get(18)?,
+        client_ip: row.try_get(19)?,
         contradictions,
+        position: None,
     })
 }

@@ -11,8 +11,8 @@ use super::Budget;
 use super::entry::Entry;
 use super::filter::{Filter, Reach, Unreachable};
 use super::rows::Slice;
-use super::scanned;
 use super::windows::Calendar;
+use super::{scanned, whose};
 use crate::session::begin_read;
 use crate::{Store, StoreError};
 
@@ -49,9 +49,10 @@ impl Store {
         let slice = Slice { limit, offset: 0, after };
         let whole = Calendar::of(&transaction).await?.window(&filter);
         let found = scanned::read(&transaction, &filter, whole, slice, Budget::new(budget)).await?;
+        let entries = whose::entries(&transaction, &found.rows).await?;
         transaction.end();
-        let full = i64::try_from(found.entries.len()).is_ok_and(|count| count >= limit);
-        let last = found.entries.last().filter(|_| full).map(|last| (last.connect_time, last.id));
-        Ok(Ok(Chunk { entries: found.entries, next: found.stopped_at.or(last) }))
+        let full = i64::try_from(entries.len()).is_ok_and(|count| count >= limit);
+        let last = entries.last().filter(|_| full).map(|last| (last.connect_time, last.id));
+        Ok(Ok(Chunk { entries, next: found.stopped_at.or(last) }))
     }
 }

@@ -36,15 +36,14 @@ pub struct Filter {
     pub(super) organizations: Option<Vec<Uuid>>,
     pub(super) owners: Option<Vec<Uuid>>,
     pub(super) users: Option<Vec<Uuid>>,
-    /// Where the log has what is asked for of owners or workspaces; none if neither is.
-    pub(super) homes: Option<Vec<Home>>,
+    /// The numbers of the targets of owners or workspaces that are asked for; none if neither is.
+    pub(super) targets: Option<Vec<i64>>,
     pub(super) connection_type: Option<ConnectionType>,
     pub(super) method: Option<Method>,
     pub(super) app: Option<String>,
     pub(super) connected_after: Option<Timestamp>,
     pub(super) connected_before: Option<Timestamp>,
     pub(super) workspaces: Option<Vec<Uuid>>,
-    pub(super) workspace_name: Option<String>,
     pub(super) connection_id: Option<Uuid>,
     pub(super) status: Option<Status>,
     pub(super) agent_name: Option<String>,
@@ -64,15 +63,10 @@ pub struct Filter {
     pub(super) received_before: Option<Timestamp>,
     /// Only sessions that were not over then. No search asks for this by itself.
     pub(super) open_at: Option<Timestamp>,
+    /// Days that begin before are closed; known if only what is open is asked for.
+    pub(super) closed_before: Option<Timestamp>,
     /// What "now" is to the duration of an open connection.
     pub(super) now: Timestamp,
-}
-
-/// What the index of history goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Home {
-    pub(super) organization: Uuid,
-    pub(super) number: i64,
 }
 
 /// What a filter can be answered from.
@@ -86,25 +80,20 @@ pub(super) enum Shape {
     Scanned,
 }
 
-/// So many homes are looked up one by one, on each day, whatever a planner would weigh.
-const FEW_HOMES: usize = 200;
+/// So many targets are looked up one by one, on each day, whatever a planner would weigh.
+const FEW_TARGETS: usize = 200;
 
 const ORGANIZATION: &str = "-- find_organization
 SELECT id FROM organizations WHERE (name_key = $1 AND NOT deleted) OR id = $2";
 
-/// With whether rows may have it by another name.
-const WORKSPACES: &str = "-- find_workspaces
-SELECT workspace_id, EXISTS (SELECT FROM workspace_names other WHERE other.workspace_id = named.workspace_id AND other.name_key <> $1)
-FROM workspace_names named WHERE name_key = $1";
+/// By everything that is asked for of them.
+const TARGETS: &str = "-- find_targets
+SELECT target FROM targets
+WHERE ($1::uuid[] IS NULL OR owner_id = ANY($1)) AND ($2::uuid[] IS NULL OR workspace_id = ANY($2))
+    AND ($3::text IS NULL OR workspace_name_key = $3) AND ($4::uuid[] IS NULL OR organization_id = ANY($4))";
 
-const HOMES_OF_OWNERS: &str = "-- homes_of_owners
-SELECT organization_id, home FROM homes
-WHERE workspace_owner_id = ANY($1) AND ($2::uuid[] IS NULL OR organization_id = ANY($2))";
-
-const HOMES_OF_WORKSPACES: &str = "-- homes_of_workspaces
-SELECT organization_id, home FROM homes
-WHERE workspace_id = ANY($1) AND ($2::uuid[] IS NULL OR organization_id = ANY($2))
-    AND ($3::uuid[] IS NULL OR workspace_owner_id = ANY($3))";
+const CLOSED_BEFORE: &str = "-- closed_before
+SELECT closed_before FROM floor";
 
 const USERS_BY_NAME: &str = "-- users_by_name
 SELECT id FROM users WHERE username_key = $1 AND NOT deleted";
@@ -135,25 +124,28 @@ impl Filter {
             }
             organizations = Some(found);
         }
-        let (mut named, mut workspace_name) = (None, None);
-        if let Some(name) = &search.workspace {
-            let found = named_workspaces(transaction, name).await?;
-            // Only then is the name of a row worth a look.
-            workspace_name = found.iter().any(|(_, was_renamed)| *was_renamed).then(|| name.clone());
-            named = Some(found.into_iter().map(|(id, _)| id).collect());
-        }
         let owner = users(transaction, search.workspace_owner.as_ref(), reach).await?;
         let owner_email = users_by_email(transaction, search.workspace_owner_email.as_ref()).await?;
         let user = users(transaction, search.username.as_ref(), reach).await?;
         let user_email = users_by_email(transaction, search.user_email.as_ref()).await?;
         let owners = both(owner, owner_email);
-        let workspaces = both(search.workspace_id.map(|id| vec![id]), named);
-        let homes = homes(transaction, organizations.as_deref(), owners.as_deref(), workspaces.as_deref()).await?;
+        let workspaces = search.workspace_id.map(|id| vec![id]);
+        let workspace_name = search.workspace.as_deref();
+        let targets = if owners.is_none() && workspaces.is_none() && workspace_name.is_none() {
+            None
+        } else {
+            let (owners, workspaces) = (owners.as_deref(), workspaces.as_deref());
+            Some(targets(transaction, owners, workspaces, workspace_name, organizations.as_deref()).await?)
+        };
+        let closed_before = match search.status {
+            Some(Status::Ongoing) => Some(closed_before(transaction).await?),
+            Some(Status::Completed) | None => None,
+        };
         Ok(Ok(Self {
             id: None,
             organizations,
             owners,
-            homes,
+            targets,
             users: both(user, user_email),
             connection_type: search.connection_type,
             method: search.method,
@@ -161,7 +153,6 @@ impl Filter {
             connected_after: search.connected_after,
             connected_before: search.connected_before,
             workspaces,
-            workspace_name,
             connection_id: search.connection_id,
             status: search.status,
             agent_name: search.agent.clone(),
@@ -180,6 +171,7 @@ impl Filter {
             received_after: search.received_after,
             received_before: search.received_before,
             open_at: None,
+            closed_before,
             now,
         }))
     }
@@ -211,8 +203,7 @@ impl Filter {
             || self.received_after.is_some()
             || self.received_before.is_some()
             || self.open_at.is_some();
-        let indexed =
-            self.owners.is_some() || self.users.is_some() || self.workspaces.is_some() || self.connection_id.is_some();
+        let indexed = self.targets.is_some() || self.users.is_some() || self.connection_id.is_some();
         match (scanned, indexed) {
             (true, _) => Shape::Scanned,
             (false, true) => Shape::Indexed,
@@ -224,24 +215,23 @@ impl Filter {
     pub(super) fn is_one_look_up(&self) -> bool {
         let kinds = self.method.is_some() || self.connection_type.is_some() || self.app.is_some();
         // Of many, it depends on how many rows there are.
-        let are_few = self.homes.as_ref().is_none_or(|homes| homes.len() <= FEW_HOMES);
-        let has_home = self.organizations.is_some() || self.homes.is_some();
-        let keys = [has_home, self.users.is_some(), self.connection_id.is_some(), self.id.is_some()];
+        let are_few = self.targets.as_ref().is_none_or(|targets| targets.len() <= FEW_TARGETS);
+        let keys = [self.targets.is_some(), self.users.is_some(), self.connection_id.is_some(), self.id.is_some()];
         !kinds && are_few && keys.into_iter().filter(|key| *key).count() == 1
     }
 
     /// Whether a name that nobody has, or two conditions that exclude each other, leave nothing to look for.
     pub(super) fn matches_nothing(&self) -> bool {
         let lists = [&self.organizations, &self.owners, &self.users, &self.workspaces];
-        let Self { agent_name, reason, workspace_name, app, slug_or_port, user_agent, .. } = self;
-        let texts = [agent_name, reason, workspace_name, app, slug_or_port, user_agent];
+        let Self { agent_name, reason, app, slug_or_port, user_agent, .. } = self;
+        let texts = [agent_name, reason, app, slug_or_port, user_agent];
         let contradiction = match (self.connection_type, self.method) {
             (Some(family), Some(method)) => family.method() != method,
             _ => false,
         };
         contradiction
             || lists.iter().any(|list| list.as_ref().is_some_and(Vec::is_empty))
-            || self.homes.as_ref().is_some_and(Vec::is_empty)
+            || self.targets.as_ref().is_some_and(Vec::is_empty)
             // PostgreSQL cannot even be asked for such a text.
             || texts.iter().any(|text| text.as_ref().is_some_and(|text| text.contains('\0')))
     }
@@ -300,28 +290,26 @@ async fn look_up(
     query(transaction, sql, &parameters).await
 }
 
-/// The workspaces that have or had a name, each with whether it had others.
-async fn named_workspaces(transaction: &Transaction<'_>, name: &String) -> Result<Vec<(Uuid, bool)>, StoreError> {
-    let rows = look_up(transaction, WORKSPACES, name, &[]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
-}
-
-/// Where the log has what is asked for.
-async fn homes(
+/// The targets of owners, workspaces and a name that a workspace has or had.
+async fn targets(
     transaction: &Transaction<'_>,
-    organizations: Option<&[Uuid]>,
     owners: Option<&[Uuid]>,
     workspaces: Option<&[Uuid]>,
-) -> Result<Option<Vec<Home>>, StoreError> {
-    let rows = match (owners, workspaces) {
-        (None, None) => return Ok(None),
-        (Some(owners), None) => query(transaction, HOMES_OF_OWNERS, &[&owners, &organizations]).await?,
-        (_, Some(workspaces)) => {
-            query(transaction, HOMES_OF_WORKSPACES, &[&workspaces, &organizations, &owners]).await?
-        }
-    };
-    let home = |row: &Row| Ok(Home { organization: row.try_get(0)?, number: row.try_get(1)? });
-    rows.iter().map(home).collect::<Result<_, StoreError>>().map(Some)
+    workspace_name: Option<&str>,
+    organizations: Option<&[Uuid]>,
+) -> Result<Vec<i64>, StoreError> {
+    if workspace_name.is_some_and(|name| name.contains('\0')) {
+        return Ok(Vec::new());
+    }
+    let rows = query(transaction, TARGETS, &[&owners, &workspaces, &workspace_name, &organizations]).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// Days that begin before are closed.
+pub(super) async fn closed_before(transaction: &Transaction<'_>) -> Result<Timestamp, StoreError> {
+    let rows = query(transaction, CLOSED_BEFORE, &[]).await?;
+    let row = rows.first().ok_or_else(|| StoreError::Inconsistent("floor has no row".to_owned()))?;
+    Ok(row.try_get(0)?)
 }
 
 fn both(a: Option<Vec<Uuid>>, b: Option<Vec<Uuid>>) -> Option<Vec<Uuid>> {

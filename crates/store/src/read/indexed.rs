@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::session::Transaction;
+use tokio_postgres::Row;
 
 use super::Budget;
-use super::entry::Entry;
 use super::filter::Filter;
 use super::page::Count;
 use super::rows::{self, Order, Place, Slice};
 use super::windows::{Calendar, Window};
 use crate::StoreError;
+use crate::session::Transaction;
 
 /// So many matches of a window are found and sorted; more are walked.
 const FEW: i64 = 2000;
@@ -21,47 +21,63 @@ const MOST_COUNTED: i64 = 20_000;
 /// What is known of the windows of a search.
 pub(super) struct Windows {
     calendar: Calendar,
-    /// With how many matches each has, if that is known.
+    /// The windows that are still to be read, with how many matches each has, if that is known.
     parts: VecDeque<(Window, Option<i64>)>,
     /// How many match in all.
     pub(super) count: Count,
+    /// What was found of the page while counting, and how many matches are to be skipped before the rest.
+    rows: Vec<Row>,
+    offset: i64,
 }
 
 impl Windows {
-    /// Counts window by window, as long as `budget` lasts.
+    /// Counts window by window, as long as `budget` lasts, and reads `slice` as far as it lies in windows of few matches.
     pub(super) async fn count(
         transaction: &Transaction<'_>,
         filter: &Filter,
+        slice: Slice,
         cap: i64,
         budget: Budget,
     ) -> Result<Self, StoreError> {
-        let (mut windows, mut entries, mut exact) = (VecDeque::new(), 0_i64, true);
+        let (mut parts, mut rows, mut offset) = (VecDeque::new(), Vec::new(), slice.offset);
+        let (mut entries, mut exact) = (0_i64, true);
         let calendar = Calendar::of(transaction).await?;
-        let parts = calendar.window(filter).map(Window::parts).unwrap_or_default();
-        let (mut days, mut days_left) = (0, parts.iter().map(|part| part.days()).sum::<i64>());
+        let windows = calendar.window(filter).map(Window::parts).unwrap_or_default();
+        let (mut days, mut days_left) = (0, windows.iter().map(|part| part.days()).sum::<i64>());
         let began = Instant::now();
-        for window in parts {
+        for window in windows {
             // Past the cap, what cannot be finished is not begun.
             let expected = entries.saturating_mul(days_left) / days.max(1);
             let too_much = budget.is_used_up() || budget.affords(entries, began.elapsed()) < expected;
             exact = exact && !(entries > cap && too_much);
             (days, days_left) = (days + window.days(), days_left - window.days());
             if !exact {
-                windows.push_back((window, None));
+                parts.push_back((window, None));
                 continue;
+            }
+            let place = Place::Days(window, calendar.days(window));
+            let wanted = slice.limit - i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            if wanted > 0 && parts.is_empty() {
+                let part = Slice { limit: wanted, offset, after: slice.after };
+                let (matches, of_window) = rows::count_and_read(transaction, filter, place, FEW + 1, part).await?;
+                if matches <= FEW {
+                    entries += matches;
+                    offset = (offset - matches).max(0);
+                    rows.extend(of_window);
+                    continue;
+                }
             }
             // Up to the cap counting goes on, whatever it takes; past it, as far as the time that is left will do.
             let affordable = budget.affords(entries, began.elapsed());
             let limit = affordable.clamp(cap + 1 - entries.min(cap), MOST_COUNTED.max(cap + 1));
-            let place = Place::Days(window, calendar.days(window));
             let matches = rows::count(transaction, filter, place, limit).await?;
             entries += matches;
             exact = matches < limit;
             // What was counted up to its limit is not known.
-            windows.push_back((window, Some(matches).filter(|_| exact)));
+            parts.push_back((window, Some(matches).filter(|_| exact)));
         }
         let entries = if exact { entries } else { entries.min(cap + 1) };
-        Ok(Self { calendar, parts: windows, count: Count { entries, exact } })
+        Ok(Self { calendar, parts, count: Count { entries, exact }, rows, offset })
     }
 
     /// The slice, newest first.
@@ -70,10 +86,10 @@ impl Windows {
         transaction: &Transaction<'_>,
         filter: &Filter,
         slice: Slice,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let (mut entries, mut offset) = (Vec::new(), slice.offset);
+    ) -> Result<Vec<Row>, StoreError> {
+        let (mut rows, mut offset) = (std::mem::take(&mut self.rows), self.offset);
         while let Some((window, matches)) = self.parts.pop_front() {
-            let wanted = slice.limit - i64::try_from(entries.len()).unwrap_or(i64::MAX);
+            let wanted = slice.limit - i64::try_from(rows.len()).unwrap_or(i64::MAX);
             if wanted <= 0 {
                 break;
             }
@@ -83,18 +99,14 @@ impl Windows {
             };
             let Some(rest) = rest else { continue };
             let place = Place::Days(window, self.calendar.days(window));
-            let matches = match matches {
-                Some(matches) => matches,
-                None => rows::count(transaction, filter, place, FEW + 1).await?,
-            };
-            // Of a window that is whole, everything comes after.
-            let part = Slice { limit: wanted, offset, after: slice.after.filter(|_| rest != window) };
-            if matches <= FEW {
-                if matches > offset {
-                    entries.extend(rows::read(transaction, filter, place, part, Order::FindThenSort).await?);
+            let part = Slice { limit: wanted, offset, after: slice.after };
+            if matches.is_none_or(|matches| matches <= FEW) {
+                let (matches, of_window) = rows::count_and_read(transaction, filter, place, FEW + 1, part).await?;
+                if matches <= FEW {
+                    offset = (offset - matches).max(0);
+                    rows.extend(of_window);
+                    continue;
                 }
-                offset = (offset - matches).max(0);
-                continue;
             }
             let parts = window.parts();
             if parts.len() > 1 {
@@ -104,14 +116,14 @@ impl Windows {
                 }
                 continue;
             }
-            let rows = rows::read(transaction, filter, Place::Span(rest), part, Order::Walk).await?;
-            if rows.is_empty() && offset > 0 {
+            let of_window = rows::read(transaction, filter, Place::Span(rest), part, Order::Walk).await?;
+            if of_window.is_empty() && offset > 0 {
                 offset = (offset - rows::count(transaction, filter, place, offset).await?).max(0);
-            } else if !rows.is_empty() {
+            } else if !of_window.is_empty() {
                 offset = 0;
             }
-            entries.extend(rows);
+            rows.extend(of_window);
         }
-        Ok(entries)
+        Ok(rows)
     }
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::entry::Entry;
 use super::filter::{Filter, Reach};
 use super::rows::{self, Order, Place, Slice};
+use super::whose;
 use super::windows::{Calendar, Window};
 use crate::session::begin_read;
 use crate::{Store, StoreError, retry};
@@ -32,8 +33,8 @@ impl Store {
         for window in calendar.window(&filter).map(Window::parts).unwrap_or_default() {
             let place = Place::Days(window, calendar.days(window));
             let found = rows::read(&transaction, &filter, place, slice, Order::FindThenSort).await?;
-            if let Some(entry) = found.into_iter().next() {
-                return Ok(Some(entry));
+            if !found.is_empty() {
+                return Ok(whose::entries(&transaction, &found).await?.into_iter().next());
             }
         }
         Ok(None)

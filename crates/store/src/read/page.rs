@@ -11,8 +11,8 @@ use super::entry::Entry;
 use super::filter::{Filter, Reach, Shape, Unreachable};
 use super::indexed::Windows;
 use super::rows::Slice;
-use super::scanned;
 use super::windows::Calendar;
+use super::{scanned, whose};
 use crate::session::begin_read;
 use crate::{Store, StoreError, retry};
 
@@ -132,7 +132,7 @@ impl Store {
         };
         let slice = Slice { limit: request.limit, offset: request.offset, after: request.after };
         let (mut stopped_at, mut incomplete) = (None, false);
-        let (entries, count) = if filter.matches_nothing() {
+        let (rows, count) = if filter.matches_nothing() {
             (Vec::new(), Count { entries: 0, exact: true })
         } else {
             match filter.shape() {
@@ -143,19 +143,19 @@ impl Store {
                 }
                 Shape::Indexed => {
                     let budget = Budget::new(request.count_budget);
-                    let windows = Windows::count(&transaction, &filter, request.count_cap, budget).await?;
+                    let windows = Windows::count(&transaction, &filter, slice, request.count_cap, budget).await?;
                     let count = windows.count;
                     // An exact count says when there is nothing to look for.
                     let beyond = count.exact && count.entries <= request.offset;
-                    let entries = if beyond { Vec::new() } else { windows.read(&transaction, &filter, slice).await? };
-                    (entries, count)
+                    let rows = if beyond { Vec::new() } else { windows.read(&transaction, &filter, slice).await? };
+                    (rows, count)
                 }
                 Shape::Scanned => {
                     let budget = Budget::new(request.scan_budget);
                     let whole = Calendar::of(&transaction).await?.window(&filter);
                     let found = scanned::read(&transaction, &filter, whole, slice, budget).await?;
                     (stopped_at, incomplete) = (found.stopped_at, found.incomplete);
-                    let given = i64::try_from(found.entries.len()).unwrap_or(i64::MAX);
+                    let given = i64::try_from(found.rows.len()).unwrap_or(i64::MAX);
                     // A page that looked at everything and is not full has counted, too.
                     let is_all = request.after.is_none() && request.offset == 0 && !incomplete && given < request.limit;
                     let mut count = Count { entries: given, exact: true };
@@ -164,10 +164,11 @@ impl Store {
                         count = scanned::count(&transaction, &filter, whole, request.count_cap, budget).await?;
                         count.entries = count.entries.max(given);
                     }
-                    (found.entries, count)
+                    (found.rows, count)
                 }
             }
         };
+        let entries = whose::entries(&transaction, &rows).await?;
         transaction.end();
         let full = i64::try_from(entries.len()).is_ok_and(|found| found >= request.limit);
         let last = entries.last().filter(|_| full).map(|last| (last.connect_time, last.id));

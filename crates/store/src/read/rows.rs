@@ -1,17 +1,16 @@
-//! The statements that look at one window: its entries in order, and how many match.
+//! The statements that look at one window: its rows in order, and how many match.
 
 use chrono::NaiveDate;
 use connlog_model::clock::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::conditions::Conditions;
-use super::entry::{self, Entry, HISTORY_ONLY, SHARED_COLUMNS};
+use super::conditions::{By, Conditions};
+use super::entry::COLUMNS;
 use super::filter::Filter;
-use super::whose;
 use super::windows::Window;
 use crate::StoreError;
-use crate::partitions::day_table;
+use crate::days::day_table;
 use crate::session::{Transaction, query_composed, query_planned_once};
 
 /// How the matches of a window are found.
@@ -24,6 +23,15 @@ pub(super) enum Order {
     Walk,
 }
 
+impl Order {
+    fn by(self) -> By {
+        match self {
+            Self::FindThenSort => By::Target,
+            Self::Walk => By::Row,
+        }
+    }
+}
+
 /// Where matches are looked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place<'a> {
@@ -34,33 +42,31 @@ pub(super) enum Place<'a> {
 }
 
 impl Place<'_> {
-    fn conditions(self, filter: &Filter, order: Order) -> Conditions {
+    fn conditions(self, filter: &Filter, by: By) -> Conditions {
         match self {
             Self::Span(window) => {
-                let mut conditions = match order {
-                    Order::FindThenSort => Conditions::of(filter),
-                    Order::Walk => Conditions::of_walk(filter),
-                };
+                let mut conditions = Conditions::of(filter, by);
                 conditions.add_span(window.from, window.to);
                 conditions
             }
-            Self::Days(window, days) => {
-                let mut conditions = Conditions::of_open_and(&filter.within(window), !days.is_empty());
-                conditions.add_open_span(window.from, window.to);
+            Self::Days(window, _) => {
+                let mut conditions = Conditions::of(&filter.within(window), by);
+                conditions.add_listed(window.from, window.to);
                 conditions
             }
         }
     }
 
-    /// `columns` of history where `conditions` hold. Each day selects for itself: pulling whole tables up out of a
+    /// `columns` of the log where `conditions` hold; none in no days. Each day selects for itself: pulling whole tables up out of a
     /// subquery makes planning four times as long.
-    fn history(self, columns: &str, conditions: &Conditions) -> String {
-        let from = |table: &str| format!("SELECT {columns} {}", conditions.on_history(table));
+    fn select(self, columns: &str, conditions: &Conditions) -> Option<String> {
+        let from = |table: &str| format!("SELECT {columns} {}", conditions.on(table));
         match self {
-            Self::Span(_) => from("connection_logs"),
+            Self::Span(_) => Some(from("connection_logs")),
+            Self::Days(_, []) => None,
             Self::Days(_, days) => {
                 let selects: Vec<String> = days.iter().map(|day| from(&day_table(*day))).collect();
-                selects.join("\nUNION ALL\n")
+                Some(selects.join("\nUNION ALL\n"))
             }
         }
     }
@@ -91,57 +97,57 @@ pub(super) struct Slice {
     pub(super) after: Option<(Timestamp, Uuid)>,
 }
 
-/// The entries of a place, newest first.
+const SORTED: &str = "ORDER BY connect_time DESC, id DESC";
+
+/// The rows of a place, newest first.
 pub(super) async fn read(
     transaction: &Transaction<'_>,
     filter: &Filter,
     place: Place<'_>,
     slice: Slice,
     order: Order,
-) -> Result<Vec<Entry>, StoreError> {
-    let mut conditions = place.conditions(filter, order);
+) -> Result<Vec<Row>, StoreError> {
+    let mut conditions = place.conditions(filter, order.by());
     if let Some((time, id)) = slice.after {
         conditions.add_after(time, id);
     }
-    let reach = conditions.bind(slice.limit.saturating_add(slice.offset));
     let (limit, offset) = (conditions.bind(slice.limit), conditions.bind(slice.offset));
-    let sorted = "ORDER BY connect_time DESC, id DESC";
-    let columns = entry::columns();
-    let mut materialized = Vec::new();
-    let mut parts = Vec::new();
-    for (table, select) in selects(&conditions, place) {
-        match order {
-            Order::Walk => parts.push(format!("({select}\n{sorted} LIMIT {reach})")),
-            Order::FindThenSort => {
-                materialized.push(format!("of_{table} ({columns}) AS MATERIALIZED (\n{select})"));
-                parts.push(format!("(SELECT * FROM of_{table} {sorted} LIMIT {reach})"));
-            }
-        }
-    }
-    if parts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let with = if materialized.is_empty() { String::new() } else { format!("WITH {}\n", materialized.join(",\n")) };
-    let sql = format!(
-        "-- read_window\n{with}SELECT * FROM (\n{}\n) AS parts\n{sorted} LIMIT {limit} OFFSET {offset}",
-        parts.join("\nUNION ALL\n")
-    );
-    whose::entries(transaction, &place.query(transaction, filter, &sql, &conditions).await?).await
+    let Some(select) = place.select(COLUMNS, &conditions) else { return Ok(Vec::new()) };
+    let sql = match order {
+        Order::Walk => format!("-- walk_window\n{select}\n{SORTED} LIMIT {limit} OFFSET {offset}"),
+        Order::FindThenSort => format!(
+            "-- read_window\nWITH found ({COLUMNS}) AS MATERIALIZED (\n{select}\n)\n\
+             SELECT * FROM found {SORTED} LIMIT {limit} OFFSET {offset}"
+        ),
+    };
+    place.query(transaction, filter, &sql, &conditions).await
 }
 
-/// The tables that can have matches, each with the statement that finds them in `place`, with the columns of a page.
-pub(super) fn selects(conditions: &Conditions, place: Place<'_>) -> Vec<(&'static str, String)> {
-    let mut selects = Vec::new();
-    if conditions.open {
-        let absent = HISTORY_ONLY.map(|(_, absent)| absent).join(", ");
-        let condition = conditions.open_sql();
-        let sql = format!("SELECT {SHARED_COLUMNS}, {absent} FROM open_connections WHERE {condition}");
-        selects.push(("open_connections", sql));
-    }
-    if conditions.history {
-        selects.push(("connection_logs", place.history(&entry::columns(), conditions)));
-    }
-    selects
+/// How many match in a place, but no more than `most`, and the slice of them, newest first: in one statement, since planning it is
+/// most of what it costs. The slice is of all matches only if there are fewer than `most`.
+pub(super) async fn count_and_read(
+    transaction: &Transaction<'_>,
+    filter: &Filter,
+    place: Place<'_>,
+    most: i64,
+    slice: Slice,
+) -> Result<(i64, Vec<Row>), StoreError> {
+    let mut conditions = place.conditions(filter, By::Target);
+    let after = slice.after.map(|(time, id)| (conditions.bind(time), conditions.bind(id)));
+    let after = after.map_or_else(String::new, |(time, id)| format!("WHERE (connect_time, id) < ({time}, {id})"));
+    let most = conditions.bind(most);
+    let (limit, offset) = (conditions.bind(slice.limit), conditions.bind(slice.offset));
+    let Some(select) = place.select(COLUMNS, &conditions) else { return Ok((0, Vec::new())) };
+    let sql = format!(
+        "-- count_and_read_window\nWITH found ({COLUMNS}) AS MATERIALIZED (\nSELECT * FROM (\n{select}\n) AS parts LIMIT {most})\n\
+         SELECT page.*, counted.matches FROM (SELECT count(*) AS matches FROM found) AS counted LEFT JOIN LATERAL (\n\
+         SELECT * FROM found {after} {SORTED} LIMIT {limit} OFFSET {offset}) AS page ON true {SORTED}"
+    );
+    let mut rows = place.query(transaction, filter, &sql, &conditions).await?;
+    let matches = rows.first().map(|row| row.try_get("matches")).transpose()?.unwrap_or(0);
+    // Nothing of the slice: only the count.
+    rows.retain(|row| row.try_get::<_, Option<Uuid>>(0).is_ok_and(|id| id.is_some()));
+    Ok((matches, rows))
 }
 
 /// How many match in a place, but no more than `limit`.
@@ -151,21 +157,11 @@ pub(super) async fn count(
     place: Place<'_>,
     limit: i64,
 ) -> Result<i64, StoreError> {
-    let mut conditions = place.conditions(filter, Order::FindThenSort);
+    let mut conditions = place.conditions(filter, By::Target);
     let limit = conditions.bind(limit);
-    let mut parts = Vec::new();
-    if conditions.open {
-        parts.push(format!("(SELECT 1 FROM open_connections WHERE {} LIMIT {limit})", conditions.open_sql()));
-    }
-    if conditions.history {
-        parts.push(format!("({} LIMIT {limit})", place.history("1", &conditions)));
-    }
-    if parts.is_empty() {
-        return Ok(0);
-    }
+    let Some(select) = place.select("1", &conditions) else { return Ok(0) };
     let sql = format!(
-        "-- count_window\nSELECT count(*) FROM (SELECT 1 FROM (\n{}\n) AS parts LIMIT {limit}) AS capped",
-        parts.join("\nUNION ALL\n")
+        "-- count_window\nSELECT count(*) FROM (SELECT 1 FROM (\n{select}\n) AS parts LIMIT {limit}) AS capped"
     );
     let rows = place.query(transaction, filter, &sql, &conditions).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0))

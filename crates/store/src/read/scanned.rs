@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use connlog_model::clock::Timestamp;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::Budget;
-use super::entry::Entry;
+use super::entry;
 use super::filter::Filter;
 use super::page::Count;
 use super::rows::{self, Order, Place, Slice};
@@ -16,7 +17,7 @@ use crate::session::Transaction;
 
 /// What a scan found.
 pub(super) struct Scanned {
-    pub(super) entries: Vec<Entry>,
+    pub(super) rows: Vec<Row>,
     /// Whether it stopped because its budget was used up.
     pub(super) incomplete: bool,
     /// Where it stopped: everything before that place was looked at. None if what was to be skipped was not even found.
@@ -57,10 +58,10 @@ pub(super) async fn read(
         (whole, _) => whole,
     };
     let mut scan = Scan::of(whole);
-    let mut found = Scanned { entries: Vec::new(), incomplete: false, stopped_at: None };
+    let mut found = Scanned { rows: Vec::new(), incomplete: false, stopped_at: None };
     let (mut offset, mut looked) = (slice.offset, false);
     while let Some(window) = scan.window() {
-        let wanted = slice.limit - i64::try_from(found.entries.len()).unwrap_or(i64::MAX);
+        let wanted = slice.limit - i64::try_from(found.rows.len()).unwrap_or(i64::MAX);
         if wanted <= 0 {
             break;
         }
@@ -85,8 +86,9 @@ pub(super) async fn read(
         offset = 0;
         let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= wanted;
         // The rest of a window that filled the page is not dealt with.
-        let from = if full { rows.last().map_or(window.from, |last| last.connect_time) } else { window.from };
-        found.entries.extend(rows);
+        let last = rows.last().filter(|_| full).map(entry::time).transpose()?;
+        let from = last.unwrap_or(window.from);
+        found.rows.extend(rows);
         scan.done(from, began.elapsed());
     }
     Ok(found)

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
-use connlog_model::search::Search;
+use connlog_model::search::{Search, Status};
 
 use super::Budget;
 use super::entry::Entry;
-use super::filter::{Filter, Reach, Unreachable};
+use super::filter::{self, Filter, Reach, Unreachable};
 use super::rows::Slice;
-use super::scanned;
 use super::windows::Calendar;
+use super::{scanned, whose};
 use crate::session::begin_read;
 use crate::{Store, StoreError};
 
@@ -67,19 +67,19 @@ impl Store {
         let whole = Calendar::of(&transaction).await?.window(&filter);
         let slice = Slice { limit: request.limit, offset: 0, after: None };
         let found = scanned::read(&transaction, &filter, whole, slice, Budget::new(request.budget)).await?;
-        let is_full = i64::try_from(found.entries.len()).is_ok_and(|count| count >= request.limit);
+        let is_full = i64::try_from(found.rows.len()).is_ok_and(|count| count >= request.limit);
         // Those that are open and began before all that.
-        let mut entries = found.entries;
+        let mut rows = found.rows;
         if !is_full && let Some(before) = filter.connected_after {
             filter.connected_after = None;
             filter.connected_before = before.checked_sub_signed(TimeDelta::microseconds(1));
-            filter.status = Some(connlog_model::search::Status::Ongoing);
+            filter.status = Some(Status::Ongoing);
+            filter.closed_before = Some(filter::closed_before(&transaction).await?);
             let whole = Calendar::of(&transaction).await?.window(&filter);
-            let slice =
-                Slice { limit: request.limit - i64::try_from(entries.len()).unwrap_or(0), offset: 0, after: None };
-            entries
-                .extend(scanned::read(&transaction, &filter, whole, slice, Budget::new(request.budget)).await?.entries);
+            let slice = Slice { limit: request.limit - i64::try_from(rows.len()).unwrap_or(0), offset: 0, after: None };
+            rows.extend(scanned::read(&transaction, &filter, whole, slice, Budget::new(request.budget)).await?.rows);
         }
+        let entries = whose::entries(&transaction, &rows).await?;
         transaction.end();
         let is_full = i64::try_from(entries.len()).is_ok_and(|count| count >= request.limit);
         Ok(Ok(Sessions { entries, complete: !found.incomplete && !is_full }))

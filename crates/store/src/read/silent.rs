@@ -3,7 +3,7 @@
 use connlog_model::clock::Timestamp;
 use uuid::Uuid;
 
-use super::filter::Reach;
+use super::filter::{Reach, closed_before};
 use crate::session::{begin_read, query};
 use crate::{Store, StoreError};
 
@@ -19,14 +19,21 @@ pub struct SilentAgent {
     pub open_connections: i64,
 }
 
+/// What is open of an agent is counted where the sweep looks for it.
 const SILENT: &str = "-- silent_agents_shown
-SELECT o.agent_id, min(o.agent_name) AS agent_name, homes.workspace_id, min(o.workspace_name) AS workspace_name,
-    p.last_seen_at, count(*) AS open_connections
-FROM (SELECT agent_id, max(last_seen_at) AS last_seen_at FROM agent_presence GROUP BY agent_id) AS p
-JOIN open_connections AS o USING (agent_id)
-LEFT JOIN homes USING (home)
-WHERE p.last_seen_at < $2 AND ($1::uuid[] IS NULL OR o.organization_id = ANY($1))
-GROUP BY o.agent_id, homes.workspace_id, p.last_seen_at ORDER BY p.last_seen_at, o.agent_id LIMIT $3";
+SELECT s.agent_id, a.agent_name, a.workspace_id, coalesce(w.name, '') AS workspace_name, s.last_seen_at, o.open_connections
+FROM (SELECT agent, (array_agg(agent_id ORDER BY last_seen_at DESC))[1] AS agent_id, max(last_seen_at) AS last_seen_at
+      FROM agent_spools GROUP BY agent) AS s
+JOIN agents AS a USING (agent)
+LEFT JOIN workspaces AS w ON w.id = a.workspace_id
+CROSS JOIN LATERAL (
+    SELECT (SELECT count(*) FROM ongoing WHERE ongoing.agent = s.agent) + (
+        SELECT count(*) FROM connection_logs AS log
+        WHERE log.target = ANY(ARRAY(SELECT target FROM targets WHERE targets.agent = s.agent))
+            AND log.connect_time >= $4 AND log.disconnect_time IS NULL AND log.method <= 2) AS open_connections) AS o
+WHERE a.has_open AND s.last_seen_at < $2 AND o.open_connections > 0 AND ($1::uuid[] IS NULL OR EXISTS (
+    SELECT FROM targets WHERE targets.agent = s.agent AND targets.organization_id = ANY($1)))
+ORDER BY s.last_seen_at, s.agent LIMIT $3";
 
 const ATTENDED: &str = "-- attended_at
 SELECT attended_at FROM ingest_attendance";
@@ -41,14 +48,15 @@ impl Store {
     ) -> Result<Vec<SilentAgent>, StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_read(&mut client).await?;
-        let rows = query(&transaction, SILENT, &[&reach.organizations, &since, &limit]).await?;
+        let closed_before = closed_before(&transaction).await?;
+        let rows = query(&transaction, SILENT, &[&reach.organizations, &since, &limit, &closed_before]).await?;
         transaction.end();
         rows.iter()
             .map(|row| {
                 Ok(SilentAgent {
-                    agent_id: row.try_get("agent_id")?,
+                    agent_id: row.try_get::<_, Option<Uuid>>("agent_id")?.unwrap_or_default(),
                     agent_name: row.try_get("agent_name")?,
-                    workspace_id: row.try_get::<_, Option<Uuid>>("workspace_id")?.unwrap_or_default(),
+                    workspace_id: row.try_get("workspace_id")?,
                     workspace_name: row.try_get("workspace_name")?,
                     last_seen_at: row.try_get("last_seen_at")?,
                     open_connections: row.try_get("open_connections")?,

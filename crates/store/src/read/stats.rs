@@ -9,15 +9,15 @@ use chrono::TimeDelta;
 use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
 use connlog_model::method::Method;
-use connlog_model::search::Search;
+use connlog_model::search::{Search, Status};
 use tokio_postgres::types::FromSqlOwned;
 use uuid::Uuid;
 
 use super::Budget;
-use super::conditions::Conditions;
+use super::conditions::{By, Conditions};
 use super::filter::{Filter, Reach, Shape, Unreachable};
 use super::windows::{Calendar, Scan, Window};
-use crate::partitions::start_of;
+use crate::days::start_of;
 use crate::session::{Transaction, begin_read, query, query_composed};
 use crate::{Store, StoreError};
 
@@ -174,26 +174,39 @@ impl Stats {
     }
 }
 
-/// Whole days, from the counts and the open set.
+/// Whole days, from the counts.
 async fn from_counts(
     transaction: &Transaction<'_>,
     filter: &Filter,
     request: StatsRequest,
 ) -> Result<Vec<Group>, StoreError> {
-    let mut groups = Vec::new();
-    if Conditions::of(filter).history {
-        let mut conditions = Conditions::of_counts(filter);
-        conditions.add("day >= ?", request.from.date_naive());
-        conditions.add("day < ?", request.to.date_naive());
-        let bucket = bucket_of(&mut conditions, "day::timestamp AT TIME ZONE 'UTC'", request.bucket);
-        let sql = format!(
-            "-- stats_of_days\nSELECT {bucket} AS bucket, organization_id, method, app_name, false AS is_open,\n\
-             sum(entries)::bigint AS entries FROM connection_log_counts WHERE {} GROUP BY 1, 2, 3, 4",
-            conditions.shared_sql()
-        );
-        groups.extend(read(transaction, &sql, &conditions).await?);
-    }
-    groups.extend(open(transaction, filter, Window { from: request.from, to: request.to }, request).await?);
+    let mut conditions = Conditions::of_counts(filter);
+    conditions.add("day >= ?", request.from.date_naive());
+    conditions.add("day < ?", request.to.date_naive());
+    let bucket = bucket_of(&mut conditions, "day::timestamp AT TIME ZONE 'UTC'", request.bucket);
+    let condition = conditions.sql();
+    let part = |is_open: bool, entries: &str| {
+        format!(
+            "SELECT {bucket} AS bucket, organization_id, method, app_name, {is_open} AS is_open, sum({entries})::bigint AS entries\n\
+             FROM connection_log_counts WHERE {condition} GROUP BY 1, 2, 3, 4"
+        )
+    };
+    // Web events have no end, and are not open.
+    let (ended, open) = (
+        part(false, "CASE WHEN method <= 2 THEN ended ELSE entries END"),
+        part(true, "CASE WHEN method <= 2 THEN entries - ended END"),
+    );
+    let parts = match filter.status {
+        Some(Status::Completed) => ended,
+        Some(Status::Ongoing) => open,
+        None => format!("{ended}\nUNION ALL\n{open}"),
+    };
+    let mut groups = read(
+        transaction,
+        &format!("-- stats_of_days\nSELECT * FROM (\n{parts}\n) AS parts WHERE entries > 0"),
+        &conditions,
+    )
+    .await?;
     groups.retain(|group| group.entries > 0);
     Ok(groups)
 }
@@ -213,41 +226,20 @@ async fn from_rows(
             return Ok((groups, Some(window.to)));
         }
         let began = Instant::now();
-        let mut conditions = Conditions::of_history(filter);
-        if conditions.history {
-            conditions.add_span(window.from, window.to);
-            let bucket = bucket_of(&mut conditions, "connect_time", request.bucket);
-            let sql = format!(
-                "-- stats_of_history\nSELECT {bucket} AS bucket, organization_id, method, coalesce(app_name, '') AS app_name,\n\
-                 false AS is_open, count(*) AS entries {} GROUP BY 1, 2, 3, 4",
-                conditions.on_history("connection_logs")
-            );
-            groups.extend(read(transaction, &sql, &conditions).await?);
-        }
-        groups.extend(open(transaction, filter, window, request).await?);
+        let mut conditions = Conditions::of(filter, By::Row);
+        conditions.add_span(window.from, window.to);
+        let bucket = bucket_of(&mut conditions, "connect_time", request.bucket);
+        let sql = format!(
+            "-- stats_of_rows\nSELECT bucket, t.organization_id, method, app_name, is_open, sum(entries)::bigint AS entries FROM (\n\
+             SELECT {bucket} AS bucket, target, method, coalesce(app_name, '') AS app_name,\n\
+             disconnect_time IS NULL AND method <= 2 AS is_open, count(*) AS entries {} GROUP BY 1, 2, 3, 4, 5\n\
+             ) AS counted JOIN targets AS t USING (target) GROUP BY 1, 2, 3, 4, 5",
+            conditions.on("connection_logs")
+        );
+        groups.extend(read(transaction, &sql, &conditions).await?);
         scan.done(window.from, began.elapsed());
     }
     Ok((groups, None))
-}
-
-async fn open(
-    transaction: &Transaction<'_>,
-    filter: &Filter,
-    window: Window,
-    request: StatsRequest,
-) -> Result<Vec<Group>, StoreError> {
-    let mut conditions = Conditions::of_open(filter);
-    if !conditions.open {
-        return Ok(Vec::new());
-    }
-    conditions.add_span(window.from, window.to);
-    let bucket = bucket_of(&mut conditions, "connect_time", request.bucket);
-    let sql = format!(
-        "-- stats_of_open\nSELECT {bucket} AS bucket, organization_id, method, coalesce(app_name, '') AS app_name,\n\
-         true AS is_open, count(*) AS entries FROM open_connections WHERE {} GROUP BY 1, 2, 3, 4",
-        conditions.open_sql()
-    );
-    read(transaction, &sql, &conditions).await
 }
 
 fn bucket_of(conditions: &mut Conditions, time: &str, bucket: TimeDelta) -> String {
@@ -283,7 +275,7 @@ struct Rank {
     join: &'static str,
 }
 
-const WORKSPACE: Rank = Rank { column: "home", is: "workspace_id", join: "JOIN homes USING (home)" };
+const WORKSPACE: Rank = Rank { column: "target", is: "workspace_id", join: "JOIN targets USING (target)" };
 const USER: Rank = Rank { column: "user_id", is: "user_id", join: "" };
 const ADDRESS: Rank = Rank { column: "ip", is: "ip", join: "" };
 
@@ -294,23 +286,13 @@ async fn rank<K: FromSqlOwned + Eq + Hash>(
     Rank { column, is, join }: Rank,
     totals: &mut HashMap<K, i64>,
 ) -> Result<(), StoreError> {
-    let mut conditions = Conditions::of(filter);
+    let mut conditions = Conditions::of(filter, By::Row);
     conditions.add_span(window.from, window.to);
-    let mut parts = Vec::new();
-    if conditions.open {
-        parts.push(format!("SELECT {column} FROM open_connections WHERE {}", conditions.open_sql()));
-    }
-    if conditions.history {
-        parts.push(format!("SELECT {column} {}", conditions.on_history("connection_logs")));
-    }
-    if parts.is_empty() {
-        return Ok(());
-    }
     let sql = format!(
         "-- rank\nSELECT {is} AS id, sum(entries)::bigint AS entries FROM (\n\
-         SELECT {column}, count(*) AS entries FROM (\n{}\n) AS parts WHERE {column} IS NOT NULL GROUP BY 1\n\
+         SELECT {column}, count(*) AS entries {} AND {column} IS NOT NULL GROUP BY 1\n\
          ) AS counted {join} GROUP BY 1",
-        parts.join("\nUNION ALL\n")
+        conditions.on("connection_logs")
     );
     for row in query_composed(transaction, &sql, &conditions.parameters()).await? {
         *totals.entry(row.try_get("id")?).or_default() += row.try_get::<_, i64>("entries")?;

@@ -1,4 +1,4 @@
-//! Whose the rows of a page are: the owners and workspaces of their homes, and what the directory knows of organizations and people.
+//! Whose the rows of a page are: where they went, and what the directory knows of organizations and people.
 //!
 //! Looked up once for each of them, by the snapshot of the rows. Joining them to every row took longer to plan than the page.
 
@@ -9,15 +9,12 @@ use uuid::Uuid;
 
 use super::entry::{self, DirectoryUser, Entry, Organization, UNKNOWN_TIME};
 use crate::StoreError;
-use crate::argument::Argument;
-use crate::session::{Transaction, query};
+use crate::session::{Step, Transaction};
 
-const HOMES: &str = "-- homes_of_page
-SELECT home, workspace_owner_id, workspace_id, username
-FROM homes LEFT JOIN users ON users.id = workspace_owner_id WHERE home = ANY($1)";
-
-const ORGANIZATIONS: &str = "-- organizations_of_page
-SELECT id, name, display_name, icon FROM organizations WHERE id = ANY($1)";
+const TARGETS: &str = "-- targets_of_page
+SELECT t.target, t.organization_id, o.name, o.display_name, o.icon, t.owner_id, u.username, t.workspace_id, t.workspace_name, t.agent_name
+FROM targets AS t LEFT JOIN organizations AS o ON o.id = t.organization_id LEFT JOIN users AS u ON u.id = t.owner_id
+WHERE t.target = ANY($1)";
 
 const USERS: &str = "-- users_of_page
 SELECT id, username, name, email, avatar_url, created_at, updated_at, last_seen_at, status, login_type
@@ -26,94 +23,70 @@ FROM users WHERE id = ANY($1)";
 const CONTRADICTIONS: &str = "-- contradictions_of_page
 SELECT row_id, count(*) FROM contradictions WHERE row_id = ANY($1) GROUP BY row_id";
 
-/// What there is to say of the rows of a page.
-struct Whose {
-    homes: HashMap<i64, Home>,
-    organizations: HashMap<Uuid, Organization>,
-    users: HashMap<Uuid, DirectoryUser>,
-    /// How many events contradict a row; none that has none.
-    contradictions: HashMap<Uuid, i64>,
-}
-
-/// A home, as entries name it.
-pub(super) struct Home {
+/// Where rows went: a target, and what the directory knows of it. What it lacks is empty.
+#[derive(Default, Clone)]
+pub(super) struct Place {
+    pub(super) organization: Organization,
     pub(super) owner_id: Uuid,
-    pub(super) workspace_id: Uuid,
-    /// Empty if the directory lacks the owner.
     pub(super) owner_username: String,
+    pub(super) workspace_id: Uuid,
+    pub(super) workspace_name: String,
+    pub(super) agent_name: String,
 }
 
-/// The entries that rows of [`columns`](entry::columns) are.
+/// The entries that rows of [`COLUMNS`](entry::COLUMNS) are.
 pub(super) async fn entries(transaction: &Transaction<'_>, rows: &[Row]) -> Result<Vec<Entry>, StoreError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let (mut homes, mut organizations, mut users) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut targets, mut users) = (BTreeSet::new(), BTreeSet::new());
     let mut ids = Vec::with_capacity(rows.len());
     for row in rows {
         ids.push(entry::id(row)?);
-        homes.insert(entry::home(row)?);
-        organizations.insert(entry::organization_id(row)?);
+        targets.insert(entry::target(row)?);
         users.extend(entry::user_id(row)?);
     }
-    let whose = Whose::of(transaction, ids, homes, organizations, users).await?;
-    rows.iter().map(|row| whose.entry(row)).collect()
-}
-
-impl Whose {
-    async fn of(
-        transaction: &Transaction<'_>,
-        ids: Vec<Uuid>,
-        homes: BTreeSet<i64>,
-        organizations: BTreeSet<Uuid>,
-        users: BTreeSet<Uuid>,
-    ) -> Result<Self, StoreError> {
-        let homes = Vec::from_iter(homes);
-        let (organizations, users) = (Vec::from_iter(organizations), Vec::from_iter(users));
-        let find = async |sql, wanted: &dyn Argument| query(transaction, sql, &[wanted]).await;
-        let of_users = async { if users.is_empty() { Ok(Vec::new()) } else { find(USERS, &users).await } };
-        // In one go: none waits for the answer to the one before.
-        let (homes, organizations, users, contradictions) = tokio::join!(
-            find(HOMES, &homes),
-            find(ORGANIZATIONS, &organizations),
-            of_users,
-            find(CONTRADICTIONS, &ids)
-        );
-        let homes = homes?.iter().map(home).collect::<Result<_, StoreError>>()?;
-        let organizations = organizations?.iter().map(organization).collect::<Result<_, StoreError>>()?;
-        let users = users?.iter().map(user).collect::<Result<_, StoreError>>()?;
-        let count = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
-        let contradictions = contradictions?.iter().map(count).collect::<Result<_, StoreError>>()?;
-        Ok(Self { homes, organizations, users, contradictions })
+    let (targets, users): (Vec<i64>, Vec<Uuid>) = (targets.into_iter().collect(), users.into_iter().collect());
+    let mut steps = vec![Step::Query(TARGETS, vec![&targets]), Step::Query(CONTRADICTIONS, vec![&ids])];
+    if !users.is_empty() {
+        steps.push(Step::Query(USERS, vec![&users]));
     }
-
-    fn entry(&self, row: &Row) -> Result<Entry, StoreError> {
-        let number = entry::home(row)?;
-        let nobodys = Home { owner_id: Uuid::nil(), workspace_id: Uuid::nil(), owner_username: String::new() };
-        let home = self.homes.get(&number).unwrap_or_else(|| {
-            // The entry is shown all the same: whoever restored rows without their homes would not see anything beside them.
-            tracing::error!(home = number, "an entry has a home that the log does not know; homes have to be restored");
-            &nobodys
+    let mut answers = transaction.send(None, &steps).await?.into_iter();
+    let places = answers.next().unwrap_or_default();
+    let places = places.iter().map(place).collect::<Result<HashMap<i64, Place>, StoreError>>()?;
+    let contradictions = answers.next().unwrap_or_default();
+    let contradictions = contradictions.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    let contradictions = contradictions.collect::<Result<HashMap<Uuid, i64>, StoreError>>()?;
+    let people = answers.next().unwrap_or_default();
+    let people = people.iter().map(user).collect::<Result<HashMap<Uuid, DirectoryUser>, StoreError>>()?;
+    let nowhere = Place::default();
+    let entry = |row: &Row| {
+        let target = entry::target(row)?;
+        let place = places.get(&target).unwrap_or_else(|| {
+            // The entry is shown all the same: whoever restored rows without their targets would not see anything beside them.
+            tracing::error!(target, "an entry has a target that the log does not know; targets have to be restored");
+            &nowhere
         });
-        let id = entry::organization_id(row)?;
-        let nameless = || Organization { id, name: String::new(), display_name: String::new(), icon: String::new() };
-        let organization = self.organizations.get(&id).cloned().unwrap_or_else(nameless);
         // A user that the directory lacks keeps the id: it is who acted.
-        let user = entry::user_id(row)?.map(|id| self.users.get(&id).cloned().unwrap_or_else(|| unknown(id)));
-        let contradictions = self.contradictions.get(&entry::id(row)?).copied().unwrap_or(0);
-        entry::entry(row, organization, home, user, contradictions)
-    }
+        let user = entry::user_id(row)?.map(|id| people.get(&id).cloned().unwrap_or_else(|| unknown(id)));
+        let contradictions = contradictions.get(&entry::id(row)?).copied().unwrap_or(0);
+        entry::entry(row, place, user, contradictions)
+    };
+    rows.iter().map(entry).collect()
 }
 
-fn home(row: &Row) -> Result<(i64, Home), StoreError> {
-    let owner_username = row.try_get::<_, Option<String>>(3)?.unwrap_or_default();
-    Ok((row.try_get(0)?, Home { owner_id: row.try_get(1)?, workspace_id: row.try_get(2)?, owner_username }))
-}
-
-fn organization(row: &Row) -> Result<(Uuid, Organization), StoreError> {
-    let id = row.try_get(0)?;
-    let [name, display_name, icon] = [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?];
-    Ok((id, Organization { id, name, display_name, icon }))
+fn place(row: &Row) -> Result<(i64, Place), StoreError> {
+    let text = |column: usize| Ok::<_, StoreError>(row.try_get::<_, Option<String>>(column)?.unwrap_or_default());
+    let organization = Organization { id: row.try_get(1)?, name: text(2)?, display_name: text(3)?, icon: text(4)? };
+    let place = Place {
+        organization,
+        owner_id: row.try_get(5)?,
+        owner_username: text(6)?,
+        workspace_id: row.try_get(7)?,
+        workspace_name: text(8)?,
+        agent_name: text(9)?,
+    };
+    Ok((row.try_get(0)?, place))
 }
 
 fn user(row: &Row) -> Result<(Uuid, DirectoryUser), StoreError> {

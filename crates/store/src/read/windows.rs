@@ -1,7 +1,7 @@
 //! Windows of days: what one statement looks at.
 //!
-//! A statement over all of history starts a scan in each partition and plans each of them; one over a few days costs a
-//! fraction of a millisecond. So history is walked newest first, a few days at a time, and more as long as little is found.
+//! A statement over all of the log starts a scan in each partition and plans each of them; one over a few days costs a
+//! fraction of a millisecond. So it is walked newest first, a few days at a time, and more as long as little is found.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use connlog_model::clock::Timestamp;
 
 use super::filter::Filter;
 use crate::StoreError;
-use crate::partitions::{MAX_DAYS_PER_STATEMENT, start_of};
+use crate::days::{MAX_DAYS_PER_STATEMENT, start_of};
 use crate::session::{Transaction, query};
 
 /// Days of the first, newest window; each further one is four times as long.
@@ -30,47 +30,44 @@ pub(super) struct Window {
     pub(super) to: Timestamp,
 }
 
-/// The days that a snapshot has.
+/// The days that a snapshot has, oldest first.
 #[derive(Debug)]
-pub(super) struct Calendar {
-    /// Days with a partition of history, oldest first.
-    days: Vec<NaiveDate>,
-    /// The earliest and the latest day of an open connection.
-    open: Option<(NaiveDate, NaiveDate)>,
-}
+pub(super) struct Calendar(Vec<NaiveDate>);
 
 const CALENDAR: &str = "-- calendar
-SELECT ARRAY(SELECT to_date(right(child.relname, 8), 'YYYYMMDD') FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
-             WHERE inhparent = 'connection_logs'::regclass) AS days,
-       (min(connect_time) AT TIME ZONE 'UTC')::date AS oldest, (max(connect_time) AT TIME ZONE 'UTC')::date AS newest
-FROM open_connections";
+SELECT ARRAY(SELECT right(child.relname, 8) FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
+             WHERE inhparent = 'connection_logs'::regclass AND NOT inhdetachpending) AS days";
 
 impl Calendar {
     pub(super) async fn of(transaction: &Transaction<'_>) -> Result<Self, StoreError> {
         let rows = query(transaction, CALENDAR, &[]).await?;
-        let row = rows.first().ok_or_else(|| StoreError::Inconsistent("an aggregate has no row".to_owned()))?;
-        let mut days: Vec<NaiveDate> = row.try_get("days")?;
+        let row = rows.first().ok_or_else(|| StoreError::Inconsistent("a list has no row".to_owned()))?;
+        let days: Vec<&str> = row.try_get("days")?;
+        let mut days: Vec<NaiveDate> =
+            days.iter().filter_map(|day| NaiveDate::parse_from_str(day, "%Y%m%d").ok()).collect();
         days.sort_unstable();
-        let (oldest, newest): (Option<NaiveDate>, Option<NaiveDate>) = (row.try_get("oldest")?, row.try_get("newest")?);
-        Ok(Self { days, open: oldest.zip(newest) })
+        Ok(Self(days))
     }
 
     /// All days that can have a match of `filter`; none if there is nothing.
     pub(super) fn window(&self, filter: &Filter) -> Option<Window> {
-        let (oldest, newest) = self.open.unzip();
-        let first = self.days.first().copied().into_iter().chain(oldest).min()?;
-        let last = self.days.last().copied().into_iter().chain(newest).max()?;
+        let (first, last) = (*self.0.first()?, *self.0.last()?);
         let first = filter.connected_after.map_or(first, |after| after.date_naive().max(first));
         let last = filter.connected_before.map_or(last, |before| before.date_naive().min(last));
         let to = start_of(last.succ_opt().unwrap_or(NaiveDate::MAX));
         Some(Window { from: start_of(first), to }).filter(|window| window.from < window.to)
     }
 
-    /// The days of history that `window` touches.
+    /// Those of some days that there are.
+    pub(super) fn among(&self, days: impl IntoIterator<Item = NaiveDate>) -> Vec<NaiveDate> {
+        days.into_iter().filter(|day| self.0.binary_search(day).is_ok()).collect()
+    }
+
+    /// The days that `window` touches.
     pub(super) fn days(&self, window: Window) -> &[NaiveDate] {
-        let first = self.days.partition_point(|day| Window::day(*day).to <= window.from);
-        let end = self.days.partition_point(|day| start_of(*day) < window.to);
-        self.days.get(first..end).unwrap_or_default()
+        let first = self.0.partition_point(|day| Window::day(*day).to <= window.from);
+        let end = self.0.partition_point(|day| start_of(*day) < window.to);
+        self.0.get(first..end).unwrap_or_default()
     }
 }
 

@@ -1,14 +1,17 @@
 //! A batch in memory: its events by the row that they are about, in the order in which they came.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, Heard};
 use connlog_model::event::{AgentEvent, Event, WebEvent};
+use connlog_model::identity::AgentIdentity;
 use uuid::Uuid;
 
 use super::Refusal;
 use super::contradictions::Contradiction;
+use super::look_up::Wanted;
 
 /// All that a batch says about one connection: events with their indices in the batch.
 #[derive(Default)]
@@ -26,7 +29,7 @@ pub(super) struct Told {
 /// A batch, by row.
 #[derive(Default)]
 pub(super) struct Folded<'a> {
-    /// Connections, in the order of their ids: the order in which keys are taken.
+    /// Connections.
     pub(super) connections: BTreeMap<Uuid, Entry<'a>>,
     /// Web events, each with its index.
     pub(super) web: Vec<(usize, &'a WebEvent)>,
@@ -34,11 +37,10 @@ pub(super) struct Folded<'a> {
     pub(super) refused: Vec<(usize, Refusal)>,
 }
 
-pub(super) fn fold(events: &[Event], floor: Timestamp) -> Folded<'_> {
+pub(super) fn fold(events: &[Event]) -> Folded<'_> {
     let mut folded = Folded::default();
     for (index, event) in events.iter().enumerate() {
         match event {
-            Event::Web(event) if event.time < floor => folded.refuse([index], Refusal::BelowFloor),
             Event::Web(event) => folded.web.push((index, event)),
             Event::Agent(event) => folded.connections.entry(event.row_id()).or_default().0.push((index, event)),
         }
@@ -47,6 +49,18 @@ pub(super) fn fold(events: &[Event], floor: Timestamp) -> Folded<'_> {
 }
 
 impl Folded<'_> {
+    /// The rows that the events are about.
+    pub(super) fn wanted(&self, now: Timestamp) -> Wanted {
+        let mut wanted = Wanted::default();
+        for (id, entry) in &self.connections {
+            wanted.add(*id, entry.known_start(), entry.earliest().unwrap_or(now));
+        }
+        for (_, event) in &self.web {
+            wanted.add_web(event.row_id(), event.time);
+        }
+        wanted
+    }
+
     /// Notes that the events at `indices` are not taken.
     pub(super) fn refuse(&mut self, indices: impl IntoIterator<Item = usize>, why: Refusal) {
         self.refused.extend(indices.into_iter().map(|index| (index, why)));
@@ -89,8 +103,8 @@ impl Entry<'_> {
         self.0.iter().map(|(_, event)| event.start().min(event.time)).min()
     }
 
-    /// The first event.
-    pub(super) fn first(&self) -> Option<&AgentEvent> {
-        self.0.first().map(|(_, event)| *event)
+    /// The agent of the connection, as its first event has it.
+    pub(super) fn agent(&self) -> Option<&Arc<AgentIdentity>> {
+        self.0.first().map(|(_, event)| &event.agent)
     }
 }

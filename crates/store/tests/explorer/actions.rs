@@ -1,5 +1,6 @@
 //! What actors do, each as the shipped code does it and as the oracle understands it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
@@ -47,12 +48,16 @@ pub enum Action {
     Sweep,
     /// A heartbeat that lists the connection.
     Reopen,
-    /// A purge: floor, open rows, trim.
+    /// A purge: floor, open rows, trim, and the day below the floor.
     Purge,
+    /// The days of the story are closed.
+    Close,
+    /// The day of the connection is compacted, once it is closed.
+    Compact,
 }
 
 impl Action {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Connect,
         Self::EarlierConnect,
         Self::Disconnect,
@@ -61,6 +66,8 @@ impl Action {
         Self::Sweep,
         Self::Reopen,
         Self::Purge,
+        Self::Close,
+        Self::Compact,
     ];
 
     /// The events of a batch, as (hour of the connect, or hour and start and reason of the disconnect).
@@ -73,7 +80,7 @@ impl Action {
             Self::Disconnect => vec![disconnect(25, None, "b")],
             Self::OtherDisconnect => vec![disconnect(24, Some(12), "a")],
             Self::ConnectAndDisconnect => vec![connect(14), disconnect(26, None, "c")],
-            Self::Sweep | Self::Reopen | Self::Purge => return None,
+            Self::Sweep | Self::Reopen | Self::Purge | Self::Close | Self::Compact => return None,
         })
     }
 
@@ -82,7 +89,11 @@ impl Action {
         match self {
             Self::Sweep => vec![(Step::Sweep, true)],
             Self::Reopen => vec![(Step::Reopen, false)],
-            Self::Purge => vec![(Step::RaiseFloor, false), (Step::PurgeOpen, true), (Step::Trim, true)],
+            Self::Purge => {
+                vec![(Step::RaiseFloor, false), (Step::PurgeOpen, true), (Step::Trim, true), (Step::Drop, true)]
+            }
+            // No event is changed by them.
+            Self::Close | Self::Compact => vec![],
             batch => vec![(Step::Batch(batch.events().unwrap()), false)],
         }
     }
@@ -95,7 +106,7 @@ impl Action {
             }
             Self::Reopen => {
                 let stamp = Stamp {
-                    agent_id: site.agent.agent_id.unwrap(),
+                    agent: Arc::clone(&site.agent),
                     spool_id: site.spool_id,
                     stream_id: site.stream_id,
                     committed_seq: None,
@@ -106,9 +117,18 @@ impl Action {
             }
             Self::Purge => {
                 let patience = Duration::from_mins(1);
+                store.close_days(Utc::now()).await?;
                 store.raise_floor(hour(FLOOR), TimeDelta::days(1), patience).await?;
                 store.remove_open(hour(FLOOR), hour(1000), 100).await?;
                 store.trim(hour(FLOOR - 1).date_naive(), hour(FLOOR), 100).await?;
+                store.drop_day(hour(FLOOR - 1).date_naive(), patience).await?;
+            }
+            Self::Close => store.close_days(Utc::now()).await?,
+            Self::Compact => {
+                store.close_days(Utc::now()).await?;
+                if let Some(compacted) = store.compact(hour(15).date_naive(), || true).await? {
+                    store.swap(&compacted, Duration::from_mins(1)).await?;
+                }
             }
             batch => {
                 let mut events: Vec<Event> = Vec::new();

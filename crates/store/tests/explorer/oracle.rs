@@ -15,6 +15,7 @@ pub enum Step {
     RaiseFloor,
     PurgeOpen,
     Trim,
+    Drop,
 }
 
 /// A row. Its beginning is `known` if an event said it.
@@ -41,19 +42,21 @@ pub type Outcome = (Option<Row>, usize);
 pub enum Initial {
     Nothing,
     Open,
+    /// Open, on a day that is closed.
+    Listed,
     Completed,
     Inferred,
 }
 
 impl Initial {
-    pub const ALL: [Self; 4] = [Self::Nothing, Self::Open, Self::Completed, Self::Inferred];
+    pub const ALL: [Self; 5] = [Self::Nothing, Self::Open, Self::Listed, Self::Completed, Self::Inferred];
 
     /// The events that lead there; an inferred end comes from a sweep after them.
     pub fn events(self) -> Vec<Step> {
         let connect = Step::Connect { at: 15 };
         match self {
             Self::Nothing => vec![],
-            Self::Open | Self::Inferred => vec![connect],
+            Self::Open | Self::Listed | Self::Inferred => vec![connect],
             Self::Completed => vec![connect, Step::Disconnect { at: 24, start: None, reason: "z" }],
         }
     }
@@ -114,33 +117,30 @@ impl State {
                 {
                     let end = End { at: row.start.max(LAST_SEEN), reason: "agent lost".to_owned(), inferred: true };
                     row.end = Some(end);
-                    self.row.take_if(|row| row.start < self.floor);
                 }
             }
             Step::Reopen => {
                 self.alive = true;
-                if let Some(row) = &mut self.row
-                    && row.start >= self.floor
-                {
-                    row.end.take_if(|end| end.inferred);
+                if let Some(row) = &mut self.row {
+                    if row.end.as_ref().is_some_and(|end| !end.inferred) {
+                        self.contradictions.insert("listed".to_owned());
+                    } else if row.start >= self.floor {
+                        row.end = None;
+                    }
                 }
             }
             Step::RaiseFloor => self.floor = FLOOR,
             Step::PurgeOpen => drop(self.row.take_if(|row| row.end.is_none() && row.start < FLOOR)),
-            Step::Trim => drop(self.row.take_if(|row| row.end.is_some() && row.start < FLOOR)),
+            Step::Trim | Step::Drop => drop(self.row.take_if(|row| row.end.is_some() && row.start < FLOOR)),
         }
     }
 
     fn batch(&mut self, events: &[Step]) {
-        let was_ended = self.row.as_ref().is_some_and(|row| row.end.is_some());
         for event in events {
             if !self.tell(event) {
                 self.contradictions.insert(format!("{event:?}"));
             }
         }
-        // What a live agent kept past its retention goes once it is completed.
-        let floor = self.floor;
-        self.row.take_if(|row| !was_ended && row.end.is_some() && row.start < floor);
     }
 
     /// Tells an event to the row, and returns whether it agrees, or is not taken at all.

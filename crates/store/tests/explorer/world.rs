@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use chrono::{TimeDelta, Utc};
+use connlog_model::clock::Timestamp;
 use connlog_model::identity::AgentIdentity;
 use connlog_store::infer::Hello;
 use connlog_store::write::Batch;
@@ -48,10 +50,6 @@ impl World {
         let database = TestDatabase::create().await.unwrap();
         let monitor = database.client().await.unwrap();
         let store = database.store().unwrap();
-        store
-            .attach_days((0..8).map(|day| hour(10).date_naive() + chrono::Days::new(day) - chrono::Days::new(2)))
-            .await
-            .unwrap();
         let server = database.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
         let mut world = Self { actors: Vec::new(), connections: 1, store, monitor, stories: 0, database };
         for number in 0..actors {
@@ -96,11 +94,18 @@ impl World {
         self.stories += 1;
         self.monitor
             .batch_execute(
-                "DELETE FROM open_connections; DELETE FROM connection_logs; DELETE FROM connection_log_counts;
-                 DELETE FROM agent_presence; DELETE FROM contradictions; UPDATE retention_floor SET cutoff = '-infinity';",
+                "DELETE FROM connection_logs; DELETE FROM ongoing; DELETE FROM connection_log_counts; DELETE FROM agent_spools;
+                 DELETE FROM contradictions; UPDATE agents SET has_open = false;",
             )
             .await
             .unwrap();
+        let first_day = hour(10) - TimeDelta::days(3);
+        let written = "UPDATE floor SET cutoff = '-infinity', closed_before = $1";
+        self.monitor.execute(written, &[&first_day]).await.unwrap();
+        for day in 2..4 {
+            let attach = "SELECT attach_day($1)";
+            self.monitor.query(attach, &[&(first_day + TimeDelta::days(day)).date_naive()]).await.unwrap();
+        }
         let fixture = fixtures::site(self.stories, 1);
         fixtures::import(&self.store, &fixture.directory, hour(1)).await.unwrap();
         let connections = (0..self.connections).map(|number| Uuid::from_u128(self.stories * 10 + number + 1)).collect();
@@ -112,7 +117,7 @@ impl World {
             connections,
         };
         let hello = Hello {
-            agent_id: site.agent.agent_id.unwrap(),
+            agent: Arc::clone(&site.agent),
             spool_id: site.spool_id,
             boot_id: site.boot_id,
             stream_id: site.stream_id,
@@ -126,8 +131,13 @@ impl World {
             events.extend(initial.events().iter().map(|step| event(&site, *connection, step)));
         }
         self.store.apply_batch(&Batch { events, ..Batch::default() }, 1, hour(60)).await.unwrap();
-        if initial == Initial::Inferred {
-            self.store.sweep_silent(hour(100), hour(-1000), chrono::TimeDelta::hours(10)).await.unwrap();
+        match initial {
+            Initial::Inferred => {
+                let swept = self.store.sweep_silent(hour(100), hour(-1000), TimeDelta::hours(10)).await.unwrap();
+                assert_eq!(swept.len(), site.connections.len());
+            }
+            Initial::Listed => self.store.close_days(Utc::now()).await.unwrap(),
+            Initial::Nothing | Initial::Open | Initial::Completed => {}
         }
         site
     }
@@ -135,21 +145,19 @@ impl World {
     /// The row of a connection and how many events contradict it, or what is wrong with it.
     pub async fn outcome(&self, site: &Site, connection: Uuid) -> Result<Outcome, String> {
         let id = site.agent.row_id(connection);
-        let sql = "SELECT connect_time, start_source IS NOT NULL FROM open_connections WHERE id = $1";
-        let open = self.monitor.query(sql, &[&id]).await.unwrap();
         let sql =
             "SELECT connect_time, start_source IS NOT NULL, disconnect_time, coalesce(disconnect_reason, '') AS reason,
                    disconnect_inferred FROM connection_logs WHERE id = $1";
-        let history = self.monitor.query(sql, &[&id]).await.unwrap();
-        let hours = |time: connlog_model::clock::Timestamp| (time - hour(0)).num_hours();
-        let row = match (&open[..], &history[..]) {
-            ([], []) => None,
-            ([row], []) => Some(Row { start: hours(row.get(0)), known: row.get(1), end: None }),
-            ([], [row]) => {
-                let end = End { at: hours(row.get(2)), reason: row.get(3), inferred: row.get(4) };
-                Some(Row { start: hours(row.get(0)), known: row.get(1), end: Some(end) })
+        let rows = self.monitor.query(sql, &[&id]).await.unwrap();
+        let hours = |time: Timestamp| (time - hour(0)).num_hours();
+        let row = match &rows[..] {
+            [] => None,
+            [row] => {
+                let at: Option<Timestamp> = row.get(2);
+                let end = at.map(|at| End { at: hours(at), reason: row.get(3), inferred: row.get(4) });
+                Some(Row { start: hours(row.get(0)), known: row.get(1), end })
             }
-            _ => return Err(format!("{} rows open and {} in history", open.len(), history.len())),
+            _ => return Err(format!("{} rows", rows.len())),
         };
         let sql = "SELECT count(*) FROM contradictions WHERE row_id = $1";
         let contradictions: i64 = self.monitor.query_one(sql, &[&id]).await.unwrap().get(0);
@@ -159,20 +167,34 @@ impl World {
     /// Whether a row below the floor was written by a transaction later than the one that raised the floor.
     pub async fn purged_rows_came_back(&self) -> bool {
         let sql = "SELECT EXISTS (
-            SELECT FROM (SELECT connect_time, changed_xid FROM open_connections
-                         UNION ALL SELECT connect_time, changed_xid FROM connection_logs) AS rows, retention_floor AS floor
-            WHERE rows.connect_time < floor.cutoff AND rows.changed_xid::text::bigint > floor.xmin::text::bigint)";
+            SELECT FROM connection_logs AS log, floor
+            WHERE log.connect_time < floor.cutoff AND floor.xmin::text::bigint
+                < (SELECT min(xid::text::bigint) FROM changes WHERE ids @> ARRAY[log.id]))";
         let statement = self.monitor.prepare(sql).await.unwrap();
         self.monitor.query_one(&statement, &[]).await.unwrap().get(0)
     }
 
-    /// Whether the counts are those of history.
+    /// Whether the counts are those of the rows.
     pub async fn counts_are_right(&self) -> bool {
         let sql = "SELECT NOT EXISTS (
-            SELECT FROM (SELECT day, organization_id, method, app_name, sum(entries) AS n FROM connection_log_counts GROUP BY 1, 2, 3, 4) c
-            FULL JOIN (SELECT (connect_time AT TIME ZONE 'UTC')::date AS day, organization_id, method, coalesce(app_name, '') AS app_name, count(*) AS n
-                       FROM connection_logs GROUP BY 1, 2, 3, 4) h USING (day, organization_id, method, app_name)
-            WHERE coalesce(c.n, 0) <> coalesce(h.n, 0))";
+            SELECT FROM (SELECT day, organization_id, method, app_name, sum(entries) AS n, sum(ended) AS ended
+                         FROM connection_log_counts GROUP BY 1, 2, 3, 4) c
+            FULL JOIN (SELECT (connect_time AT TIME ZONE 'UTC')::date AS day, organization_id, method, coalesce(app_name, '') AS app_name,
+                           count(*) AS n, count(disconnect_time) AS ended
+                       FROM connection_logs JOIN targets USING (target) GROUP BY 1, 2, 3, 4) h USING (day, organization_id, method, app_name)
+            WHERE (coalesce(c.n, 0), coalesce(c.ended, 0)) <> (coalesce(h.n, 0), coalesce(h.ended, 0)))";
+        let statement = self.monitor.prepare(sql).await.unwrap();
+        self.monitor.query_one(&statement, &[]).await.unwrap().get(0)
+    }
+
+    /// Whether `ongoing` is what has no end and lies on a closed day, and its agents are marked as having something open.
+    pub async fn what_is_open_of_closed_days_is_listed(&self) -> bool {
+        let sql = "SELECT NOT EXISTS (
+            SELECT FROM ongoing FULL JOIN (
+                SELECT id, connect_time, true AS is_there FROM connection_logs, floor
+                WHERE disconnect_time IS NULL AND method <= 2 AND connect_time < closed_before) AS open USING (id, connect_time)
+            LEFT JOIN agents USING (agent)
+            WHERE ongoing.target IS NULL OR open.is_there IS NULL OR NOT has_open)";
         let statement = self.monitor.prepare(sql).await.unwrap();
         self.monitor.query_one(&statement, &[]).await.unwrap().get(0)
     }

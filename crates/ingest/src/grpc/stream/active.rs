@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connlog_model::event::{Event, Source as Reported};
-use connlog_model::identity::AgentIdentity;
+use connlog_model::identity::{AgentIdentity, BootNumber};
 use connlog_proto::v1;
 use connlog_proto::v1::sequenced_event::Event as Sequenced;
 use connlog_proto::v1::stream_events_request::Message as Inbound;
@@ -33,7 +33,7 @@ use super::reconcile::{Listing, Reconciler};
 use super::sequence::Sequence;
 use super::session::{Greeted, displaced_status, listed, response, seq};
 use super::{Streams, trace};
-use crate::commit::{Committed, Item, Message, Outcome, Sender, Submission, letter};
+use crate::commit::{Committed, Item, Message, Outcome, Sender, Submission, agent_key, letter};
 use crate::grpc::invalid;
 use crate::parse::{Invalid, Source, Span, connection, shrink_sequenced};
 
@@ -241,15 +241,14 @@ impl Active {
         }
         let (submission, in_flight) = self.parse(batch)?;
         self.in_flight_events += in_flight.events;
+        let key = agent_key(&self.agent);
         let (pace, agent_id, events) = (self.streams.pace.clone(), self.agent_id, in_flight.events);
         if !pace.allows(agent_id, events) {
             self.pause = Some(Box::pin(async move { pace.wait(agent_id, events).await }));
         }
         let committer = self.streams.committer.clone();
         self.submitting =
-            Some(Box::pin(
-                async move { committer.submit(agent_id, submission).await.map(|outcome| (in_flight, outcome)) },
-            ));
+            Some(Box::pin(async move { committer.submit(key, submission).await.map(|outcome| (in_flight, outcome)) }));
         Ok(())
     }
 
@@ -290,7 +289,7 @@ impl Active {
             }
         }
         submission.stamp = (in_flight.last_seq > 0).then_some(Stamp {
-            agent_id: self.agent_id,
+            agent: Arc::clone(&self.agent),
             spool_id: self.spool_id,
             stream_id: self.stream_id,
             committed_seq: Some(in_flight.last_seq),
@@ -310,9 +309,10 @@ impl Active {
         match &event.event {
             Some(Sequenced::Connection(message)) => {
                 lost.extend(self.sequence.event(number, span.now));
-                let boot_id = if number <= self.earlier_boot_until { Uuid::nil() } else { self.boot_id };
-                let (agent, boot_id) = (Arc::clone(&self.agent), Some(boot_id));
-                let source = Source { agent, boot_id, reported: Reported::Agent, user_id: None };
+                let is_earlier = number <= self.earlier_boot_until;
+                let boot = if is_earlier { BootNumber::EARLIER } else { BootNumber::of(self.boot_id) };
+                let (agent, boot) = (Arc::clone(&self.agent), Some(boot));
+                let source = Source { agent, boot, reported: Reported::Agent, user_id: None };
                 connection(message, &source, span).map(|event| Some(Event::Agent(event)))
             }
             Some(Sequenced::Lost(message)) => {

@@ -11,7 +11,7 @@ use connlog_model::clock::{Clock, Timestamp};
 use connlog_model::connection::Connection;
 use connlog_model::identity::AgentIdentity;
 use connlog_runtime::shutdown::Shutdown;
-use connlog_store::infer::{Boot, SignOfLife};
+use connlog_store::infer::{Boot, SignOfLife, Unlisted};
 use connlog_store::write::Stamp;
 use connlog_store::{Store, StoreError};
 use uuid::Uuid;
@@ -65,7 +65,7 @@ impl Reconciler {
         }
         let listed: Vec<Uuid> = listing.connections.iter().copied().filter(|id| !self.unknown.contains(id)).collect();
         let stamp = Stamp {
-            agent_id: self.agent_id,
+            agent: Arc::clone(&self.agent),
             spool_id: self.spool_id,
             stream_id: self.stream_id,
             committed_seq: None,
@@ -79,6 +79,7 @@ impl Reconciler {
             let subjects = life.reopened.iter().map(|connection| (self.stream_id, Subject::Reopened(connection)));
             self.service_log.log(subjects, self.clock.now(), Some(&self.shutdown)).await;
         }
+        metrics::counter!("connlog_ingest_contradictions_total").increment(life.contradicting as u64);
         self.unknown.extend(life.unknown);
         Ok(!life.displaced)
     }
@@ -89,7 +90,7 @@ impl Reconciler {
         if listing.is_hello {
             let ended_at = self.last_seen_before.unwrap_or(listing.received_at);
             let boot = Boot {
-                agent_id: self.agent_id,
+                agent: &self.agent,
                 spool_id: self.spool_id,
                 boot_id: self.boot_id,
                 listed: &listed,
@@ -100,11 +101,13 @@ impl Reconciler {
             self.report("restarted", &closed).await;
         } else if listing.last_seq > 0 {
             let unlisted: HashSet<Uuid> =
-                self.store.unlisted(self.agent_id, self.boot_id, &listed).await?.into_iter().collect();
+                self.store.unlisted(&self.agent, self.boot_id, &listed).await?.into_iter().collect();
             if let Some((before, since)) = &self.unlisted_before {
                 let twice: Vec<Uuid> = unlisted.intersection(before).copied().collect();
                 if !twice.is_empty() {
-                    let closed = self.store.close_unlisted(self.agent_id, self.boot_id, &twice, *since).await?;
+                    let unlisted =
+                        Unlisted { agent: &self.agent, boot_id: self.boot_id, ids: &twice, ended_at: *since };
+                    let closed = self.store.close_unlisted(&unlisted).await?;
                     self.report("disconnect_lost", &closed).await;
                 }
             }

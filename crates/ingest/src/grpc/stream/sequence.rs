@@ -5,7 +5,7 @@ use connlog_model::clock::{Timestamp, truncate_to_micros};
 use connlog_model::identity::AgentIdentity;
 use connlog_model::limits::{MAX_REASON_BYTES, clean_text};
 use connlog_proto::v1;
-use connlog_store::LostRecord;
+use connlog_store::{Hole, LostRecord};
 use uuid::Uuid;
 
 use crate::parse::Invalid;
@@ -93,10 +93,8 @@ impl Sequence {
             recorded_at: now,
             organization_id: self.organization_id,
             workspace_id: self.workspace_id,
-            agent_id: self.agent_id,
-            spool_id: self.spool_id,
-            first_seq,
-            last_seq,
+            agent_id: Some(self.agent_id),
+            hole: Some(Hole { spool_id: self.spool_id, first_seq, last_seq }),
             events: last_seq - first_seq + 1,
             since: None,
             until: None,
@@ -132,7 +130,8 @@ mod tests {
     }
 
     fn span(record: &LostRecord) -> (i64, i64, i64) {
-        (record.first_seq, record.last_seq, record.events)
+        let hole = record.hole.unwrap();
+        (hole.first_seq, hole.last_seq, record.events)
     }
 
     fn told(sequence: &mut Sequence, seq: i64, count: u64) -> Vec<(i64, i64, i64)> {

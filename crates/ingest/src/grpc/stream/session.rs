@@ -127,7 +127,7 @@ impl Session {
     /// Waits an outage out. Nothing is returned if the stream ended meanwhile.
     async fn greet(&self, greeted: &Greeted, stream_id: Uuid) -> Result<Option<Greeting>, Status> {
         let hello = Hello {
-            agent_id: self.agent_id,
+            agent: Arc::clone(&self.agent),
             spool_id: greeted.spool_id,
             boot_id: greeted.boot_id,
             stream_id,

@@ -1,6 +1,7 @@
-//! Days of history: attached before they are written to, in transactions of their own.
+//! Days of the log: attached before they are written to, in transactions of their own.
 
 use std::collections::BTreeSet;
+use std::sync::MutexGuard;
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use connlog_model::clock::Timestamp;
@@ -14,13 +15,22 @@ pub(crate) const MAX_DAYS_PER_STATEMENT: u64 = 60;
 /// SQLSTATE of `attach_day` for a day that lies below the retention floor.
 const BELOW_FLOOR: &str = "CL001";
 
+/// What is known of the days of the log.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct KnownDays {
+    /// Those that were attached at the last look.
+    pub(crate) attached: BTreeSet<NaiveDate>,
+    /// Days before are closed; none if there was no look yet.
+    pub(crate) closed_before: Option<Timestamp>,
+}
+
 impl Store {
     /// Makes the missing ones among `days`. A day below the retention floor is passed over: what belongs there will be
     /// refused by the write itself.
     pub async fn attach_days(&self, days: impl IntoIterator<Item = NaiveDate>) -> Result<(), StoreError> {
         let missing: BTreeSet<NaiveDate> = {
-            let known = self.known_days.lock().expect("no one panics while holding the known days");
-            days.into_iter().filter(|day| !known.contains(day)).collect()
+            let known = self.days();
+            days.into_iter().filter(|day| !known.attached.contains(day)).collect()
         };
         if missing.is_empty() {
             return Ok(());
@@ -41,14 +51,19 @@ impl Store {
                     continue;
                 }
             }
-            self.known_days.lock().expect("no one panics while holding the known days").insert(day);
+            self.days().attached.insert(day);
         }
         refused
     }
 
-    /// Forgets which days exist, because one turned out to be gone.
+    /// Forgets which days there are, because one turned out to be gone.
     pub(crate) fn forget_days(&self) {
-        self.known_days.lock().expect("no one panics while holding the known days").clear();
+        *self.days() = KnownDays::default();
+    }
+
+    /// What is known of days.
+    pub(crate) fn days(&self) -> MutexGuard<'_, KnownDays> {
+        self.known_days.lock().expect("no one panics while holding the known days")
     }
 }
 
