@@ -132,6 +132,22 @@ async fn tokens_of_agents_expire_by_what_is_deleted_not_by_the_order_of_lines() 
 }
 
 #[tokio::test]
+async fn consumers_of_the_change_feed_are_registered_listed_and_removed() {
+    let ctl = ctl().await;
+    let position = ctl.ok(&["feed", "register", "siem-1"]);
+    assert!(position.lines().count() == 1 && position.trim().len() > 40, "{position}");
+    let listed = ctl.ok(&["feed", "list"]);
+    let fields: Vec<&str> = listed.trim().split('\t').collect();
+    assert!(matches!(fields[..], ["siem-1", _, _, "0", "-"]), "{listed}");
+    ctl.ok(&["feed", "remove", "siem-1"]);
+    assert_eq!(ctl.ok(&["feed", "list"]), "");
+    let missing = ctl.run(&["feed", "remove", "siem-1"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8(missing.stderr).unwrap().contains("there is no consumer siem-1"));
+    assert_eq!(ctl.run(&["feed", "register", "two words"]).status.code(), Some(64));
+}
+
+#[tokio::test]
 async fn tokens_are_shown_once_listed_without_their_secret_and_revoked() {
     let ctl = ctl().await;
     assert!(ctl.import(&[ORGANIZATION, USER]).status.success());

@@ -3,6 +3,7 @@
 pub mod coder;
 pub mod directory;
 pub mod measure;
+pub mod presence;
 pub mod report;
 pub mod stream;
 pub mod unary;

@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod commit;
+mod conclusions;
 pub mod config;
 pub mod grpc;
 pub mod pace;

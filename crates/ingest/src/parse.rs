@@ -47,6 +47,13 @@ pub struct Span {
     pub earliest: Timestamp,
 }
 
+/// A time, whenever it is.
+pub(crate) fn any_time(field: &'static str, time: &ProtoTimestamp) -> Result<Timestamp, Invalid> {
+    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let parsed = nanos.and_then(|nanos| DateTime::from_timestamp(time.seconds, nanos)).map(truncate_to_micros);
+    parsed.ok_or_else(|| Invalid::new(field, "is not a time"))
+}
+
 impl Span {
     /// Times from `max_age` before `now` to 24 h after it.
     pub fn new(now: Timestamp, max_age: TimeDelta) -> Self {
@@ -54,9 +61,7 @@ impl Span {
     }
 
     fn time(&self, field: &'static str, time: &ProtoTimestamp) -> Result<Timestamp, Invalid> {
-        let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-        let parsed = nanos.and_then(|nanos| DateTime::from_timestamp(time.seconds, nanos)).map(truncate_to_micros);
-        let time = parsed.ok_or_else(|| Invalid::new(field, "is not a time"))?;
+        let time = any_time(field, time)?;
         if time < self.earliest {
             return Err(Invalid::new(
                 field,

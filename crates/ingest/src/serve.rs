@@ -25,10 +25,12 @@ use tonic_health::server::HealthReporter;
 
 use crate::auth::Authenticator;
 use crate::commit::{Committer, HeldStreams, Writers};
+use crate::conclusions::Conclusions;
 use crate::config::{Config, std_duration};
 use crate::grpc::coder::CoderAgent;
 use crate::grpc::directory::{CONCURRENT_SYNCS, DirectorySync};
 use crate::grpc::measure::Measure;
+use crate::grpc::presence::Presences;
 use crate::grpc::report::Reports;
 use crate::grpc::stream::{ConnectionLogService, Registry, StreamLimits, Streams};
 use crate::grpc::unary::UnaryCalls;
@@ -81,16 +83,8 @@ pub async fn run(
     let writers_log = Arc::clone(&service_log);
     let committer = Writers::new(writers_store, config.clock.clone(), writers_log, config.max_transaction_events)
         .start(config.writers, config.max_queued_events, &shutdown);
-    let watch = Watch {
-        store: store.clone(),
-        clock: config.clock.clone(),
-        service_log: Arc::clone(&service_log),
-        lost_after: config.agent_lost_after,
-        feed_retention: config.feed_retention,
-        feed_max_bytes: config.feed_max_bytes,
-        shutdown: shutdown.clone(),
-    };
-    shutdown.spawn("watch", watch.run());
+    let conclusions = Conclusions { service_log, clock: config.clock.clone(), shutdown: shutdown.clone() };
+    shutdown.spawn("watch", watch(&config, store.clone(), conclusions.clone()).run());
     let full = Arc::new(AtomicBool::new(false));
     let readiness = readiness(store.clone(), committer.database_down(), committer.held().clone(), Arc::clone(&full));
     tokio::spawn(admin::serve(admin_listener, readiness, metrics, shutdown.clone()));
@@ -108,17 +102,16 @@ pub async fn run(
         commit_timeout: std_duration(config.commit_timeout),
         pace: agents.clone(),
     };
-    let reports = Reports {
-        authenticator: authenticator.clone(),
-        calls: calls.clone(),
-        max_events: config.max_batch_events,
-        pace: reporters,
-    };
+    let presences =
+        Presences { store: store.clone(), lost_after: config.agent_lost_after, conclusions: conclusions.clone() };
+    let max_events = config.max_batch_events;
+    let reports =
+        Reports { authenticator: authenticator.clone(), calls: calls.clone(), max_events, pace: reporters, presences };
     let streams = Streams {
         store: store.clone(),
         committer,
         clock: config.clock.clone(),
-        service_log,
+        conclusions,
         registry: Registry::new(config.max_streams_per_agent),
         pace: agents,
         limits: stream_limits(&config),
@@ -168,6 +161,18 @@ pub async fn run(
     });
     shutdown.begun().await;
     Ok(shutdown.finish(std_duration(config.grace_period)).await)
+}
+
+fn watch(config: &Config, store: Store, conclusions: Conclusions) -> Watch {
+    Watch {
+        store,
+        clock: config.clock.clone(),
+        lost_after: config.agent_lost_after,
+        feed_retention: config.feed_retention,
+        feed_max_bytes: config.feed_max_bytes,
+        shutdown: conclusions.shutdown.clone(),
+        conclusions,
+    }
 }
 
 /// Counters are there from the start: what begins with its first event has no increase to alert on.

@@ -1,17 +1,15 @@
 //! The watch: notes that this ingest is listening, closes what silent and deleted agents left open and the days that are over, and
 //! trims the change feed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use connlog_model::clock::Clock;
-use connlog_model::connection::Connection;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_store::{Store, StoreError};
 use uuid::Uuid;
 
-use crate::service_log::{ServiceLog, Subject};
+use crate::conclusions::Conclusions;
 
 /// How often the watch looks.
 const ROUND: Duration = Duration::from_secs(10);
@@ -28,7 +26,7 @@ const LARGEST_CLOCK_ERROR: TimeDelta = TimeDelta::seconds(30);
 pub(crate) struct Watch {
     pub store: Store,
     pub clock: Clock,
-    pub service_log: Arc<ServiceLog>,
+    pub conclusions: Conclusions,
     pub lost_after: TimeDelta,
     /// How long changes are kept.
     pub feed_retention: TimeDelta,
@@ -75,9 +73,9 @@ impl Watch {
         let now = self.clock.now();
         let heard_since = self.store.attend(now, LONGEST_PAUSE).await?;
         let silent = self.store.sweep_silent(now, heard_since, self.lost_after).await?;
-        self.report("lost", &silent).await;
+        self.conclusions.ended(Uuid::new_v4(), "lost", &silent).await;
         let deleted = self.store.sweep_deleted().await?;
-        self.report("deleted", &deleted).await;
+        self.conclusions.ended(Uuid::new_v4(), "deleted", &deleted).await;
         self.store.close_days(now).await
     }
 
@@ -96,16 +94,5 @@ impl Watch {
             metrics::gauge!("connlog_feed_consumers_with_gap").set(u32::try_from(gaps).unwrap_or(u32::MAX));
         }
         Ok(())
-    }
-
-    async fn report(&self, cause: &'static str, closed: &[Connection]) {
-        if closed.is_empty() {
-            return;
-        }
-        tracing::info!(cause, connections = closed.len(), "connections are taken for ended");
-        metrics::counter!("connlog_ingest_inferred_total", "cause" => cause).increment(closed.len() as u64);
-        let round = Uuid::new_v4();
-        let subjects = closed.iter().map(|connection| (round, Subject::Inferred(connection)));
-        self.service_log.log(subjects, self.clock.now(), Some(&self.shutdown)).await;
     }
 }

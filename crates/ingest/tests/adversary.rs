@@ -275,6 +275,7 @@ fn reported(site: &Site, user: Option<Uuid>, event: v1::Connection) -> v1::Repor
         agent_name: site.agent.agent_name.clone(),
         user_id: user.map(|user| user.as_bytes().to_vec()).unwrap_or_default(),
         event: Some(v1::reported_event::Event::Connection(event)),
+        ..v1::ReportedEvent::default()
     }
 }
 

@@ -23,6 +23,7 @@ fn reported(site: &fixtures::Site, event: v1::reported_event::Event) -> v1::Repo
         agent_name: "main".to_owned(),
         user_id: Vec::new(),
         event: Some(event),
+        ..v1::ReportedEvent::default()
     }
 }
 

@@ -78,6 +78,7 @@ async fn a_reporter_has_a_rate_of_its_own() {
             agent_name: "main".to_owned(),
             user_id: Vec::new(),
             event: Some(v1::reported_event::Event::Web(web(Uuid::new_v4(), minutes_ago(5)))),
+            ..v1::ReportedEvent::default()
         };
         let request = v1::ReportEventsRequest { events: (0..events).map(|_| event()).collect() };
         calls.report_events(authorized(request, &reporter)).await

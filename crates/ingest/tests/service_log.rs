@@ -33,6 +33,7 @@ async fn each_acknowledged_event_has_one_line_in_each_format_and_a_replay_none()
             agent_name: "main".to_owned(),
             user_id: sites[0].agent.workspace.owner_id.as_bytes().to_vec(),
             event: Some(v1::reported_event::Event::Web(web(event_id, time))),
+            ..v1::ReportedEvent::default()
         };
         calls.report_events(authorized(v1::ReportEventsRequest { events: vec![event] }, &reporter)).await.unwrap();
     }

@@ -356,6 +356,43 @@ async fn a_day_stays_whole_as_long_as_something_of_it_is_open() {
     assert!(counts_are_right(&database.client().await.unwrap()).await);
 }
 
+#[tokio::test]
+async fn closed_days_are_compacted_once_and_are_as_they_were() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, client) = (database.store().unwrap(), database.client().await.unwrap());
+    let agent = fixtures::site(1, 1).agent;
+    let (old, today) = (now() - TimeDelta::days(5), now() - TimeDelta::minutes(5));
+    let mut events: Vec<Event> = (1..=300).map(|number| fixtures::connect(&agent, number, old)).collect();
+    events.extend((1..300).map(|number| fixtures::disconnect(&agent, number, old + TimeDelta::minutes(1))));
+    events.extend([fixtures::web(&agent, 400, old, Method::Tunnel), fixtures::connect(&agent, 401, today)]);
+    write(&store, events).await;
+    let all = "SELECT md5(string_agg(log::text, ',' ORDER BY id)) FROM connection_logs AS log";
+    let rows = async || client.query_one(all, &[]).await.unwrap().get::<_, String>(0);
+    let before = rows().await;
+    let bytes = format!("SELECT pg_total_relation_size('connection_logs_{}')", old.format("%Y%m%d"));
+    let (bytes_before, feed_before) = (number(&client, &bytes).await, store.feed_end().await.unwrap());
+
+    let left = purge(&database, &["--compact", "false"]).await.unwrap();
+    assert_eq!((left.outcome, left.days_compacted), (Outcome::KeptForever, 0));
+    let dry = purge(&database, &["--dry-run"]).await.unwrap();
+    assert_eq!(dry.days_compacted, 0);
+    let summary = purge(&database, &[]).await.unwrap();
+    assert_eq!(summary.days_compacted, 1, "today is not closed: {summary}");
+    assert_eq!(purge(&database, &[]).await.unwrap().days_compacted, 0);
+    assert_eq!(rows().await, before);
+    assert!(number(&client, &bytes).await < bytes_before, "there is no room for changes any more");
+    assert!(counts_are_right(&client).await);
+    assert!(store.knows_position(feed_before).await.unwrap());
+    assert_eq!(number(&client, "SELECT count(*) FROM pg_class WHERE relname ~ '^compacted_'").await, 0);
+
+    // It takes what comes late, and the end of what was open.
+    write(&store, vec![fixtures::web(&agent, 402, old, Method::Tunnel), fixtures::disconnect(&agent, 300, now())])
+        .await;
+    assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 303);
+    assert_eq!((number(&client, OPEN).await, number(&client, "SELECT count(*) FROM ongoing").await), (1, 0));
+    assert!(counts_are_right(&client).await);
+}
+
 #[test]
 fn a_bad_url_is_named_and_not_repeated() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_connlog-purge"));

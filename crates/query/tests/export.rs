@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
+use connlog_model::cursor::Position;
 use connlog_model::event::{Action, AgentEvent, Client, Event, Outcome, Source, WebEvent};
 use connlog_model::method::Method;
 use connlog_model::role::Role;
@@ -192,6 +193,76 @@ async fn what_commits_late_is_after_every_position_that_was_given_before() {
     let (changes, _) = stage.changes(end["position"].as_str().unwrap(), 3).await;
     let late = stage.sites[0].agent.row_id(Uuid::from_u128(1)).to_string();
     assert!(ids(&changes).contains(&late.as_str()), "{changes:#?}");
+}
+
+/// Trims the feed as if everything in it were old, until something went.
+async fn trim(stage: &Exports, max_bytes: i64) {
+    // Transactions of other tests on the server keep what they may not see yet.
+    until("something is trimmed", async || stage.store.trim_changes(now(), max_bytes).await.unwrap() > 0).await;
+}
+
+#[tokio::test]
+async fn a_position_that_is_gone_is_refused_and_says_how_to_begin_anew() {
+    let stage = stage().await;
+    stage.sessions(1..3).await;
+    let (_, end) = stage.ndjson(&[]).await;
+    let old = end["position"].as_str().unwrap().to_owned();
+    // Known, but for its place: that of another database, or from before a restore.
+    let elsewhere = Position { anchor: Uuid::new_v4(), ..Position::decode(&old).unwrap() }.encode();
+    for number in 10..13 {
+        stage.sessions(number..number + 1).await;
+    }
+    let (changes, newer) = stage.changes(&old, 3).await;
+    assert!(changes.len() >= 3);
+    trim(&stage, 0).await;
+    for position in [&old, &elsewhere] {
+        let (status, body) = stage.service.get_at(EXPORT, &stage.auditor, &[("since", position)]).await;
+        assert_eq!(status, StatusCode::GONE);
+        assert!(body["detail"].as_str().unwrap().contains("Start anew: export everything"), "{body}");
+        let tail = "/api/v2/connectionlog/tail";
+        assert_eq!(stage.service.get_at(tail, &stage.auditor, &[("since", position)]).await.0, StatusCode::GONE);
+    }
+    // The end of the feed is never trimmed: whoever is up to date stays so.
+    let (rest, _) = stage.ndjson(&[("since", &newer)]).await;
+    assert_eq!(rest.len(), 0);
+}
+
+#[tokio::test]
+async fn changes_stay_for_a_registered_consumer_up_to_a_bound_past_which_it_has_a_gap() {
+    let stage = stage().await;
+    let registered = stage.store.register_consumer("siem").await.unwrap().encode();
+    for number in 1..4 {
+        stage.sessions(number..number + 1).await;
+    }
+    let read = async |since: &str, consumer: &str| {
+        stage.service.open(EXPORT, &stage.auditor, &[("since", since), ("consumer", consumer)]).await.status()
+    };
+    // As if everything were old: nothing of what it has not read goes.
+    let kept = stage.store.trim_changes(now(), 1 << 30).await.unwrap();
+    assert_eq!((kept, read(&registered, "siem").await), (0, StatusCode::OK));
+    assert_eq!(read(&registered, "nobody").await, StatusCode::BAD_REQUEST);
+    let (status, body) = stage.service.get_at(EXPORT, &stage.auditor, &[("consumer", "siem")]).await;
+    assert_eq!((status, &body["validations"][0]["field"]), (StatusCode::BAD_REQUEST, &Value::from("consumer")));
+
+    // What it says that it has goes.
+    let (_, position) = stage.changes(&registered, 3).await;
+    assert_eq!(read(&position, "siem").await, StatusCode::OK);
+    trim(&stage, 1 << 30).await;
+    assert_eq!(read(&registered, "siem").await, StatusCode::GONE);
+    assert_eq!(stage.store.consumers().await.unwrap()[0].gap_at, None);
+
+    // Nobody keeps everything: past the bound it goes, and the consumer is told.
+    for number in 4..7 {
+        stage.sessions(number..number + 1).await;
+    }
+    trim(&stage, 0).await;
+    until("its gap is noted", async || {
+        stage.store.trim_changes(now(), 0).await.unwrap();
+        stage.store.consumers().await.unwrap()[0].gap_at.is_some()
+    })
+    .await;
+    assert_eq!(read(&position, "siem").await, StatusCode::GONE);
+    assert!(stage.store.remove_consumer("siem").await.unwrap());
 }
 
 /// Rows with everything that a format could stumble over.

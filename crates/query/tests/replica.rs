@@ -6,6 +6,7 @@ mod support;
 
 use chrono::{DateTime, TimeDelta};
 use connlog_model::clock::Timestamp;
+use connlog_model::cursor::Position;
 use connlog_model::role::Role;
 use connlog_store::{Store, StoreConfig, roles, schema};
 use connlog_testkit::database::{as_role, connect};
@@ -13,7 +14,9 @@ use connlog_testkit::fixtures::{self, now};
 use connlog_testkit::postgres::{Options, PostgresServer};
 use connlog_testkit::stage::write;
 use connlog_testkit::wait::{PATIENCE, until, until_value};
+use reqwest::StatusCode;
 use support::Service;
+use uuid::Uuid;
 
 async fn fresh_as_of(service: &Service, token: &str) -> Option<Timestamp> {
     let response = service.open("/api/v2/connectionlog", token, &[]).await;
@@ -49,6 +52,14 @@ async fn a_replica_that_is_behind_says_so_and_catches_up() {
         *count == 1 && fresh.is_some_and(|fresh| fresh < stood_at) && now() - stood_at > TimeDelta::seconds(2)
     })
     .await;
+    // It does not have a position of the primary yet; one that nobody has is gone.
+    let ahead = writes.feed_end().await.unwrap();
+    let elsewhere = Position { anchor: Uuid::new_v4(), ..ahead };
+    for (position, expected) in [(ahead, StatusCode::SERVICE_UNAVAILABLE), (elsewhere, StatusCode::GONE)] {
+        let export = "/api/v2/connectionlog/export";
+        let status = service.open(export, &auditor, &[("since", &position.encode())]).await.status();
+        assert_eq!(status, expected);
+    }
     replica.execute("SELECT pg_wal_replay_resume()", &[]).await.unwrap();
     until_value("it is fresh again", look, |(count, fresh)| *count == 2 && fresh.is_some_and(|fresh| fresh > stood_at))
         .await;

@@ -184,3 +184,32 @@ async fn a_search_finds_what_workspaces_had_under_each_of_their_owners_and_names
         }
     }
 }
+
+/// Without this, changes that a dump brought along from a server that had run for longer are never read, and nothing after them.
+#[tokio::test]
+async fn a_feed_that_was_restored_into_a_younger_server_begins_anew() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, client) = (database.store().unwrap(), database.client().await.unwrap());
+    let agent = fixtures::site(1, 1).agent;
+    let write = async |number| {
+        let events = vec![fixtures::connect(&agent, number, now())];
+        store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap();
+    };
+    write(1).await;
+    assert!(!store.restart_void_feed().await.unwrap(), "there is nothing wrong with it");
+    let before = store.feed_start().await.unwrap();
+    store.register_consumer("siem").await.unwrap();
+    client.batch_execute("UPDATE changes SET xid = (xid::text::bigint + 1000000000)::text::xid8").await.unwrap();
+    assert!(store.feed_end().await.unwrap_err().is_unavailable());
+    assert!(store.restart_void_feed().await.unwrap());
+    assert!(!store.restart_void_feed().await.unwrap());
+    assert!(!store.knows_position(before).await.unwrap());
+    assert!(store.consumers().await.unwrap()[0].gap_at.is_some());
+    let begins = store.feed_start().await.unwrap();
+    write(2).await;
+    let found = async || {
+        let changes = store.changes(&Search::default(), &Reach::default(), begins, 100, now()).await;
+        changes.unwrap().unwrap().entries.iter().map(|entry| entry.id).collect::<Vec<_>>()
+    };
+    until("what comes later is read", async || found().await == [agent.row_id(Uuid::from_u128(2))]).await;
+}

@@ -238,6 +238,27 @@ async fn temporary_objects_of_a_caller_do_not_stand_in_for_those_of_the_owner() 
 }
 
 #[tokio::test]
+async fn a_service_does_not_start_as_a_role_that_owns_something() {
+    let database = TestDatabase::create().await.unwrap();
+    let owner = database.client().await.unwrap();
+    let role = format!("service_{}", Uuid::new_v4().simple());
+    owner.batch_execute(&format!("CREATE ROLE {role} LOGIN; GRANT connlog_query TO {role}")).await.unwrap();
+    let store = |role: &str| Store::new(&StoreConfig::new(as_role(database.url(), role), "test", 1)).unwrap();
+    for least in [roles::INGEST, roles::QUERY, roles::PURGE, &role] {
+        schema::check_for_service(&store(least)).await.unwrap();
+    }
+    let refused = async || schema::check_for_service(&store(&role)).await.unwrap_err().to_string();
+    owner.batch_execute(&format!("CREATE TABLE theirs (); ALTER TABLE theirs OWNER TO {role}")).await.unwrap();
+    assert_eq!(
+        refused().await,
+        format!("the role {role} owns theirs, which no service should: use the role of the service")
+    );
+    owner.batch_execute(&format!("DROP TABLE theirs; GRANT connlog_owner TO {role}")).await.unwrap();
+    assert!(refused().await.contains("may act as connlog_owner"));
+    owner.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_database_with_tables_of_others_is_left_alone() {
     let database = TestDatabase::create().await.unwrap();
     let client = database.client().await.unwrap();

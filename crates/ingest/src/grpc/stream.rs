@@ -7,7 +7,6 @@ mod sequence;
 mod session;
 mod trace;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -22,12 +21,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub use self::registry::Registry;
 use self::session::Session;
+pub(in crate::grpc) use self::session::listed;
 use crate::auth::Authenticator;
 use crate::commit::Committer;
+use crate::conclusions::Conclusions;
 use crate::grpc::report::Reports;
 use crate::grpc::unary::UnaryCalls;
 use crate::pace::Pace;
-use crate::service_log::ServiceLog;
 
 /// Answers that wait for a stream's client to read them; a client that does not read is not read either.
 const OUTBOUND_ANSWERS: usize = 16;
@@ -59,7 +59,7 @@ pub struct Streams {
     /// Where the time comes from.
     pub clock: Clock,
     /// Where inferred ends are logged.
-    pub service_log: Arc<ServiceLog>,
+    pub conclusions: Conclusions,
     /// Which stream owns which spool, in this process.
     pub registry: Registry,
     /// How fast an agent may go.

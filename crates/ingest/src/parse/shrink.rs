@@ -27,6 +27,7 @@ pub fn shrink_connection(message: &mut v1::Connection) {
 pub fn shrink_reported(message: &mut v1::ReportedEvent) {
     message.workspace_id.truncate(MAX_ID_BYTES);
     message.user_id.truncate(MAX_ID_BYTES);
+    message.boot_id.truncate(MAX_ID_BYTES);
     cut(&mut message.agent_name, MAX_NAME_BYTES * 2);
     match &mut message.event {
         Some(v1::reported_event::Event::Connection(connection)) => shrink_connection(connection),
@@ -37,6 +38,8 @@ pub fn shrink_reported(message: &mut v1::ReportedEvent) {
             cut(&mut web.user_agent, MAX_USER_AGENT_BYTES * 2);
             cut(&mut web.slug_or_port, MAX_SLUG_OR_PORT_BYTES * 2);
         }
+        Some(v1::reported_event::Event::Presence(presence)) => presence.boot_id.truncate(MAX_ID_BYTES),
+        Some(v1::reported_event::Event::Lost(lost)) => cut(&mut lost.cause, MAX_REASON_BYTES * 2),
         None => {}
     }
 }

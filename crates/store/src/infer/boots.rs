@@ -79,12 +79,15 @@ impl Store {
         let (boot, listed) = (BootNumber::of(*boot_id), listed.iter().copied().collect::<HashSet<Uuid>>());
         let (mut changes, mut closed) = (Changes::default(), Vec::new());
         for recorded in open::open(self, &held, &rows).await? {
-            let Some(before) = recorded.connection.boot.filter(|before| *before != boot) else { continue };
+            let before = recorded.connection.boot;
+            if before == Some(boot) {
+                continue;
+            }
             if listed.contains(&recorded.connection.id) {
                 let mut adopted = recorded.clone();
                 adopted.connection.boot = Some(boot);
                 changes.add(&held, Some(recorded), adopted);
-            } else if !live.contains(&before) {
+            } else if before.is_some_and(|before| !live.contains(&before)) {
                 closed.push(open::end(&mut changes, &held, recorded, *ended_at, REASON_AGENT_RESTARTED));
             }
         }

@@ -21,7 +21,7 @@ use crate::{Store, StoreError};
 /// A sign of life of an agent over one of its streams.
 #[derive(Debug)]
 pub struct SignOfLife<'a> {
-    /// The agent, known to the directory.
+    /// The agent.
     pub agent: &'a Arc<AgentIdentity>,
     /// The stream, and what it last committed.
     pub stamp: Stamp,
@@ -45,7 +45,7 @@ pub struct Life {
 }
 
 const IS_DELETED: &str = "-- agent_is_deleted
-SELECT a.deleted OR w.deleted FROM workspace_agents a JOIN workspaces w ON w.id = a.workspace_id WHERE a.id = $1";
+SELECT coalesce((SELECT deleted FROM workspace_agents WHERE id = $1), false) OR coalesce((SELECT deleted FROM workspaces WHERE id = $2), true)";
 
 impl Store {
     /// Notes that the agent lives, and reopens what it lists and the server had taken for ended. A real end stays.
@@ -135,6 +135,6 @@ fn hear(
 }
 
 async fn is_deleted(transaction: &Transaction<'_>, agent: &AgentIdentity) -> Result<bool, StoreError> {
-    let rows = query(transaction, IS_DELETED, &[&agent.agent_id]).await?;
+    let rows = query(transaction, IS_DELETED, &[&agent.agent_id, &agent.workspace.workspace_id]).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(true))
 }

@@ -116,6 +116,7 @@ impl Proxy {
             agent_name: "main".to_owned(),
             user_id: user.map(|user| self.directory.users[user].id.as_bytes().to_vec()).unwrap_or_default(),
             event: Some(v1::reported_event::Event::Web(web)),
+            ..v1::ReportedEvent::default()
         }
     }
 }

@@ -105,11 +105,8 @@ impl Active {
     ) -> Self {
         let reconciler = Reconciler {
             store: streams.store.clone(),
-            clock: streams.clock.clone(),
-            service_log: Arc::clone(&streams.service_log),
-            shutdown: streams.shutdown.clone(),
+            conclusions: streams.conclusions.clone(),
             agent: Arc::clone(&agent),
-            agent_id,
             spool_id: greeted.spool_id,
             stream_id,
             boot_id: greeted.boot_id,

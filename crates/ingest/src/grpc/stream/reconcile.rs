@@ -7,16 +7,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use connlog_model::clock::{Clock, Timestamp};
-use connlog_model::connection::Connection;
+use connlog_model::clock::Timestamp;
 use connlog_model::identity::AgentIdentity;
-use connlog_runtime::shutdown::Shutdown;
 use connlog_store::infer::{Boot, SignOfLife, Unlisted};
 use connlog_store::write::Stamp;
 use connlog_store::{Store, StoreError};
 use uuid::Uuid;
 
-use crate::service_log::{ServiceLog, Subject};
+use crate::conclusions::Conclusions;
 
 /// After so many signs of life, connections that the log did not know are asked for again.
 const FORGET_UNKNOWN_AFTER: u32 = 20;
@@ -37,11 +35,8 @@ pub(super) struct Listing {
 /// The state of one stream's reconciliation.
 pub(super) struct Reconciler {
     pub(super) store: Store,
-    pub(super) clock: Clock,
-    pub(super) service_log: Arc<ServiceLog>,
-    pub(super) shutdown: Shutdown,
+    pub(super) conclusions: Conclusions,
     pub(super) agent: Arc<AgentIdentity>,
-    pub(super) agent_id: Uuid,
     pub(super) spool_id: Uuid,
     pub(super) stream_id: Uuid,
     pub(super) boot_id: Uuid,
@@ -73,12 +68,7 @@ impl Reconciler {
         };
         let sign = SignOfLife { agent: &self.agent, stamp, boot_id: self.boot_id, listed: &listed };
         let life = self.store.sign_of_life(&sign).await?;
-        if !life.reopened.is_empty() {
-            tracing::info!(agent_id = %self.agent_id, connections = life.reopened.len(), "connections that had been taken for ended are open");
-            metrics::counter!("connlog_ingest_reopened_total").increment(life.reopened.len() as u64);
-            let subjects = life.reopened.iter().map(|connection| (self.stream_id, Subject::Reopened(connection)));
-            self.service_log.log(subjects, self.clock.now(), Some(&self.shutdown)).await;
-        }
+        self.conclusions.reopened(self.stream_id, &life.reopened).await;
         metrics::counter!("connlog_ingest_contradictions_total").increment(life.contradicting as u64);
         self.unknown.extend(life.unknown);
         Ok(!life.displaced)
@@ -95,10 +85,10 @@ impl Reconciler {
                 boot_id: self.boot_id,
                 listed: &listed,
                 ended_at,
-                live_since: self.clock.now() - self.lost_after,
+                live_since: self.conclusions.clock.now() - self.lost_after,
             };
             let closed = self.store.close_other_boots(&boot).await?;
-            self.report("restarted", &closed).await;
+            self.conclusions.ended(self.stream_id, "restarted", &closed).await;
         } else if listing.last_seq > 0 {
             let unlisted: HashSet<Uuid> =
                 self.store.unlisted(&self.agent, self.boot_id, &listed).await?.into_iter().collect();
@@ -108,22 +98,11 @@ impl Reconciler {
                     let unlisted =
                         Unlisted { agent: &self.agent, boot_id: self.boot_id, ids: &twice, ended_at: *since };
                     let closed = self.store.close_unlisted(&unlisted).await?;
-                    self.report("disconnect_lost", &closed).await;
+                    self.conclusions.ended(self.stream_id, "disconnect_lost", &closed).await;
                 }
             }
             self.unlisted_before = Some((unlisted, listing.received_at));
         }
         Ok(())
-    }
-
-    async fn report(&self, cause: &'static str, closed: &[Connection]) {
-        if closed.is_empty() {
-            return;
-        }
-        let (agent_id, connections) = (self.agent_id, closed.len());
-        tracing::info!(%agent_id, connections, cause, "connections are taken for ended");
-        metrics::counter!("connlog_ingest_inferred_total", "cause" => cause).increment(connections as u64);
-        let subjects = closed.iter().map(|connection| (self.stream_id, Subject::Inferred(connection)));
-        self.service_log.log(subjects, self.clock.now(), Some(&self.shutdown)).await;
     }
 }

@@ -163,7 +163,7 @@ pub(super) fn seq(field: &'static str, number: u64) -> Result<i64, Invalid> {
     seq.ok_or_else(|| Invalid::new(field, "is larger than 2^53"))
 }
 
-pub(super) fn listed(ids: &[Vec<u8>]) -> Result<Vec<Uuid>, Invalid> {
+pub(in crate::grpc) fn listed(ids: &[Vec<u8>]) -> Result<Vec<Uuid>, Invalid> {
     if ids.len() > MAX_LISTED {
         let reason = format!("has {} entries, at most {MAX_LISTED} are accepted", ids.len());
         return Err(Invalid::new("open_connection_ids", reason));
