@@ -108,7 +108,7 @@ CREATE TABLE agents (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE agents IS 'One row for each agent of a workspace, and the lock of the log: whoever writes connections of an agent holds its row.';
 COMMENT ON COLUMN agents.agent IS 'The first eight bytes of the HMAC of workspace and name (crates/store, numbers.rs).';
-COMMENT ON COLUMN agents.has_open IS 'Whether anything of the agent may be open: set before a connection is left open, and cleared by the sweep.';
+COMMENT ON COLUMN agents.has_open IS 'Whether anything of the agent may be open: set before a connection is left open, and cleared when nothing is found.';
 CREATE INDEX agents_has_open ON agents (agent) WHERE has_open;
 COMMENT ON INDEX agents_has_open IS 'The sweep of silent and deleted agents.';
 CREATE INDEX agents_workspace ON agents (workspace_id);
@@ -127,7 +127,7 @@ CREATE TABLE agent_spools (
     PRIMARY KEY (agent, spool_id)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE agent_spools IS 'What is known of each spool of an agent that streams, and of each reporter that speaks for an agent. Changed under the lock of the agent.';
-COMMENT ON COLUMN agent_spools.agent_id IS 'The agent of the directory that said Hello with it.';
+COMMENT ON COLUMN agent_spools.agent_id IS 'The agent of the directory that said Hello with it, or that a reporter speaks for: then spool_id and stream_id are the id of the reporter''s token.';
 COMMENT ON COLUMN agent_spools.boot_id IS 'The boot that last said Hello with it.';
 COMMENT ON COLUMN agent_spools.stream_id IS 'The stream that owns it now; an older one that finds another id here gives way.';
 COMMENT ON COLUMN agent_spools.committed_seq IS 'Everything up to this sequence number is in the log, rejected, or recorded as lost; NULL until the first commit.';
@@ -197,7 +197,7 @@ COMMENT ON COLUMN connection_logs.id IS 'Names the row: UUIDv5 of connection_id,
 COMMENT ON COLUMN connection_logs.connection_id IS 'The id that the agent gave the connection; of a web event the connection that it is part of, if any.';
 COMMENT ON COLUMN connection_logs.client_session_id IS 'The client''s own id of its session, if it has one.';
 COMMENT ON COLUMN connection_logs.user_id IS 'Who initiated it, if a reporter said so.';
-COMMENT ON COLUMN connection_logs.boot IS 'While it is open: the boot of the agent that streamed it (crates/model, BootNumber); 0 if an earlier boot than its stream''s; NULL if it did not come over the agent''s own stream.';
+COMMENT ON COLUMN connection_logs.boot IS 'While it is open: the boot of the agent that streamed it (crates/model, BootNumber); 0 if an earlier boot than its stream''s; NULL if nobody said so.';
 COMMENT ON COLUMN connection_logs.app_name IS 'Normalized name of the client app; NULL if unknown, and for web events.';
 COMMENT ON COLUMN connection_logs.ip IS 'Address of the client, if known.';
 COMMENT ON COLUMN connection_logs.client_ip IS 'Public address of the client of a session that came through a tunnel, if known.';
@@ -772,7 +772,7 @@ CREATE FUNCTION due_open(cutoff timestamptz, live_since timestamptz) RETURNS TAB
             SELECT FROM public.agent_spools AS s WHERE s.agent = o.agent AND s.last_seen_at >= live_since);
     END
     $$;
-COMMENT ON FUNCTION due_open(timestamptz, timestamptz) IS 'Open connections from before the cutoff, but for those that a live agent streams: what it no longer lists is closed within two heartbeats.';
+COMMENT ON FUNCTION due_open(timestamptz, timestamptz) IS 'Open connections from before the cutoff, but for those of a boot, if the agent, or a reporter that speaks for it, was heard since live_since: what is no longer listed is closed soon.';
 
 CREATE FUNCTION remove_open(cutoff timestamptz, live_since timestamptz, most bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER

@@ -370,7 +370,7 @@ ALTER FUNCTION public.due_open(cutoff timestamp with time zone, live_since times
 -- Name: FUNCTION due_open(cutoff timestamp with time zone, live_since timestamp with time zone); Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON FUNCTION public.due_open(cutoff timestamp with time zone, live_since timestamp with time zone) IS 'Open connections from before the cutoff, but for those that a live agent streams: what it no longer lists is closed within two heartbeats.';
+COMMENT ON FUNCTION public.due_open(cutoff timestamp with time zone, live_since timestamp with time zone) IS 'Open connections from before the cutoff, but for those of a boot, if the agent, or a reporter that speaks for it, was heard since live_since: what is no longer listed is closed soon.';
 
 
 --
@@ -1014,7 +1014,7 @@ COMMENT ON TABLE public.agent_spools IS 'What is known of each spool of an agent
 -- Name: COLUMN agent_spools.agent_id; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON COLUMN public.agent_spools.agent_id IS 'The agent of the directory that said Hello with it.';
+COMMENT ON COLUMN public.agent_spools.agent_id IS 'The agent of the directory that said Hello with it, or that a reporter speaks for: then spool_id and stream_id are the id of the reporter''s token.';
 
 
 --
@@ -1119,7 +1119,7 @@ COMMENT ON COLUMN public.agents.agent IS 'The first eight bytes of the HMAC of w
 -- Name: COLUMN agents.has_open; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON COLUMN public.agents.has_open IS 'Whether anything of the agent may be open: set before a connection is left open, and cleared by the sweep.';
+COMMENT ON COLUMN public.agents.has_open IS 'Whether anything of the agent may be open: set before a connection is left open, and cleared when nothing is found.';
 
 
 --
@@ -1455,7 +1455,7 @@ COMMENT ON COLUMN public.connection_logs.user_id IS 'Who initiated it, if a repo
 -- Name: COLUMN connection_logs.boot; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON COLUMN public.connection_logs.boot IS 'While it is open: the boot of the agent that streamed it (crates/model, BootNumber); 0 if an earlier boot than its stream''s; NULL if it did not come over the agent''s own stream.';
+COMMENT ON COLUMN public.connection_logs.boot IS 'While it is open: the boot of the agent that streamed it (crates/model, BootNumber); 0 if an earlier boot than its stream''s; NULL if nobody said so.';
 
 
 --
@@ -1652,7 +1652,7 @@ COMMENT ON COLUMN public.connection_logs_20200101.user_id IS 'Who initiated it, 
 -- Name: COLUMN connection_logs_20200101.boot; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON COLUMN public.connection_logs_20200101.boot IS 'While it is open: the boot of the agent that streamed it (crates/model, BootNumber); 0 if an earlier boot than its stream''s; NULL if it did not come over the agent''s own stream.';
+COMMENT ON COLUMN public.connection_logs_20200101.boot IS 'While it is open: the boot of the agent that streamed it (crates/model, BootNumber); 0 if an earlier boot than its stream''s; NULL if nobody said so.';
 
 
 --

@@ -29,7 +29,7 @@ pub(crate) async fn measure(database_url: &str, agents: &[Agent], rounds: u32) -
     indexes(&client, rounds).await
 }
 
-/// Connects that take new keys, and disconnects that find them, remove them and copy rows into history.
+/// Connects, and disconnects that find their rows and end them in place.
 async fn batches(database_url: &str, client: &Client, agents: &[Agent], rounds: u32) -> Result<()> {
     // As the writers of connlog-ingest have it.
     let config = StoreConfig { by_key: true, ..StoreConfig::new(database_url, "connlog-bench", 1) };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
-use connlog_model::clock::Timestamp;
+use connlog_model::clock::{Timestamp, truncate_to_micros};
 use connlog_model::event::{Action, Event, Outcome};
 use connlog_model::identity::AgentIdentity;
 use connlog_proto::v1;
@@ -68,7 +68,8 @@ impl Session {
 
 /// `count` sessions of the last hour, none of which was seen before.
 pub(crate) fn sessions(count: u32) -> Vec<Session> {
-    let now = Utc::now();
+    // As exact as the log keeps it, as ingest makes of what comes over the wire.
+    let now = truncate_to_micros(Utc::now());
     let session = |number| {
         let since = now - TimeDelta::seconds(60 + i64::from(number % 3_000));
         Session { id: Uuid::new_v4(), since, until: since + TimeDelta::seconds(30) }

@@ -180,7 +180,7 @@ fn begin_counting() {
     for outcome in ["committed", "rejected", "lost"] {
         metrics::counter!("connlog_ingest_events_total", "outcome" => outcome).increment(0);
     }
-    for cause in ["agent lost", "agent restarted", "workspace deleted", "disconnect lost"] {
+    for cause in ["lost", "restarted", "deleted", "disconnect_lost"] {
         metrics::counter!("connlog_ingest_inferred_total", "cause" => cause).increment(0);
     }
     metrics::gauge!("connlog_ingest_held_streams").set(0);

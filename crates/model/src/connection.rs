@@ -1,7 +1,7 @@
 //! A connection to an agent, as its events tell it. The first word stands.
 //!
 //! - What is recorded is never overwritten by a later event. What is unknown is filled in by a later event that agrees.
-//! - The first real end replaces an inferred one. Nothing replaces a real end, and only its agent's list reopens a
+//! - The first real end replaces an inferred one. Nothing replaces a real end, and only a list of what its agent has open reopens a
 //!   connection whose end was inferred.
 //! - An end that comes first makes the connection: it began at `connected_at`, else its beginning is unknown until a
 //!   connect, or a later `connected_at`, says it.

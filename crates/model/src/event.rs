@@ -17,7 +17,7 @@ pub struct AgentEvent {
     /// The connection, as the agent names it.
     pub connection_id: Uuid,
     /// The boot of the agent that streamed the event; [`BootNumber::EARLIER`] if that was an earlier boot than the stream's,
-    /// none if the event did not come over the agent's own stream.
+    /// none if nobody said so: the event came neither over the agent's own stream nor from a reporter that knows.
     pub boot: Option<BootNumber>,
     /// When it happened.
     pub time: Timestamp,

@@ -1,7 +1,7 @@
 //! `connlog-purge`: removes what is older than the retention, and proves that it did.
 //!
-//! It raises the retention floor first, so that nothing purged comes back; then drops whole days, trims the day of the
-//! cutoff in batches, and removes open rows that no live agent lists. A reader that holds a day for longer than purge
+//! It raises the retention floor first, so that nothing purged comes back; then removes what is due of what is open, drops whole days,
+//! trims the day of the cutoff in batches, and compacts what is closed. A reader that holds a day for longer than purge
 //! will wait costs only time: that day is trimmed row by row instead.
 
 pub mod config;

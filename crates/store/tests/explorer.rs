@@ -107,6 +107,15 @@ async fn two_connections_in_opposite_orders_never_deadlock() {
     assert_eq!(world.deadlocks().await, 0, "agents first never deadlocks");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_agents_in_opposite_orders_never_deadlock() {
+    let mut world = World::new(2, None).await;
+    (world.agents, world.connections) = (2, 2);
+    let (schedules, failures) = explore(&mut world, &pairs(), cap(2), cap(1)).await;
+    report("two agents", schedules, &failures);
+    assert_eq!(world.deadlocks().await, 0, "agents first never deadlocks");
+}
+
 /// Explores with SQL changed on the wire, or a function changed in the database, and returns whether any outcome was wrong.
 async fn is_caught(mutation: Mutation, combinations: &[Vec<Action>]) -> bool {
     let (rewrite, prepare) = match mutation {

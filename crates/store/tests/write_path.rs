@@ -7,14 +7,16 @@ use std::sync::Arc;
 use chrono::{NaiveTime, TimeDelta};
 use connlog_model::clock::Timestamp;
 use connlog_model::event::{Action, Event, Outcome};
+use connlog_model::identity::AgentIdentity;
 use connlog_model::method::Method;
 use connlog_model::search::Search;
 use connlog_store::infer::Hello;
 use connlog_store::read::{Page, PageRequest, Reach};
 use connlog_store::write::{Applied, Batch, Refusal, Stamp};
-use connlog_store::{Hole, LostRecord, Store};
+use connlog_store::{Hole, LostRecord, Store, StoreConfig};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::gate::{Gate, Report};
 use connlog_testkit::wait::until_value;
 use uuid::Uuid;
 
@@ -237,4 +239,133 @@ async fn agents_and_targets_are_noted_anew_in_a_database_that_was_restored() {
     let apply = async || store.apply_batch(&batch_of(2), 1, time).await;
     until_value("a new connection takes the place of the ended one", apply, Result::is_ok).await.unwrap();
     assert_eq!(page(&store, "").await.entries[0].workspace_id, site.agent.workspace.workspace_id);
+}
+
+/// What is wrong with the log, in one number: rows against counts, what is open of closed days, and the feed.
+const WRONG: &str = "SELECT
+    (SELECT count(*) FROM (SELECT day, sum(entries) AS n, sum(ended) AS ended FROM connection_log_counts GROUP BY 1) AS c
+     FULL JOIN (SELECT (connect_time AT TIME ZONE 'UTC')::date AS day, count(*) AS n, count(disconnect_time) AS ended
+                FROM connection_logs GROUP BY 1) AS l USING (day)
+     WHERE (coalesce(c.n, 0), coalesce(c.ended, 0)) <> (coalesce(l.n, 0), coalesce(l.ended, 0)))
+    + (SELECT count(*) FROM ongoing FULL JOIN (
+           SELECT id, true AS is_there FROM connection_logs, floor
+           WHERE disconnect_time IS NULL AND method <= 2 AND connect_time < closed_before) AS open USING (id)
+       WHERE agent IS NULL OR is_there IS NULL)
+    + (SELECT count(*) FROM connection_logs WHERE id NOT IN (SELECT unnest(ids) FROM changes))";
+
+/// Everything that a batch can hold: new rows, ends, a beginning that moves its row, contradictions, on closed days and today.
+fn full_batch(agent: &Arc<AgentIdentity>, stream: &Hello, time: Timestamp) -> Batch {
+    let old = time - TimeDelta::days(9);
+    let mut contradicting = fixtures::connect(agent, 1, old);
+    if let Event::Agent(event) = &mut contradicting {
+        event.client.ip = Some([203, 0, 113, 9].into());
+    }
+    let spool_id = stream.spool_id;
+    Batch {
+        events: vec![
+            fixtures::disconnect(agent, 1, old + TimeDelta::hours(1)),
+            contradicting,
+            fixtures::connect(agent, 2, old - TimeDelta::days(2)),
+            fixtures::connect(agent, 3, old),
+            fixtures::connect(agent, 4, time),
+            fixtures::web(agent, 5, time, Method::PortForwarding),
+        ],
+        stamps: vec![Stamp {
+            agent: Arc::clone(agent),
+            spool_id,
+            stream_id: stream.stream_id,
+            committed_seq: Some(9),
+            seen_at: time,
+        }],
+        lost: vec![LostRecord {
+            id: Uuid::new_v5(&spool_id, b"lost"),
+            recorded_at: time,
+            organization_id: agent.workspace.organization_id,
+            workspace_id: agent.workspace.workspace_id,
+            agent_id: agent.agent_id,
+            hole: Some(Hole { spool_id, first_seq: 7, last_seq: 8 }),
+            events: 2,
+            since: None,
+            until: None,
+            cause: "spool full".to_owned(),
+        }],
+        rejected: Vec::new(),
+    }
+}
+
+/// The connection is cut before each statement of a batch in turn: nothing of it is there, or all of it, and doing it again
+/// makes it whole.
+#[tokio::test]
+async fn a_batch_that_breaks_off_at_any_statement_leaves_nothing_half_done() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, client) = (database.store().unwrap(), database.client().await.unwrap());
+    let server = database.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let mut names = Vec::new();
+    for cut in 0.. {
+        let site = fixtures::site(u128::from(1000_u32 + cut), 1);
+        let (agent, time) = (&site.agent, now());
+        let before = time - TimeDelta::days(9);
+        apply(&store, vec![fixtures::connect(agent, 1, before), fixtures::disconnect(agent, 2, before)]).await;
+        let hello = Hello {
+            agent: Arc::clone(agent),
+            spool_id: Uuid::new_v4(),
+            boot_id: Uuid::new_v4(),
+            stream_id: Uuid::new_v4(),
+            first_unacked_seq: 1,
+            last_seq: 9,
+            received_at: time,
+        };
+        store.greet(&hello).await.unwrap();
+        let batch = full_batch(agent, &hello, time);
+        let of_agent = "SELECT count(*), count(disconnect_time) FROM connection_logs JOIN targets USING (target) WHERE workspace_id = $1";
+        let rows = async || {
+            let row = client.query_one(of_agent, &[&agent.workspace.workspace_id]).await.unwrap();
+            (row.get::<_, i64>(0), row.get::<_, i64>(1))
+        };
+
+        let mut gate = Gate::open(server.clone(), None).await.unwrap();
+        let url = database.url().replace(&server, &format!("127.0.0.1:{}", gate.port())) + "?sslmode=disable";
+        let cut_off = Store::new(&StoreConfig::new(url, "cut off", 1)).unwrap();
+        cut_off.ping().await.unwrap();
+        gate.close().await;
+        let (mut applying, mut seen) = (Box::pin(cut_off.apply_batch(&batch, 2, time)), 0);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut applying => break outcome,
+                report = gate.report() => {
+                    if let Ok(Report::Arrived(waiting)) = report {
+                        seen += 1;
+                        if seen > cut {
+                            names.push(waiting.name.clone());
+                            // Not let through: the connection ends.
+                            drop(waiting);
+                            gate.reopen().await;
+                        } else {
+                            waiting.release();
+                        }
+                    }
+                }
+            }
+        };
+        let whole = outcome.is_ok();
+        assert!(whole || rows().await == (2, 1), "cut at {:?}: {:?}", names.last(), rows().await);
+        for _ in 0..2 {
+            store.apply_batch(&batch, 1, time).await.unwrap();
+            assert_eq!(rows().await, (5, 2), "cut at {:?}", names.last());
+        }
+        assert_eq!(client.query_one(WRONG, &[]).await.unwrap().get::<_, i64>(0), 0, "cut at {:?}", names.last());
+        assert_eq!(store.greet(&hello).await.unwrap().committed_seq, Some(9));
+        if whole {
+            break;
+        }
+    }
+    for expected in
+        ["lock_agents", "look_up", "update_rows", "take_unknown_starts", "add_ongoing", "insert_rows", "commit"]
+    {
+        assert!(names.iter().any(|name| name == expected), "{expected} is not among {names:?}");
+    }
+    let sql = "SELECT (SELECT count(*) FROM lost_events), (SELECT count(*) FROM contradictions)";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    let tries = i64::try_from(names.len()).unwrap() + 1;
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (tries, tries));
 }

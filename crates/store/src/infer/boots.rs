@@ -78,7 +78,9 @@ impl Store {
         let live = live.collect::<Result<HashSet<BootNumber>, StoreError>>()?;
         let (boot, listed) = (BootNumber::of(*boot_id), listed.iter().copied().collect::<HashSet<Uuid>>());
         let (mut changes, mut closed) = (Changes::default(), Vec::new());
-        for recorded in open::open(self, &held, &rows).await? {
+        let open = open::open(self, &held, &rows).await?;
+        let all = open.len();
+        for recorded in open {
             let before = recorded.connection.boot;
             if before == Some(boot) {
                 continue;
@@ -91,8 +93,11 @@ impl Store {
                 closed.push(open::end(&mut changes, &held, recorded, *ended_at, REASON_AGENT_RESTARTED));
             }
         }
-        let noted = Step::Query(CLOSED, vec![&number, spool_id, boot_id]);
-        changes.save(&held, vec![noted], SHARD).await?;
+        let mut noted = vec![Step::Query(CLOSED, vec![&number, spool_id, boot_id])];
+        if closed.len() == all && held.agents.get(&number) == Some(&true) && !open::is_unseen(&held, &rows)? {
+            noted.push(open::nothing_open(&agents));
+        }
+        changes.save(&held, noted, SHARD).await?;
         held.transaction.commit().await?;
         Ok(closed)
     }
@@ -110,7 +115,12 @@ impl Store {
         let (held, rows) = self.hold(&mut client, agents, Wait::ForAll, open::steps(&agents)).await?;
         let (boot, listed) = (BootNumber::of(boot_id), listed.iter().copied().collect::<HashSet<Uuid>>());
         let open = open::open(self, &held, &rows).await?;
-        held.transaction.end();
+        if open.is_empty() && held.agents.get(&number) == Some(&true) && !open::is_unseen(&held, &rows)? {
+            Changes::default().save(&held, vec![open::nothing_open(&agents)], SHARD).await?;
+            held.transaction.commit().await?;
+        } else {
+            held.transaction.end();
+        }
         let unlisted = open.into_iter().map(|recorded| recorded.connection);
         let unlisted = unlisted.filter(|open| open.boot == Some(boot) && !listed.contains(&open.id));
         Ok(unlisted.map(|connection| connection.id).collect())

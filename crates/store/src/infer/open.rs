@@ -21,6 +21,25 @@ SELECT id, connect_time FROM ongoing WHERE agent = ANY($1::bigint[])";
 const TARGETS: &str = "-- targets_of_agents
 SELECT target FROM targets WHERE agent = ANY($1::bigint[])";
 
+const NOTHING_OPEN: &str = "-- note_nothing_open
+UPDATE agents SET has_open = false WHERE agent = ANY($1::bigint[])";
+
+/// Notes that agents have nothing open.
+pub(super) fn nothing_open<'a>(agents: &'a &'a [i64]) -> Step<'a> {
+    Step::Query(NOTHING_OPEN, vec![agents])
+}
+
+/// Whether something is listed on a day that is not attached: nobody can say then what is open.
+pub(super) fn is_unseen(held: &Held<'_>, answers: &[Vec<Row>]) -> Result<bool, StoreError> {
+    for row in answers.first().map(Vec::as_slice).unwrap_or_default() {
+        let connect_time: Timestamp = row.try_get(1)?;
+        if !held.attached.contains(&day_of(connect_time)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The steps that come with the locks of agents whose open connections are wanted.
 pub(super) fn steps<'a>(agents: &'a &'a [i64]) -> Vec<Step<'a>> {
     vec![Step::Query(ONGOING, vec![agents]), Step::Query(TARGETS, vec![agents])]
@@ -29,6 +48,10 @@ pub(super) fn steps<'a>(agents: &'a &'a [i64]) -> Vec<Step<'a>> {
 /// The open connections of the agents that are held, by the answers to [`steps`]. Those that are listed on a day that is not
 /// attached are passed over: the rest of the agent is not held up by them.
 pub(super) async fn open(store: &Store, held: &Held<'_>, answers: &[Vec<Row>]) -> Result<Vec<Recorded>, StoreError> {
+    // Without this, each sign of life of an agent that has nothing open reads all that it had in the last days.
+    if !held.agents.values().any(|has_open| *has_open) {
+        return Ok(Vec::new());
+    }
     let [ongoing, targets] = answers else {
         return Err(StoreError::Inconsistent("two statements have two answers".to_owned()));
     };

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{SHARD, open};
 use crate::row::Recorded;
 use crate::session::Step;
-use crate::write::held::{Held, Wait};
+use crate::write::held::Wait;
 use crate::write::save::Changes;
 use crate::{Store, StoreError};
 
@@ -44,9 +44,6 @@ LEFT JOIN LATERAL (
     SELECT bool_and(a.deleted) AS are_deleted, max(a.deleted_at) AS deleted_at FROM workspace_agents AS a
     WHERE a.workspace_id = agents.workspace_id AND a.name = agents.agent_name) AS named ON true
 WHERE has_open AND (w.id IS NOT NULL OR named.are_deleted) ORDER BY agents.agent";
-
-const NOTHING_OPEN: &str = "-- note_nothing_open
-UPDATE agents SET has_open = false WHERE agent = ANY($1::bigint[])";
 
 /// Why and when connections of agents end.
 enum Cause {
@@ -157,7 +154,8 @@ impl Store {
         let open = open::open(self, &held, &rows).await?;
         let (mut changes, mut closed) = (Changes::default(), Vec::new());
         // What stays open, and what lies on a day that is not attached, of which nobody can say.
-        let mut kept: Vec<i64> = not_seen(&rows, &held)?;
+        let mut kept: Vec<i64> =
+            if open::is_unseen(&held, &rows)? { held.agents.keys().copied().collect() } else { Vec::new() };
         for recorded in open {
             let agent = recorded.numbers.agent;
             match cause.end(&recorded, &signs) {
@@ -166,7 +164,7 @@ impl Store {
             }
         }
         let done: Vec<i64> = held.agents.keys().copied().filter(|agent| !kept.contains(agent)).collect();
-        changes.save(&held, vec![Step::Query(NOTHING_OPEN, vec![&done])], SHARD).await?;
+        changes.save(&held, vec![open::nothing_open(&done.as_slice())], SHARD).await?;
         held.transaction.commit().await?;
         Ok(closed)
     }
@@ -194,15 +192,4 @@ fn signs(rows: &[Row]) -> Result<HashMap<i64, Signs>, StoreError> {
         signs.entry(row.try_get("agent")?).or_default().0.push(sign);
     }
     Ok(signs)
-}
-
-/// The agents that are held if something is listed of them on a day that is not attached: all of them, since who it is of is not said.
-fn not_seen(rows: &[Vec<Row>], held: &Held<'_>) -> Result<Vec<i64>, StoreError> {
-    for row in rows.first().map(Vec::as_slice).unwrap_or_default() {
-        let connect_time: Timestamp = row.try_get(1)?;
-        if !held.attached.contains(&connect_time.date_naive()) {
-            return Ok(held.agents.keys().copied().collect());
-        }
-    }
-    Ok(Vec::new())
 }

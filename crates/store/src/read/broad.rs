@@ -84,12 +84,17 @@ impl DayCounts {
             // Once all matches are found there is nothing more to walk for.
             let limit = wanted.min(matches - offset);
             let part = Slice { limit, offset, after: slice.after };
-            let is_walked = matches > FEW || filter.status == Some(Status::Ongoing) && !is_closed(newest);
-            rows.extend(if is_walked {
-                rows::read(transaction, filter, Place::Span(window), part, Order::Walk).await?
-            } else {
-                let days: Vec<NaiveDate> = self.0.range(oldest..=newest).map(|(day, _)| *day).collect();
-                rows::read(transaction, filter, Place::Days(window, &days), part, Order::FindThenSort).await?
+            let days: Vec<NaiveDate> = self.0.range(oldest..=newest).map(|(day, _)| *day).collect();
+            let place = Place::Days(window, &days);
+            let is_ongoing = filter.status == Some(Status::Ongoing) && !is_closed(newest);
+            let by_targets =
+                if is_ongoing && matches <= FEW { filter.by_open_targets(transaction).await? } else { None };
+            rows.extend(match &by_targets {
+                Some(filter) => rows::read(transaction, filter, place, part, Order::FindThenSort).await?,
+                None if is_ongoing || matches > FEW => {
+                    rows::read(transaction, filter, Place::Span(window), part, Order::Walk).await?
+                }
+                None => rows::read(transaction, filter, place, part, Order::FindThenSort).await?,
             });
             offset = (offset - matches).max(0);
         }

@@ -92,6 +92,11 @@ SELECT target FROM targets
 WHERE ($1::uuid[] IS NULL OR owner_id = ANY($1)) AND ($2::uuid[] IS NULL OR workspace_id = ANY($2))
     AND ($3::text IS NULL OR workspace_name_key = $3) AND ($4::uuid[] IS NULL OR organization_id = ANY($4))";
 
+/// Those of agents that may have something open.
+const OPEN_TARGETS: &str = "-- targets_with_open
+SELECT target FROM targets
+WHERE agent IN (SELECT agent FROM agents WHERE has_open) AND ($1::uuid[] IS NULL OR organization_id = ANY($1)) LIMIT $2";
+
 const CLOSED_BEFORE: &str = "-- closed_before
 SELECT closed_before FROM floor";
 
@@ -183,6 +188,18 @@ impl Filter {
         within.connected_before =
             self.connected_before.filter(|before| *before < window.to - TimeDelta::microseconds(1));
         within
+    }
+
+    /// The same by the targets that may have something open, if they are few: what is open is found among their rows, and not
+    /// among all of a day.
+    pub(super) async fn by_open_targets(&self, transaction: &Transaction<'_>) -> Result<Option<Self>, StoreError> {
+        let most = i64::try_from(FEW_TARGETS).unwrap_or(i64::MAX);
+        let rows = query(transaction, OPEN_TARGETS, &[&self.organizations, &(most + 1)]).await?;
+        if self.targets.is_some() || rows.len() > FEW_TARGETS {
+            return Ok(None);
+        }
+        let targets = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+        Ok(Some(Self { targets: Some(targets), ..self.clone() }))
     }
 
     /// What it can be answered from.

@@ -1,6 +1,6 @@
 //! A transaction that changes the log, once it holds its locks.
 //!
-//! The order of locks is the same everywhere: the log, agents in the order of their numbers, days, then spools and counts. What is
+//! The order of locks is the same everywhere: the log, agents in the order of their numbers, days, then counts. What is
 //! read comes in later statements, whose snapshots are younger than the locks.
 
 use std::collections::{BTreeMap, BTreeSet};

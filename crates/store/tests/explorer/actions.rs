@@ -13,7 +13,7 @@ use connlog_testkit::fixtures;
 use uuid::Uuid;
 
 use crate::oracle::Step;
-use crate::world::Site;
+use crate::world::{Connection, Site};
 
 /// An hour of the story. Hour 10 is midnight: what is earlier lies on another day, and below the floor that the purge
 /// raises.
@@ -105,15 +105,19 @@ impl Action {
                 store.sweep_silent(hour(SWEEP), hour(-1000), TimeDelta::hours(10)).await?;
             }
             Self::Reopen => {
-                let stamp = Stamp {
-                    agent: Arc::clone(&site.agent),
-                    spool_id: site.spool_id,
-                    stream_id: site.stream_id,
-                    committed_seq: None,
-                    seen_at: hour(SIGN_OF_LIFE),
-                };
-                let sign = SignOfLife { agent: &site.agent, stamp, boot_id: site.boot_id, listed: &site.connections };
-                assert!(!store.sign_of_life(&sign).await?.displaced);
+                for agent in &site.agents {
+                    let stamp = Stamp {
+                        agent: Arc::clone(agent),
+                        spool_id: site.spool_id,
+                        stream_id: site.stream_id,
+                        committed_seq: None,
+                        seen_at: hour(SIGN_OF_LIFE),
+                    };
+                    let of_agent = site.connections.iter().filter(|connection| Arc::ptr_eq(&connection.agent, agent));
+                    let listed: Vec<Uuid> = of_agent.map(|connection| connection.id).collect();
+                    let sign = SignOfLife { agent, stamp, boot_id: site.boot_id, listed: &listed };
+                    assert!(!store.sign_of_life(&sign).await?.displaced);
+                }
             }
             Self::Purge => {
                 let patience = Duration::from_mins(1);
@@ -133,7 +137,7 @@ impl Action {
             batch => {
                 let mut events: Vec<Event> = Vec::new();
                 for connection in &site.connections {
-                    events.extend(batch.events().unwrap().into_iter().map(|step| event(&site, *connection, &step)));
+                    events.extend(batch.events().unwrap().into_iter().map(|step| event(connection, &step)));
                 }
                 if backwards {
                     events.reverse();
@@ -147,7 +151,7 @@ impl Action {
 }
 
 /// The event of a step of a batch.
-pub fn event(site: &Site, connection: Uuid, step: &Step) -> Event {
+pub fn event(connection: &Connection, step: &Step) -> Event {
     let happening = match step {
         Step::Disconnect { start, reason, .. } => Happening::Disconnect {
             connected_at: start.map(hour),
@@ -156,5 +160,5 @@ pub fn event(site: &Site, connection: Uuid, step: &Step) -> Event {
         _ => Happening::Connect,
     };
     let (Step::Connect { at } | Step::Disconnect { at, .. }) = step else { unreachable!("only these make events") };
-    fixtures::agent_event(&site.agent, connection.as_u128(), hour(*at), happening)
+    fixtures::agent_event(&connection.agent, connection.id.as_u128(), hour(*at), happening)
 }

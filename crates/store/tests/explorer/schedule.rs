@@ -71,7 +71,7 @@ pub async fn explore(world: &mut World, initial: Initial, actions: &[Action], ca
         explored.schedules += 1;
         let mut problem = ran.failures.into_iter().next();
         for connection in &site.connections {
-            match world.outcome(&site, *connection).await {
+            match world.outcome(connection).await {
                 Err(problem_found) => problem = Some(problem_found),
                 Ok(outcome) if !allowed.contains(&outcome) => {
                     problem = Some(format!("{outcome:?} is none of {allowed:?}"));

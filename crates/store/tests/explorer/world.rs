@@ -17,14 +17,21 @@ use uuid::Uuid;
 use crate::actions::{LAST_SEEN, event, hour};
 use crate::oracle::{End, Initial, Outcome, Row};
 
-/// An agent of its own for each schedule, and the connections that the story is about.
+/// A connection that the story is about, and its agent.
+#[derive(Clone)]
+pub struct Connection {
+    pub agent: Arc<AgentIdentity>,
+    pub id: Uuid,
+}
+
+/// Agents of their own for each schedule, and the connections that the story is about.
 #[derive(Clone)]
 pub struct Site {
-    pub agent: Arc<AgentIdentity>,
+    pub agents: Vec<Arc<AgentIdentity>>,
     pub spool_id: Uuid,
     pub stream_id: Uuid,
     pub boot_id: Uuid,
-    pub connections: Vec<Uuid>,
+    pub connections: Vec<Connection>,
 }
 
 /// An actor's way to the database.
@@ -36,7 +43,9 @@ pub struct Actor {
 
 pub struct World {
     pub actors: Vec<Actor>,
-    /// Connections of each story.
+    /// Agents of each story.
+    pub agents: u128,
+    /// Connections of each story, of each agent in turn.
     pub connections: u128,
     store: Store,
     monitor: Client,
@@ -51,7 +60,7 @@ impl World {
         let monitor = database.client().await.unwrap();
         let store = database.store().unwrap();
         let server = database.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
-        let mut world = Self { actors: Vec::new(), connections: 1, store, monitor, stories: 0, database };
+        let mut world = Self { actors: Vec::new(), agents: 1, connections: 1, store, monitor, stories: 0, database };
         for number in 0..actors {
             let gate = Gate::open(server.clone(), rewrite.clone()).await.unwrap();
             let through_gate = world.database.url().replace(&server, &format!("127.0.0.1:{}", gate.port()));
@@ -106,29 +115,38 @@ impl World {
             let attach = "SELECT attach_day($1)";
             self.monitor.query(attach, &[&(first_day + TimeDelta::days(day)).date_naive()]).await.unwrap();
         }
-        let fixture = fixtures::site(self.stories, 1);
-        fixtures::import(&self.store, &fixture.directory, hour(1)).await.unwrap();
-        let connections = (0..self.connections).map(|number| Uuid::from_u128(self.stories * 10 + number + 1)).collect();
+        let mut agents = Vec::new();
+        for number in 0..self.agents {
+            let fixture = fixtures::site(self.stories * 10 + number, 1);
+            fixtures::import(&self.store, &fixture.directory, hour(1)).await.unwrap();
+            agents.push(fixture.agent);
+        }
+        let connection = |number| {
+            let agent = Arc::clone(&agents[usize::try_from(number % self.agents).unwrap()]);
+            Connection { agent, id: Uuid::from_u128(self.stories * 10 + number + 1) }
+        };
         let site = Site {
-            agent: fixture.agent,
+            connections: (0..self.connections).map(connection).collect(),
+            agents,
             spool_id: Uuid::from_u128(1),
             stream_id: Uuid::from_u128(2),
             boot_id: Uuid::from_u128(3),
-            connections,
         };
-        let hello = Hello {
-            agent: Arc::clone(&site.agent),
-            spool_id: site.spool_id,
-            boot_id: site.boot_id,
-            stream_id: site.stream_id,
-            first_unacked_seq: 1,
-            last_seq: 0,
-            received_at: hour(LAST_SEEN),
-        };
-        self.store.greet(&hello).await.unwrap();
+        for agent in &site.agents {
+            let hello = Hello {
+                agent: Arc::clone(agent),
+                spool_id: site.spool_id,
+                boot_id: site.boot_id,
+                stream_id: site.stream_id,
+                first_unacked_seq: 1,
+                last_seq: 0,
+                received_at: hour(LAST_SEEN),
+            };
+            self.store.greet(&hello).await.unwrap();
+        }
         let mut events = Vec::new();
         for connection in &site.connections {
-            events.extend(initial.events().iter().map(|step| event(&site, *connection, step)));
+            events.extend(initial.events().iter().map(|step| event(connection, step)));
         }
         self.store.apply_batch(&Batch { events, ..Batch::default() }, 1, hour(60)).await.unwrap();
         match initial {
@@ -143,8 +161,8 @@ impl World {
     }
 
     /// The row of a connection and how many events contradict it, or what is wrong with it.
-    pub async fn outcome(&self, site: &Site, connection: Uuid) -> Result<Outcome, String> {
-        let id = site.agent.row_id(connection);
+    pub async fn outcome(&self, connection: &Connection) -> Result<Outcome, String> {
+        let id = connection.agent.row_id(connection.id);
         let sql =
             "SELECT connect_time, start_source IS NOT NULL, disconnect_time, coalesce(disconnect_reason, '') AS reason,
                    disconnect_inferred FROM connection_logs WHERE id = $1";

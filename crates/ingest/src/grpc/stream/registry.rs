@@ -1,5 +1,5 @@
 //! Which stream owns a spool: the newest. An older one, of a half-open connection or of a clone of the workspace, gives
-//! way. Across replicas the presence row decides; this is the same within a process, at once.
+//! way. Across replicas the row of the spool decides; this is the same within a process, at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
