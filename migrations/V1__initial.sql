@@ -104,13 +104,13 @@ CREATE TABLE agents (
     agent        bigint PRIMARY KEY,
     workspace_id uuid NOT NULL,
     agent_name   text NOT NULL,
-    has_open     boolean NOT NULL DEFAULT false
+    open_since   timestamptz
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE agents IS 'One row for each agent of a workspace, and the lock of the log: whoever writes connections of an agent holds its row.';
 COMMENT ON COLUMN agents.agent IS 'The first eight bytes of the HMAC of workspace and name (crates/store, numbers.rs).';
-COMMENT ON COLUMN agents.has_open IS 'Whether anything of the agent may be open: set before a connection is left open, and cleared when nothing is found.';
-CREATE INDEX agents_has_open ON agents (agent) WHERE has_open;
-COMMENT ON INDEX agents_has_open IS 'The sweep of silent and deleted agents.';
+COMMENT ON COLUMN agents.open_since IS 'What is open of the agent began at this time or later; NULL if nothing is. Lowered with each connection that is left open, raised when somebody looks.';
+CREATE INDEX agents_open ON agents (agent) WHERE open_since IS NOT NULL;
+COMMENT ON INDEX agents_open IS 'The sweep of silent and deleted agents.';
 CREATE INDEX agents_workspace ON agents (workspace_id);
 COMMENT ON INDEX agents_workspace IS 'Closing what a deleted workspace had open.';
 
@@ -837,7 +837,7 @@ CREATE FUNCTION remove_records(kind text, cutoff timestamptz, most bigint) RETUR
             cutoff := least(cutoff, (SELECT least(f.cutoff, f.closed_before) FROM public.floor AS f));
             kept := 'AND NOT EXISTS (SELECT FROM public.ongoing AS o WHERE o.id = row_id)';
         ELSIF kind = 'agent_spools' THEN
-            kept := 'AND NOT EXISTS (SELECT FROM public.agents AS a WHERE a.agent = agent_spools.agent AND a.has_open)';
+            kept := 'AND NOT EXISTS (SELECT FROM public.agents AS a WHERE a.agent = agent_spools.agent AND a.open_since IS NOT NULL)';
         END IF;
         EXECUTE format('DELETE FROM public.%1$I WHERE ctid = ANY (ARRAY(
             SELECT ctid FROM public.%1$I WHERE %2$I < $1 %3$s ORDER BY %2$I LIMIT $2 FOR UPDATE SKIP LOCKED))',
@@ -871,15 +871,21 @@ CREATE FUNCTION uncompacted_days() RETURNS SETOF date
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
     AS $$
-        SELECT to_date(right(child.relname, 8), 'YYYYMMDD')
-        FROM pg_inherits
-        JOIN pg_class AS child ON child.oid = inhrelid
-        WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending
-            AND public.start_of(to_date(right(child.relname, 8), 'YYYYMMDD') + 1) <= (SELECT closed_before FROM public.floor)
-            AND coalesce(child.reloptions @> ARRAY['fillfactor=40'], false)
+        WITH closed AS (
+            SELECT to_date(right(child.relname, 8), 'YYYYMMDD') AS day, coalesce(child.reloptions @> ARRAY['fillfactor=40'], false) AS has_room
+            FROM pg_inherits
+            JOIN pg_class AS child ON child.oid = inhrelid
+            WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending
+                AND public.start_of(to_date(right(child.relname, 8), 'YYYYMMDD') + 1) <= (SELECT closed_before FROM public.floor)
+        ), late AS (
+            -- Compacting folds the shards: what they have was written since.
+            SELECT c.day, sum(abs(c.entries) + abs(c.ended)) AS changes FROM public.connection_log_counts AS c WHERE c.shard <> 0 GROUP BY c.day
+        )
+        SELECT closed.day FROM closed LEFT JOIN late USING (day)
+        WHERE has_room OR late.changes * 20 >= (SELECT sum(c.entries) FROM public.connection_log_counts AS c WHERE c.day = closed.day)
         ORDER BY 1
     $$;
-COMMENT ON FUNCTION uncompacted_days() IS 'The closed days whose pages still have room for changes, oldest first.';
+COMMENT ON FUNCTION uncompacted_days() IS 'The closed days whose pages still have room for changes, or of which a twentieth came or ended since they were compacted; oldest first.';
 
 CREATE FUNCTION begin_compaction(day date) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER

@@ -694,7 +694,7 @@ CREATE FUNCTION public.remove_records(kind text, cutoff timestamp with time zone
             cutoff := least(cutoff, (SELECT least(f.cutoff, f.closed_before) FROM public.floor AS f));
             kept := 'AND NOT EXISTS (SELECT FROM public.ongoing AS o WHERE o.id = row_id)';
         ELSIF kind = 'agent_spools' THEN
-            kept := 'AND NOT EXISTS (SELECT FROM public.agents AS a WHERE a.agent = agent_spools.agent AND a.has_open)';
+            kept := 'AND NOT EXISTS (SELECT FROM public.agents AS a WHERE a.agent = agent_spools.agent AND a.open_since IS NOT NULL)';
         END IF;
         EXECUTE format('DELETE FROM public.%1$I WHERE ctid = ANY (ARRAY(
             SELECT ctid FROM public.%1$I WHERE %2$I < $1 %3$s ORDER BY %2$I LIMIT $2 FOR UPDATE SKIP LOCKED))',
@@ -960,12 +960,18 @@ CREATE FUNCTION public.uncompacted_days() RETURNS SETOF date
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-        SELECT to_date(right(child.relname, 8), 'YYYYMMDD')
-        FROM pg_inherits
-        JOIN pg_class AS child ON child.oid = inhrelid
-        WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending
-            AND public.start_of(to_date(right(child.relname, 8), 'YYYYMMDD') + 1) <= (SELECT closed_before FROM public.floor)
-            AND coalesce(child.reloptions @> ARRAY['fillfactor=40'], false)
+        WITH closed AS (
+            SELECT to_date(right(child.relname, 8), 'YYYYMMDD') AS day, coalesce(child.reloptions @> ARRAY['fillfactor=40'], false) AS has_room
+            FROM pg_inherits
+            JOIN pg_class AS child ON child.oid = inhrelid
+            WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending
+                AND public.start_of(to_date(right(child.relname, 8), 'YYYYMMDD') + 1) <= (SELECT closed_before FROM public.floor)
+        ), late AS (
+            -- Compacting folds the shards: what they have was written since.
+            SELECT c.day, sum(abs(c.entries) + abs(c.ended)) AS changes FROM public.connection_log_counts AS c WHERE c.shard <> 0 GROUP BY c.day
+        )
+        SELECT closed.day FROM closed LEFT JOIN late USING (day)
+        WHERE has_room OR late.changes * 20 >= (SELECT sum(c.entries) FROM public.connection_log_counts AS c WHERE c.day = closed.day)
         ORDER BY 1
     $$;
 
@@ -976,7 +982,7 @@ ALTER FUNCTION public.uncompacted_days() OWNER TO connlog_owner;
 -- Name: FUNCTION uncompacted_days(); Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON FUNCTION public.uncompacted_days() IS 'The closed days whose pages still have room for changes, oldest first.';
+COMMENT ON FUNCTION public.uncompacted_days() IS 'The closed days whose pages still have room for changes, or of which a twentieth came or ended since they were compacted; oldest first.';
 
 
 SET default_tablespace = '';
@@ -1094,7 +1100,7 @@ CREATE TABLE public.agents (
     agent bigint NOT NULL,
     workspace_id uuid NOT NULL,
     agent_name text NOT NULL,
-    has_open boolean DEFAULT false NOT NULL
+    open_since timestamp with time zone
 )
 WITH (fillfactor='50');
 
@@ -1116,10 +1122,10 @@ COMMENT ON COLUMN public.agents.agent IS 'The first eight bytes of the HMAC of w
 
 
 --
--- Name: COLUMN agents.has_open; Type: COMMENT; Schema: public; Owner: connlog_owner
+-- Name: COLUMN agents.open_since; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON COLUMN public.agents.has_open IS 'Whether anything of the agent may be open: set before a connection is left open, and cleared when nothing is found.';
+COMMENT ON COLUMN public.agents.open_since IS 'What is open of the agent began at this time or later; NULL if nothing is. Lowered with each connection that is left open, raised when somebody looks.';
 
 
 --
@@ -2634,17 +2640,17 @@ COMMENT ON INDEX public.agent_tokens_agent IS 'Expiring the earlier tokens of an
 
 
 --
--- Name: agents_has_open; Type: INDEX; Schema: public; Owner: connlog_owner
+-- Name: agents_open; Type: INDEX; Schema: public; Owner: connlog_owner
 --
 
-CREATE INDEX agents_has_open ON public.agents USING btree (agent) WHERE has_open;
+CREATE INDEX agents_open ON public.agents USING btree (agent) WHERE (open_since IS NOT NULL);
 
 
 --
--- Name: INDEX agents_has_open; Type: COMMENT; Schema: public; Owner: connlog_owner
+-- Name: INDEX agents_open; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON INDEX public.agents_has_open IS 'The sweep of silent and deleted agents.';
+COMMENT ON INDEX public.agents_open IS 'The sweep of silent and deleted agents.';
 
 
 --
@@ -3362,6 +3368,7 @@ GRANT ALL ON FUNCTION public.trim_day(day date, cutoff timestamp with time zone,
 --
 
 REVOKE ALL ON FUNCTION public.uncompacted_days() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.uncompacted_days() TO connlog_query;
 GRANT ALL ON FUNCTION public.uncompacted_days() TO connlog_purge;
 
 
@@ -3390,10 +3397,10 @@ GRANT SELECT ON TABLE public.agents TO connlog_query;
 
 
 --
--- Name: COLUMN agents.has_open; Type: ACL; Schema: public; Owner: connlog_owner
+-- Name: COLUMN agents.open_since; Type: ACL; Schema: public; Owner: connlog_owner
 --
 
-GRANT UPDATE(has_open) ON TABLE public.agents TO connlog_ingest;
+GRANT UPDATE(open_since) ON TABLE public.agents TO connlog_ingest;
 
 
 --

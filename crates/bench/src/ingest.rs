@@ -80,11 +80,12 @@ pub(crate) async fn measure(
     let postmaster = cpu::postmaster(&client).await?;
     let updated_before = updates(&client).await?;
     let (mut peers, mut plains, mut floors, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut streams = open_streams(ingest, agents).await?;
     // The first round of each warms up.
     for round in 0..=size.rounds {
         // No side pays for what the other one wrote.
         client.batch_execute("CHECKPOINT").await?;
-        let our = stream_round(ingest, agents, size, postmaster).await?;
+        let our = stream_round(ingest, &mut streams, size, postmaster).await?;
         client.batch_execute("CHECKPOINT").await?;
         let peer = upsert_round(database_url, Layout::Peer, agents, size, postmaster).await?;
         client.batch_execute("CHECKPOINT").await?;
@@ -135,9 +136,10 @@ async fn round_trips(database_url: &str, agents: &[Agent], size: Size, report: &
     let counted_url = proxy.url(database_url)?;
     let ingest = start(&counted_url, &[])?;
     // Connections are made and statements prepared.
-    stream_round(&ingest, agents, size, postmaster).await?;
+    let mut streams = open_streams(&ingest, agents).await?;
+    stream_round(&ingest, &mut streams, size, postmaster).await?;
     let before = (proxy.exchanges(), ingest.metric("connlog_ingest_commit_seconds_count").await?);
-    stream_round(&ingest, agents, size, postmaster).await?;
+    stream_round(&ingest, &mut streams, size, postmaster).await?;
     let after = (proxy.exchanges(), ingest.metric("connlog_ingest_commit_seconds_count").await?);
     let ours = ratio(after.0 - before.0, after.1 - before.1);
     drop(ingest);
@@ -158,9 +160,10 @@ pub(crate) async fn rates(database_url: &str, ingest: &Ingest, agents: &[Agent],
     let client = connect(database_url).await?;
     let postmaster = cpu::postmaster(&client).await?;
     let mut rates = Vec::new();
+    let mut streams = open_streams(ingest, &agents[..size.agents as usize]).await?;
     for round in 0..=size.rounds {
         client.batch_execute("CHECKPOINT").await?;
-        let done = stream_round(ingest, &agents[..size.agents as usize], size, postmaster).await?;
+        let done = stream_round(ingest, &mut streams, size, postmaster).await?;
         if round > 0 {
             rates.push(done.rate(size.events));
         }
@@ -211,23 +214,34 @@ fn rate(events: u32, elapsed: Duration) -> f64 {
     f64::from(events) / elapsed.as_secs_f64()
 }
 
-/// All agents send what they have to say.
-pub(crate) async fn stream_round(ingest: &Ingest, agents: &[Agent], size: Size, postmaster: u32) -> Result<Round> {
+/// A stream of each agent, which it keeps over the rounds, as agents do.
+pub(crate) async fn open_streams(ingest: &Ingest, agents: &[Agent]) -> Result<Vec<Stream>> {
     let address = ingest.address();
     let mut streams = Vec::new();
     for agent in agents {
         let channel = Channel::from_shared(format!("http://{address}"))?.connect().await?;
         streams.push(Stream::open(channel, &agent.token, Spool::new()).await?);
     }
-    let queues: Vec<_> = agents.iter().map(|_| messages(&batches_of_round(size), 1)).collect();
+    Ok(streams)
+}
+
+/// All agents send what they have to say.
+pub(crate) async fn stream_round(
+    ingest: &Ingest,
+    streams: &mut Vec<Stream>,
+    size: Size,
+    postmaster: u32,
+) -> Result<Round> {
+    let next = |stream: &Stream| messages(&batches_of_round(size), stream.spool().acked + 1);
+    let queues: Vec<_> = streams.iter().map(next).collect();
     let before = (Cpu::of(ingest.pid())?, Cpu::of_children(postmaster)?);
     let began = Instant::now();
     let mut running = JoinSet::new();
-    for (mut stream, queue) in streams.into_iter().zip(queues) {
-        running.spawn(async move { stream.send_all(queue).await });
+    for (mut stream, queue) in streams.drain(..).zip(queues) {
+        running.spawn(async move { stream.send_all(queue).await.map(|()| stream) });
     }
     while let Some(done) = running.join_next().await {
-        done??;
+        streams.push(done??);
     }
     let elapsed = began.elapsed();
     let after = (Cpu::of(ingest.pid())?, Cpu::of_children(postmaster)?);

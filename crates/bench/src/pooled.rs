@@ -26,11 +26,13 @@ pub(crate) async fn measure(
     let direct_query = Service::start(database_url).await?;
     let pooled_query = Service::start_with(pooler_url, database_url, &["--database-pooled"]).await?;
     let (mut rates, mut pages) = (Vec::new(), Vec::new());
+    let mut through_streams = ingest::open_streams(&pooled, agents).await?;
+    let mut direct_streams = ingest::open_streams(direct, agents).await?;
     for round in 0..=size.rounds {
         client.batch_execute("CHECKPOINT").await?;
-        let through = ingest::stream_round(&pooled, agents, size, postmaster).await?;
+        let through = ingest::stream_round(&pooled, &mut through_streams, size, postmaster).await?;
         client.batch_execute("CHECKPOINT").await?;
-        let directly = ingest::stream_round(direct, agents, size, postmaster).await?;
+        let directly = ingest::stream_round(direct, &mut direct_streams, size, postmaster).await?;
         let page = (reads::first_page_p95(&pooled_query).await?, reads::first_page_p95(&direct_query).await?);
         if round > 0 {
             rates.push((through.rate(size.events), directly.rate(size.events)));

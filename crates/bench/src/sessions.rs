@@ -71,7 +71,8 @@ pub(crate) fn sessions(count: u32) -> Vec<Session> {
     // As exact as the log keeps it, as ingest makes of what comes over the wire.
     let now = truncate_to_micros(Utc::now());
     let session = |number| {
-        let since = now - TimeDelta::seconds(60 + i64::from(number % 3_000));
+        // In the order in which they began, as an agent reports them.
+        let since = now - TimeDelta::seconds(60 + i64::from((count - number) % 3_000));
         Session { id: Uuid::new_v4(), since, until: since + TimeDelta::seconds(30) }
     };
     (0..count).map(session).collect()

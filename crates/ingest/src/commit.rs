@@ -86,6 +86,8 @@ impl Submission {
 pub struct Committed {
     /// Accepted events that the log refused after all: sequence number, field, reason.
     pub refused: Vec<(u64, &'static str, String)>,
+    /// How many events were about connections that were looked for on each of 45 days.
+    pub looked_back: usize,
     /// The sender's stream no longer owns its spool, and nothing was committed.
     pub displaced: bool,
     /// Why the database refuses an event for now. If this is set, the submission is not committed as a whole, and has to be

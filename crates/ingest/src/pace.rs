@@ -9,6 +9,9 @@ use uuid::Uuid;
 
 /// A sender may save up so many seconds of its rate.
 const BURST_SECONDS: u32 = 10;
+/// An end whose connection is found nowhere near is looked for on each of 45 days: it counts as so many events more. Without this,
+/// random ids make the database do forty times the work that their sender is allowed.
+const LOOK_BACK_EVENTS: usize = 50;
 /// How often senders that have not been heard of are forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -16,6 +19,7 @@ const FORGET_INTERVAL: Duration = Duration::from_mins(1);
 #[derive(Clone)]
 pub struct Pace {
     senders: Arc<DefaultKeyedRateLimiter<Uuid>>,
+    burst: NonZeroU32,
 }
 
 impl Pace {
@@ -23,7 +27,8 @@ impl Pace {
     pub fn new(events_per_second: NonZeroU32, max_batch_events: usize) -> Self {
         let batch = u32::try_from(max_batch_events).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
         let burst = events_per_second.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_SECONDS - 1)).max(batch);
-        Self { senders: Arc::new(RateLimiter::keyed(Quota::per_second(events_per_second).allow_burst(burst))) }
+        let senders = Arc::new(RateLimiter::keyed(Quota::per_second(events_per_second).allow_burst(burst)));
+        Self { senders, burst }
     }
 
     /// Takes the right to send `events`, if `sender` has it now.
@@ -32,11 +37,21 @@ impl Pace {
         number(events).is_none_or(|events| !matches!(self.senders.check_key_n(&sender, events), Ok(Err(_))))
     }
 
-    /// Takes the right to send `events` as soon as `sender` has it.
+    /// Takes the right to send `events` as soon as `sender` has it: of more than a burst, one burst after the other.
     pub async fn wait(&self, sender: Uuid, events: usize) {
-        if let Some(events) = number(events) {
-            // What never fits does not wait.
-            let _too_many_for_ever = self.senders.until_key_n_ready(&sender, events).await;
+        let mut left = number(events);
+        while let Some(events) = left {
+            let now = events.min(self.burst);
+            let _never_more_than_a_burst = self.senders.until_key_n_ready(&sender, now).await;
+            left = NonZeroU32::new(events.get() - now.get());
+        }
+    }
+
+    /// Takes what `look_backs` cost, as soon as `sender` has it: each as much as fifty events.
+    pub async fn pay(&self, sender: Uuid, look_backs: usize) {
+        if look_backs > 0 {
+            metrics::counter!("connlog_ingest_look_backs_total").increment(look_backs as u64);
+            self.wait(sender, look_backs.saturating_mul(LOOK_BACK_EVENTS)).await;
         }
     }
 

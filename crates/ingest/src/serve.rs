@@ -185,6 +185,7 @@ fn begin_counting() {
     }
     metrics::gauge!("connlog_ingest_held_streams").set(0);
     metrics::counter!("connlog_ingest_contradictions_total").increment(0);
+    metrics::counter!("connlog_ingest_look_backs_total").increment(0);
     metrics::counter!("connlog_ingest_reopened_total").increment(0);
     metrics::counter!("connlog_database_retries_total").increment(0);
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use connlog_model::role::Role;
 use connlog_proto::v1;
 use connlog_proto::v1::connection_log_client::ConnectionLogClient;
-use support::{HelloOf, Service, Stream, authorized, client, connect, database_with, minutes_ago, number, web};
+use support::{
+    HelloOf, Service, Stream, authorized, client, connect, database_with, disconnect, minutes_ago, number, web,
+};
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
@@ -63,6 +65,25 @@ async fn an_agent_that_streams_too_fast_is_read_slowly_and_loses_nothing() {
     let client = database.client().await.unwrap();
     assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 150);
     assert_eq!(number(&client, "SELECT count(*) FROM lost_events").await, 0);
+}
+
+/// Without this, ends of connections that never were make the database do forty times the work that their agent is allowed.
+#[tokio::test]
+async fn ends_that_are_looked_for_far_back_count_as_many_events() {
+    let (database, _store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &["--agent-rate", "100"]).await;
+    let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+    let (id, began) = (Uuid::new_v4(), minutes_ago(5));
+    let ends = |count: usize| (0..count).map(|_| disconnect(Uuid::new_v4(), began)).collect();
+    stream.send(ends(20)).await;
+    let last = stream.send(ends(10)).await;
+    stream.acked(last).await.unwrap();
+    let since = Instant::now();
+    let last = stream.send(vec![connect(id, began), disconnect(id, began)]).await;
+    stream.acked(last).await.unwrap();
+    // 30 events and 30 look-backs of 50, of which 1000 were allowed at once.
+    assert!(since.elapsed() >= Duration::from_secs(3), "{:?}", since.elapsed());
+    assert_eq!(number(&database.client().await.unwrap(), "SELECT count(*) FROM connection_logs").await, 31);
 }
 
 #[tokio::test]

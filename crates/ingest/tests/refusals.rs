@@ -5,6 +5,9 @@
 
 mod support;
 
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -12,7 +15,10 @@ use connlog_model::clock::Timestamp;
 use connlog_proto::v1;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{Site, now};
+use connlog_testkit::postgres::{Options, PostgresServer};
 use connlog_testkit::wait::until;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::geteuid;
 use support::{Binary, HelloOf, Stream, authorized, client, connect, database_with, disconnect, number};
 use tokio_postgres::Client;
 use tonic::Code;
@@ -200,34 +206,150 @@ async fn a_database_that_is_read_only_holds_up_everybody_and_says_so() {
     until("it is ready again", async || stage.admin("/readyz").await == (200, "ok\n".to_owned())).await;
 }
 
+/// 100 among 300; with `CONNLOG_TEST_FULL`, among 10,000.
 #[tokio::test]
-async fn many_culprits_among_many_streams_hold_up_nobody_else() {
-    let stage = Stage::new(40).await;
-    let sql = trigger("P0001").replace("= 'workspace-1'", "LIKE 'workspace-1%'");
-    stage.execute(&sql).await;
+async fn a_hundred_culprits_among_many_streams_hold_up_nobody_else() {
+    let sites = if std::env::var_os("CONNLOG_TEST_FULL").is_some() { 10_000 } else { 300 };
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let stage = Stage::new(sites).await;
+    stage.execute(&trigger("P0001").replace("= 'workspace-1'", "LIKE 'workspace-1__'")).await;
     let mut streams = Vec::new();
     for site in 0..stage.sites.len() {
         streams.push(stage.stream(site).await);
     }
-    let mut held = 0;
     for _ in 0..5 {
-        for (site, stream) in stage.sites.iter().zip(&mut streams) {
-            held += usize::from(site.agent.workspace.workspace_name.starts_with("workspace-1"));
-            stream.send((0..10).map(|_| connect(Uuid::new_v4(), now())).collect()).await;
+        for stream in &mut streams {
+            stream.send((0..2).map(|_| connect(Uuid::new_v4(), now())).collect()).await;
         }
     }
-    for (site, stream) in stage.sites.iter().zip(&mut streams) {
-        if !site.agent.workspace.workspace_name.starts_with("workspace-1") {
-            assert_eq!(stream.acked(50).await.unwrap(), []);
-        }
+    let is_culprit = |site: &Site| {
+        let name = &site.agent.workspace.workspace_name;
+        name.len() == "workspace-1__".len() && name.starts_with("workspace-1")
+    };
+    let (mut culprits, mut others): (Vec<_>, Vec<_>) =
+        stage.sites.iter().zip(&mut streams).partition(|(site, _)| is_culprit(site));
+    assert_eq!(culprits.len(), 100);
+    for (_, stream) in &mut others {
+        assert_eq!(stream.acked(10).await.unwrap(), []);
     }
-    assert_eq!(held / 5, 11);
-    until("the culprits are held", async || stage.admin("/readyz").await.1.contains("11 streams are held")).await;
+    until("the culprits are held", async || stage.admin("/readyz").await.1.contains("100 streams are held")).await;
     stage.execute("DROP TRIGGER refuse ON connection_logs").await;
-    for (site, stream) in stage.sites.iter().zip(&mut streams) {
-        if site.agent.workspace.workspace_name.starts_with("workspace-1") {
-            assert_eq!(stream.acked(50).await.unwrap(), []);
+    for (_, stream) in &mut culprits {
+        assert_eq!(stream.acked(10).await.unwrap(), []);
+    }
+    let rows = number(&stage.superuser, "SELECT count(*) FROM connection_logs").await;
+    assert_eq!(u128::try_from(rows).unwrap(), sites * 10);
+}
+
+/// Somebody who copies the database by logical replication has each row and each end, and holds up nobody, whichever way the days are
+/// published.
+#[tokio::test]
+async fn a_subscriber_follows_the_log_and_holds_up_nobody() {
+    let options = Options { settings: vec!["wal_level=logical".to_owned()], ..Options::for_tests() };
+    let server = PostgresServer::start(options).unwrap();
+    for via_root in [false, true] {
+        let database = TestDatabase::create_on(&server.url("postgres")).await.unwrap();
+        let copy = TestDatabase::create_on(&server.url("postgres")).await.unwrap();
+        let (publisher, subscriber) = (database.client().await.unwrap(), copy.client().await.unwrap());
+        let sites = support::import_sites(&database.store().unwrap(), 1).await;
+        for client in [&publisher, &subscriber] {
+            client.batch_execute("SELECT attach_day((now() AT TIME ZONE 'UTC')::date)").await.unwrap();
+        }
+        let publish =
+            format!("CREATE PUBLICATION everything FOR ALL TABLES WITH (publish_via_partition_root = {via_root})");
+        publisher.batch_execute(&publish).await.unwrap();
+        // In one server a subscription that makes its slot waits for itself.
+        let slot = format!("copy_{via_root}");
+        publisher.execute("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", &[&slot]).await.unwrap();
+        let subscribe = format!(
+            "CREATE SUBSCRIPTION {slot} CONNECTION '{}' PUBLICATION everything
+             WITH (create_slot = false, slot_name = '{slot}', copy_data = false)",
+            database.url()
+        );
+        subscriber.batch_execute(&subscribe).await.unwrap();
+
+        let ingest = Binary::start(database.url(), None, None);
+        let mut stream = Stream::open(ingest.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+        let (id, start) = (Uuid::new_v4(), now());
+        let last = stream.send(vec![connect(id, start)]).await;
+        stream.acked(last).await.unwrap();
+        let ended = v1::Connection { connected_at: Some(support::timestamp(start)), ..disconnect(id, start) };
+        let last = stream.send(vec![ended]).await;
+        stream.acked(last).await.unwrap();
+        let rows = "SELECT count(*) FROM connection_logs";
+        until("the copy has the connection", async || number(&subscriber, rows).await == 1).await;
+        if !via_root {
+            let ended = "SELECT count(*) FROM connection_logs WHERE disconnect_time IS NOT NULL";
+            until("the copy has its end", async || number(&subscriber, ended).await == 1).await;
         }
     }
-    assert_eq!(number(&stage.superuser, "SELECT count(*) FROM connection_logs").await, 40 * 50);
+}
+
+/// Names the small disk to the program that runs on it.
+const DISK_VARIABLE: &str = "CONNLOG_TEST_SMALL_DISK";
+
+/// The disk is a small tmpfs in a mount namespace of its own, in which this test program runs again.
+#[test]
+fn a_full_disk_holds_up_everybody_and_loses_nothing() {
+    let disk = tempfile::tempdir().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=200m,mode=755 tmpfs '{0}' && exec '{1}' --exact --ignored --nocapture on_a_small_disk",
+        disk.path().display(),
+        std::env::current_exe().unwrap().display()
+    );
+    // Root stays root, since the server runs as somebody else then.
+    let as_user: &[&str] = if geteuid().is_root() { &[] } else { &["--user", "--map-current-user", "--keep-caps"] };
+    let mut command = Command::new("unshare");
+    command.args(as_user).args(["--mount", "sh", "-c", &script]).env(DISK_VARIABLE, disk.path());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+#[ignore = "runs on the small disk that the other test makes"]
+async fn on_a_small_disk() {
+    let disk = PathBuf::from(std::env::var_os(DISK_VARIABLE).unwrap());
+    let settings = ["min_wal_size=32MB", "max_wal_size=32MB", "shared_buffers=16MB"].map(str::to_owned).to_vec();
+    let server = PostgresServer::start(Options { preferred_root: disk.clone(), settings, ..Options::for_tests() });
+    let server = server.unwrap();
+    let database = TestDatabase::create_on(&server.url("postgres")).await.unwrap();
+    let sites = support::import_sites(&database.store().unwrap(), 2).await;
+    let log = database.client().await.unwrap();
+    let ingest = Binary::start(database.url(), None, None);
+    let mut streams = Vec::new();
+    for site in &sites {
+        let mut stream = Stream::open(ingest.address, &site.token, &HelloOf::new()).await.unwrap();
+        let last = stream.send(vec![connect(Uuid::new_v4(), now())]).await;
+        stream.acked(last).await.unwrap();
+        streams.push(stream);
+    }
+
+    let ballast = disk.join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    // As long as it is open, it takes its room even when it is removed.
+    drop(file);
+    // More than fits into the pages that there are.
+    let mut last = 0;
+    for stream in &mut streams {
+        last = stream.send((0..500).map(|_| connect(Uuid::new_v4(), now())).collect()).await;
+    }
+    let ready = format!("http://{}/readyz", ingest.admin_address);
+    let readiness = async || reqwest::get(&ready).await.unwrap();
+    until("it is not ready, and says why", async || {
+        let answer = readiness().await;
+        answer.status() == 503 && answer.text().await.unwrap().contains("53100")
+    })
+    .await;
+    for stream in &mut streams {
+        assert!(stream.is_silent_for(HELD_FOR).await, "nothing is acknowledged");
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    for stream in &mut streams {
+        assert_eq!(stream.acked(last).await.unwrap(), []);
+    }
+    until("it is ready again", async || readiness().await.status() == 200).await;
+    assert_eq!(number(&log, "SELECT count(*) FROM connection_logs").await, 2 * 501);
 }

@@ -391,6 +391,16 @@ async fn closed_days_are_compacted_once_and_are_as_they_were() {
     assert_eq!(number(&client, "SELECT count(*) FROM connection_logs").await, 303);
     assert_eq!((number(&client, OPEN).await, number(&client, "SELECT count(*) FROM ongoing").await), (1, 0));
     assert!(counts_are_right(&client).await);
+
+    // Once a twentieth of it came or ended late, it is due again.
+    let due = async || store.retention_state(1, now()).await.unwrap().days_uncompacted;
+    assert_eq!((purge(&database, &[]).await.unwrap().days_compacted, due().await), (0, 0));
+    write(&store, (500..520).map(|number| fixtures::web(&agent, number, old, Method::Tunnel)).collect()).await;
+    let before = rows().await;
+    assert_eq!(due().await, 1);
+    assert_eq!(purge(&database, &[]).await.unwrap().days_compacted, 1);
+    assert_eq!((rows().await, due().await), (before, 0));
+    assert!(counts_are_right(&client).await);
 }
 
 #[test]

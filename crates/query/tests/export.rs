@@ -303,6 +303,7 @@ async fn difficult(stage: &Exports) {
             method: Some(Method::ReconnectingPty),
             app_name: None,
             ip: None,
+            client_ip: Some(IpAddr::from([198, 51, 100, 7])),
             ..connect.client
         },
         ..match fixtures::connect(agent, 3, start + TimeDelta::seconds(3)) {
@@ -328,6 +329,8 @@ async fn csv_keeps_to_rfc_4180_and_guards_against_formulas() {
     assert_eq!(records.len(), 7);
     let (rows, end) = (&records[..6], &records[6]);
     assert_eq!((end["record"].as_str(), end["rows"].as_str(), end["complete"].as_str()), ("export", "6", "true"));
+    let public: Vec<&str> = rows.iter().map(|row| row["client_ip"].as_str()).filter(|ip| !ip.is_empty()).collect();
+    assert_eq!(public, ["198.51.100.7"]);
     let ended = rows.iter().find(|row| row["status"] == "completed").unwrap();
     assert_eq!(ended["disconnect_reason"], "'=cmd|' /C calc'!A1, \"quoted\"\nnext line");
     assert_eq!((ended["duration_seconds"].as_str(), ended["code"].as_str()), ("1.5", "255"));

@@ -28,7 +28,9 @@ fn numbered_session(
     outcome: Option<Outcome>,
 ) -> Vec<Event> {
     let ip = format!("10.0.{}.{}", number / 250, number % 250);
-    let client = Client { ip: Some(ip.parse().unwrap()), ..fixtures::ssh_client() };
+    let public = format!("198.51.100.{}", number % 250);
+    let client =
+        Client { ip: Some(ip.parse().unwrap()), client_ip: Some(public.parse().unwrap()), ..fixtures::ssh_client() };
     let end = outcome.map(|outcome| (start + TimeDelta::minutes(minutes), outcome));
     fixtures::session(agent, number, start, &client, end)
 }
@@ -166,6 +168,8 @@ async fn own_keys_find_what_they_say() {
         ("ip:10.0.0.1", 1),
         ("ip:10.0.0.0/24", 2),
         ("ip:10.0.0.0/16", 4),
+        ("ip:198.51.100.1", 1),
+        ("ip:198.51.100.0/24", 4),
         ("ip:::/0", 0),
         ("reason:reset", 1),
         ("reason:\"BY peer\"", 1),

@@ -26,6 +26,10 @@ pub struct RetentionState {
     pub backlog_rows: i64,
     /// What all runs removed: entries of the log, dead letters, losses, uses of the API.
     pub removed: [i64; 4],
+    /// How many days all runs compacted.
+    pub days_compacted: i64,
+    /// Closed days that are due to be compacted.
+    pub days_uncompacted: i64,
 }
 
 const TOTALS: &str = "-- retention_totals
@@ -33,7 +37,8 @@ SELECT (SELECT greatest(cutoff, '0001-01-01 00:00:00+00') FROM floor) AS floor,
     max(finished_at) FILTER (WHERE outcome = 'complete') AS last_complete,
     coalesce(sum(rows_dropped + rows_trimmed + open_removed), 0)::bigint AS entries,
     coalesce(sum(rejected_removed), 0)::bigint AS rejected, coalesce(sum(lost_removed), 0)::bigint AS lost,
-    coalesce(sum(audit_removed), 0)::bigint AS audit
+    coalesce(sum(audit_removed), 0)::bigint AS audit, coalesce(sum(days_compacted), 0)::bigint AS days_compacted,
+    (SELECT count(*) FROM uncompacted_days()) AS days_uncompacted
 FROM purge_runs";
 
 const RETENTION: &str = "-- retention_in_force
@@ -81,6 +86,8 @@ impl Store {
                 totals.try_get("lost")?,
                 totals.try_get("audit")?,
             ],
+            days_compacted: totals.try_get("days_compacted")?,
+            days_uncompacted: totals.try_get("days_uncompacted")?,
         };
         transaction.end();
         Ok(state)
@@ -107,6 +114,8 @@ impl RetentionState {
         for (outcome, runs) in &self.runs_by_outcome {
             metrics::counter!("connlog_purge_runs_total", "outcome" => outcome.clone()).absolute(count(*runs));
         }
+        metrics::counter!("connlog_purge_days_compacted_total").absolute(count(self.days_compacted));
+        metrics::gauge!("connlog_purge_uncompacted_days").set(self.days_uncompacted as f64);
         metrics::gauge!("connlog_purge_backlog_days").set(self.backlog_days as f64);
         metrics::gauge!("connlog_purge_backlog_rows").set(self.backlog_rows as f64);
         metrics::gauge!("connlog_retention_seconds")

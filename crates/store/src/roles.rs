@@ -92,7 +92,7 @@ GRANT EXECUTE ON FUNCTION day_table(date), start_of(date), days() TO connlog_ing
 
 GRANT SELECT, INSERT, UPDATE ON organizations, users, workspaces, workspace_agents, agent_tokens TO connlog_ingest;
 GRANT SELECT ON api_tokens, number_key, floor, feed_consumers TO connlog_ingest;
-GRANT SELECT, INSERT, UPDATE (has_open) ON agents TO connlog_ingest;
+GRANT SELECT, INSERT, UPDATE (open_since) ON agents TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE ON agent_spools TO connlog_ingest;
 GRANT SELECT, INSERT ON targets, connection_logs, changes, rejected_events, contradictions TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE (boot), DELETE ON ongoing TO connlog_ingest;
@@ -104,7 +104,7 @@ GRANT SELECT ON organizations, users, workspaces, workspace_agents, api_tokens T
 GRANT SELECT ON agents, agent_spools, targets, connection_logs, ongoing, changes, connection_log_counts, feed_consumers TO connlog_query;
 GRANT SELECT ON rejected_events, lost_events, contradictions, ingest_attendance, floor, purge_runs TO connlog_query;
 GRANT SELECT, INSERT ON api_audit TO connlog_query;
-GRANT EXECUTE ON FUNCTION end_uses(uuid[], bigint[], boolean[]), note_read(text, uuid) TO connlog_query;
+GRANT EXECUTE ON FUNCTION end_uses(uuid[], bigint[], boolean[]), note_read(text, uuid), uncompacted_days() TO connlog_query;
 
 GRANT SELECT ON connection_logs, ongoing, targets, connection_log_counts, agent_spools, ingest_attendance TO connlog_purge;
 GRANT SELECT (received_at) ON rejected_events TO connlog_purge;

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use connlog_model::clock::Timestamp;
@@ -53,6 +54,12 @@ macro_rules! columns {
                 vec![$(&self.$name,)*]
             }
 
+            /// The arrays that an end needs: [`end_sql`] has them in this order.
+            pub(crate) fn end_parameters(&self) -> Vec<&dyn Argument> {
+                let all = self.parameters();
+                std::iter::once(all[0]).chain(all[ENDING].iter().copied()).collect()
+            }
+
             /// The values of one row.
             pub(crate) fn row(&self, index: usize) -> Vec<&dyn Argument> {
                 vec![$(&self.$name[index] as &dyn Argument,)*]
@@ -87,10 +94,10 @@ columns! {
     slug_or_port: Option<&'a str>, "text";
 }
 
-/// How many of the columns never change once they are written. They come first.
-const FIXED: usize = 6;
-/// How many further ones only a web event has. They come last.
-const OF_WEB: usize = 2;
+/// Those that may change once they are written.
+const CHANGING: Range<usize> = 6..21;
+/// Those of them that an end changes.
+const ENDING: Range<usize> = 13..21;
 
 fn joined(separator: &str, of: &[(&str, &str)], text: impl Fn(usize, &str, &str) -> String) -> String {
     let all: Vec<String> = of.iter().enumerate().map(|(index, (name, kind))| text(index + 1, name, kind)).collect();
@@ -101,10 +108,12 @@ fn joined(separator: &str, of: &[(&str, &str)], text: impl Fn(usize, &str, &str)
 pub(crate) static ALL_COLUMNS: LazyLock<String> = LazyLock::new(|| joined(", ", COLUMNS, |_, name, _| name.to_owned()));
 
 /// The parameters of a statement that inserts or updates rows, unnested: `unnest(…) AS k (…)`.
-static UNNESTED: LazyLock<String> = LazyLock::new(|| {
-    let arrays = joined(", ", COLUMNS, |number, _, kind| format!("${number}::{kind}[]"));
-    format!("unnest({arrays}) AS k ({})", *ALL_COLUMNS)
-});
+static UNNESTED: LazyLock<String> = LazyLock::new(|| unnested(COLUMNS));
+
+fn unnested(columns: &[(&str, &str)]) -> String {
+    let arrays = joined(", ", columns, |number, _, kind| format!("${number}::{kind}[]"));
+    format!("unnest({arrays}) AS k ({})", joined(", ", columns, |_, name, _| name.to_owned()))
+}
 
 /// Half of what [`INSERT`] costs.
 pub(crate) static COPY: LazyLock<String> =
@@ -121,12 +130,20 @@ pub(crate) static INSERT: LazyLock<String> = LazyLock::new(|| {
 /// This form is planned right on a day that is empty, loaded or analyzed: with exact times and a range the planner multiplied
 /// range and rows. `tests/plans.rs` pins it.
 pub(crate) fn update_sql(table: &str) -> String {
-    let changing = &COLUMNS[FIXED..COLUMNS.len() - OF_WEB];
-    let set = joined(", ", changing, |_, name, _| format!("{name} = k.{name}"));
+    changed("update_rows", table, CHANGING, &UNNESTED)
+}
+
+/// The same for rows of which only the end is new: nearly all. It has a third of the arrays.
+pub(crate) fn end_sql(table: &str) -> String {
+    static UNNESTED: LazyLock<String> = LazyLock::new(|| unnested(&[&COLUMNS[..1], &COLUMNS[ENDING]].concat()));
+    changed("end_rows", table, ENDING, &UNNESTED)
+}
+
+fn changed(name: &str, table: &str, columns: Range<usize>, unnested: &str) -> String {
+    let set = joined(", ", &COLUMNS[columns], |_, name, _| format!("{name} = k.{name}"));
     format!(
-        "-- update_rows\nUPDATE {table} AS h SET {set}\nFROM {}\nWHERE h.id = ANY($1::uuid[]) AND h.id = k.id\n\
-         AND (h.disconnect_time IS NULL OR h.disconnect_inferred OR h.disconnect_time = k.disconnect_time)\nRETURNING h.id",
-        *UNNESTED
+        "-- {name}\nUPDATE {table} AS h SET {set}\nFROM {unnested}\nWHERE h.id = ANY($1::uuid[]) AND h.id = k.id\n\
+         AND (h.disconnect_time IS NULL OR h.disconnect_inferred OR h.disconnect_time = k.disconnect_time)\nRETURNING h.id"
     )
 }
 

@@ -82,6 +82,8 @@ pub struct Applied {
     pub refused: Vec<(usize, Refusal)>,
     /// How many events contradict what is recorded, and are kept beside it.
     pub contradicting: usize,
+    /// Events whose connection was looked for on each of 45 days: their indices, ascending.
+    pub looked_back: Vec<usize>,
     /// Streams of the batch that no longer own their spool. If there are any, nothing of the batch is committed: what
     /// they sent is not acknowledged, and the newer stream may by now have reported it as lost.
     pub displaced: Vec<Uuid>,
@@ -125,6 +127,7 @@ impl Store {
         let ongoing = rows.next().unwrap_or_default();
         let first = First { days, rows: rows.next().unwrap_or_default(), ongoing };
         let found = if ids.is_empty() { Rows::default() } else { self.look_up(&held, &wanted, first, now).await? };
+        let looked_back = folded.first_indices(&found.looked_back);
 
         let changes = tell(&mut folded, found, &held, &numbered);
         let contradicting = changes.contradictions.len();
@@ -139,7 +142,7 @@ impl Store {
         held.transaction.commit().await?;
         folded.refused.sort_unstable();
         folded.refused.dedup();
-        Ok(Applied { refused: folded.refused, contradicting, displaced })
+        Ok(Applied { refused: folded.refused, contradicting, looked_back, displaced })
     }
 
     /// Waits before a failed transaction is tried again, or gives the error back if that is hopeless.

@@ -20,6 +20,7 @@ use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, Site, now};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// Rounds of each of those who change the log.
@@ -38,6 +39,16 @@ SELECT count(*) FROM (
     FROM connection_logs JOIN targets USING (target) GROUP BY 1, 2, 3, 4
 ) AS there USING (day, organization_id, method, app_name)
 WHERE (coalesce(counted.n, 0), coalesce(counted.ended, 0)) <> (coalesce(there.n, 0), coalesce(there.ended, 0))";
+
+/// Of what is listed as ongoing and what is open of closed days, what is only one of the two; and what is open from before what its
+/// agent is noted with.
+const UNLISTED: &str = "
+SELECT (SELECT count(*) FROM ongoing FULL JOIN (
+        SELECT id, connect_time, true AS is_there FROM connection_logs, floor
+        WHERE disconnect_time IS NULL AND method <= 2 AND connect_time < closed_before) AS open USING (id, connect_time)
+    WHERE ongoing.target IS NULL OR open.is_there IS NULL)
+    + (SELECT count(*) FROM connection_logs JOIN targets USING (target) JOIN agents USING (agent)
+    WHERE disconnect_time IS NULL AND method <= 2 AND (open_since IS NULL OR open_since > connect_time))";
 
 fn event(random: &mut SmallRng, site: &Site, boot: BootNumber) -> Event {
     let number = random.random_range(1..=CONNECTIONS);
@@ -98,9 +109,13 @@ async fn infer(store: Store, site: Site, seed: u64) {
     }
 }
 
+/// One at a time purges and compacts.
+type Lease = Arc<Mutex<()>>;
+
 /// Trims the oldest days, and drops one, again and again.
-async fn purge(store: Store) {
+async fn purge(store: Store, lease: Lease) {
     for round in 0..ROUNDS / 4 {
+        let held = lease.lock().await;
         store.close_days(now()).await.unwrap();
         let cutoff = now() - TimeDelta::days(7) + TimeDelta::hours(i64::from(round));
         for day in store.days_before(cutoff).await.unwrap() {
@@ -111,8 +126,26 @@ async fn purge(store: Store) {
         {
             store.drop_day(*day, Duration::from_secs(5)).await.unwrap();
         }
+        drop(held);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Compacts closed days, again and again until it is `done`, and returns how many it put in place.
+async fn compact(store: Store, lease: Lease, done: Arc<AtomicBool>) -> u32 {
+    let mut swapped = 0;
+    while !done.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        for day in store.days_before(now() - TimeDelta::days(3)).await.unwrap() {
+            let _held = lease.lock().await;
+            if let Some(compacted) = store.compact(day, || true).await.unwrap()
+                && store.swap(&compacted, Duration::from_secs(5)).await.unwrap()
+            {
+                swapped += 1;
+            }
+        }
+    }
+    swapped
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,8 +176,10 @@ async fn in_every_snapshot_the_counts_are_those_of_the_rows() {
         }
     });
     let boot = BootNumber::of(Uuid::new_v4());
+    let lease = Lease::default();
+    let compacting = tokio::spawn(compact(store.clone(), Arc::clone(&lease), Arc::clone(&done)));
     let mut changing =
-        vec![tokio::spawn(infer(store.clone(), sites[0].clone(), seed ^ 7)), tokio::spawn(purge(store.clone()))];
+        vec![tokio::spawn(infer(store.clone(), sites[0].clone(), seed ^ 7)), tokio::spawn(purge(store.clone(), lease))];
     for shard in 1..=3_i16 {
         let seed = seed ^ u64::try_from(shard).unwrap();
         changing.push(tokio::spawn(write_batches(store.clone(), sites.clone(), boot, shard, seed)));
@@ -153,10 +188,14 @@ async fn in_every_snapshot_the_counts_are_those_of_the_rows() {
         task.await.unwrap();
     }
     done.store(true, Ordering::Relaxed);
-    println!("{} snapshots agreed", checking.await.unwrap());
+    let swapped = compacting.await.unwrap();
+    assert!(swapped > 0);
+    println!("{} snapshots agreed, {swapped} days were compacted meanwhile", checking.await.unwrap());
 
     // And what a search counts is what there is.
     let client = database.client().await.unwrap();
+    let unlisted: i64 = client.query_one(UNLISTED, &[]).await.unwrap().get(0);
+    assert_eq!(unlisted, 0, "what is listed is what is open of closed days");
     let after = now() - TimeDelta::days(4) - TimeDelta::minutes(77);
     let before = now() - TimeDelta::days(2) - TimeDelta::minutes(5);
     let span = format!("connected_after:\"{}\" connected_before:\"{}\"", after.to_rfc3339(), before.to_rfc3339());

@@ -188,6 +188,12 @@ caught! {
     a_swap_without_what_changed_meanwhile_is_caught:
         Mutation::Function("swap_compacted", "OR public.apply_to_compacted(swap_compacted.day, since) IS NULL", ""),
         [Disconnect, Compact];
+    a_drop_without_its_test_is_caught:
+        Mutation::Function("drop_day", "OR EXISTS (SELECT FROM public.ongoing WHERE connect_time >= day_start AND connect_time < day_end)", ""),
+        [Reopen, Purge];
+    a_drop_that_tests_before_it_locks_is_caught:
+        Mutation::Function("drop_day", "PERFORM public.hold_day(public.day_table(drop_day.day), patience);", ""),
+        [Reopen, Purge];
     a_copy_whose_snapshot_is_late_is_caught:
         Mutation::Statement("apply_to_compacted", "$2::text::pg_snapshot", "coalesce(pg_current_snapshot(), $2::text::pg_snapshot)"),
         [Disconnect, Compact];

@@ -253,12 +253,16 @@ const WRONG: &str = "SELECT
        WHERE agent IS NULL OR is_there IS NULL)
     + (SELECT count(*) FROM connection_logs WHERE id NOT IN (SELECT unnest(ids) FROM changes))";
 
-/// Everything that a batch can hold: new rows, ends, a beginning that moves its row, contradictions, on closed days and today.
+/// Everything that a batch can hold: new rows, ends, an attribute that is filled in, a beginning that moves its row, contradictions, on closed days and today.
 fn full_batch(agent: &Arc<AgentIdentity>, stream: &Hello, time: Timestamp) -> Batch {
     let old = time - TimeDelta::days(9);
     let mut contradicting = fixtures::connect(agent, 1, old);
     if let Event::Agent(event) = &mut contradicting {
         event.client.ip = Some([203, 0, 113, 9].into());
+    }
+    let mut named = fixtures::connect(agent, 6, old);
+    if let Event::Agent(event) = &mut named {
+        event.client.session_id = Some(Uuid::from_u128(6));
     }
     let spool_id = stream.spool_id;
     Batch {
@@ -267,6 +271,7 @@ fn full_batch(agent: &Arc<AgentIdentity>, stream: &Hello, time: Timestamp) -> Ba
             contradicting,
             fixtures::connect(agent, 2, old - TimeDelta::days(2)),
             fixtures::connect(agent, 3, old),
+            named,
             fixtures::connect(agent, 4, time),
             fixtures::web(agent, 5, time, Method::PortForwarding),
         ],
@@ -305,7 +310,8 @@ async fn a_batch_that_breaks_off_at_any_statement_leaves_nothing_half_done() {
         let site = fixtures::site(u128::from(1000_u32 + cut), 1);
         let (agent, time) = (&site.agent, now());
         let before = time - TimeDelta::days(9);
-        apply(&store, vec![fixtures::connect(agent, 1, before), fixtures::disconnect(agent, 2, before)]).await;
+        let (open, unknown) = (fixtures::connect(agent, 1, before), fixtures::disconnect(agent, 2, before));
+        apply(&store, vec![open, unknown, fixtures::connect(agent, 6, before)]).await;
         let hello = Hello {
             agent: Arc::clone(agent),
             spool_id: Uuid::new_v4(),
@@ -348,10 +354,10 @@ async fn a_batch_that_breaks_off_at_any_statement_leaves_nothing_half_done() {
             }
         };
         let whole = outcome.is_ok();
-        assert!(whole || rows().await == (2, 1), "cut at {:?}: {:?}", names.last(), rows().await);
+        assert!(whole || rows().await == (3, 1), "cut at {:?}: {:?}", names.last(), rows().await);
         for _ in 0..2 {
             store.apply_batch(&batch, 1, time).await.unwrap();
-            assert_eq!(rows().await, (5, 2), "cut at {:?}", names.last());
+            assert_eq!(rows().await, (6, 2), "cut at {:?}", names.last());
         }
         assert_eq!(client.query_one(WRONG, &[]).await.unwrap().get::<_, i64>(0), 0, "cut at {:?}", names.last());
         assert_eq!(store.greet(&hello).await.unwrap().committed_seq, Some(9));
@@ -359,9 +365,16 @@ async fn a_batch_that_breaks_off_at_any_statement_leaves_nothing_half_done() {
             break;
         }
     }
-    for expected in
-        ["lock_agents", "look_up", "update_rows", "take_unknown_starts", "add_ongoing", "insert_rows", "commit"]
-    {
+    for expected in [
+        "lock_agents",
+        "look_up",
+        "update_rows",
+        "end_rows",
+        "take_unknown_starts",
+        "add_ongoing",
+        "insert_rows",
+        "commit",
+    ] {
         assert!(names.iter().any(|name| name == expected), "{expected} is not among {names:?}");
     }
     let sql = "SELECT (SELECT count(*) FROM lost_events), (SELECT count(*) FROM contradictions)";

@@ -19,6 +19,8 @@ pub(crate) enum Part {
     Explorer,
     /// The chaos test with a million events.
     Chaos,
+    /// A hundred culprits among 10,000 streams.
+    Refusals,
     /// The store's tests on PostgreSQL 16.
     Postgres16,
     /// The store's tests on PostgreSQL 17.
@@ -71,6 +73,7 @@ impl Part {
                 let events = ("CONNLOG_CHAOS_EVENTS".to_owned(), CHAOS_EVENTS.to_owned());
                 tests("connlog-ingest/chaos", vec![events], None)
             }
+            Self::Refusals => tests("connlog-ingest/refusals", full, None),
             Self::Postgres16 => on_postgres("16.14.0-beta.17"),
             Self::Postgres17 => on_postgres("17.10.0-beta.17"),
             Self::Postgres18 => on_postgres("18.4.0-beta.17"),

@@ -307,6 +307,7 @@ impl Writer {
         }
         metrics::counter!("connlog_ingest_contradictions_total").increment(applied.contradicting as u64);
         let mut refused = applied.refused.into_iter().peekable();
+        let mut looked_back = applied.looked_back.into_iter().peekable();
         let (mut committed, mut offset) = (Vec::with_capacity(gathered.len()), 0);
         let mut letters = Vec::new();
         for queued in gathered {
@@ -325,6 +326,9 @@ impl Writer {
                 answer.refused.push((item.seq, field, reason.to_owned()));
             }
             offset += submission.items.len();
+            while looked_back.next_if(|index| *index < offset).is_some() {
+                answer.looked_back += 1;
+            }
             committed.push(answer);
         }
         if !letters.is_empty() {

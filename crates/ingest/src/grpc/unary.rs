@@ -42,7 +42,8 @@ impl UnaryCalls {
         let Some(mut message) = message else {
             return Err(invalid(&Invalid::new("connection", "is missing")));
         };
-        if !self.pace.allows(agent.agent_id.unwrap_or(agent.workspace.workspace_id), 1) {
+        let paced = agent.agent_id.unwrap_or(agent.workspace.workspace_id);
+        if !self.pace.allows(paced, 1) {
             return Err(too_much("the agent sends too many events"));
         }
         shrink_connection(&mut message);
@@ -57,6 +58,7 @@ impl UnaryCalls {
             Ok(event) => {
                 submission.items.push(Item { event: Event::Agent(event), seq: 0, message, agent });
                 let committed = self.commit(key, submission).await?;
+                self.pace.pay(paced, committed.looked_back).await;
                 match committed.refused.into_iter().next() {
                     Some((_, field, reason)) => Err(invalid(&Invalid::new(field, reason))),
                     None => Ok(()),

@@ -135,6 +135,7 @@ fn fields(entry: &Entry, zone: Zone, now: Timestamp) -> Vec<Field> {
     put("Organization", text(&entry.organization.name), false, Some("organization"));
     put("Organization id", id(entry.organization.id), true, Some("organization"));
     put("Address", entry.ip.map(|ip| ip.to_string()), true, Some("ip"));
+    put("Public address", entry.client_ip.map(|ip| ip.to_string()), true, Some("ip"));
     put("App’s slug, or port", text(&entry.slug_or_port), false, Some("slug_or_port"));
     put("User agent", text(&entry.user_agent), true, Some("user_agent"));
     let code = entry.code.map(|code| code.to_string());

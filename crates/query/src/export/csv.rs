@@ -9,7 +9,7 @@ use connlog_store::read::Entry;
 use super::format::Summary;
 
 /// The columns. They are stable: new ones come at the end.
-pub(super) const COLUMNS: [&str; 32] = [
+pub(super) const COLUMNS: [&str; 33] = [
     "record",
     "id",
     "connect_time",
@@ -42,6 +42,7 @@ pub(super) const COLUMNS: [&str; 32] = [
     "rows",
     "complete",
     "position",
+    "client_ip",
 ];
 
 pub(super) fn head(bytes: &mut Vec<u8>) {
@@ -92,6 +93,7 @@ pub(super) fn write(entry: &Entry, cursor: &str, bytes: &mut Vec<u8>) {
             String::new(),
             String::new(),
             String::new(),
+            optional(entry.client_ip.map(|ip| ip.to_string())),
         ],
         bytes,
     );

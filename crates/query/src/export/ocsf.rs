@@ -108,6 +108,7 @@ fn event(entry: &Entry, cursor: &str) -> Value {
             "inferred": entry.disconnect_inferred,
             "slug_or_port": entry.slug_or_port,
             "client_session_id": entry.client_session_id,
+            "client_ip": entry.client_ip,
             "connect_time": rfc3339(entry.connect_time),
             "cursor": cursor,
         } }),

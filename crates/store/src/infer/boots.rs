@@ -8,7 +8,8 @@ use connlog_model::connection::{Connection, REASON_AGENT_RESTARTED, REASON_DISCO
 use connlog_model::identity::{AgentIdentity, BootNumber};
 use uuid::Uuid;
 
-use super::{SHARD, open};
+use super::SHARD;
+use super::open::{self, Noted};
 use crate::session::Step;
 use crate::write::held::Wait;
 use crate::write::save::Changes;
@@ -77,27 +78,26 @@ impl Store {
         let live = live.iter().map(|row| Ok(BootNumber::of(row.try_get(0)?)));
         let live = live.collect::<Result<HashSet<BootNumber>, StoreError>>()?;
         let (boot, listed) = (BootNumber::of(*boot_id), listed.iter().copied().collect::<HashSet<Uuid>>());
-        let (mut changes, mut closed) = (Changes::default(), Vec::new());
-        let open = open::open(self, &held, &rows).await?;
-        let all = open.len();
-        for recorded in open {
+        let (mut changes, mut closed, mut kept) = (Changes::default(), Vec::new(), Vec::new());
+        for recorded in open::open(self, &held, &rows).await? {
             let before = recorded.connection.boot;
             if before == Some(boot) {
-                continue;
-            }
-            if listed.contains(&recorded.connection.id) {
+                kept.push(recorded);
+            } else if listed.contains(&recorded.connection.id) {
                 let mut adopted = recorded.clone();
                 adopted.connection.boot = Some(boot);
+                kept.push(adopted.clone());
                 changes.add(&held, Some(recorded), adopted);
             } else if before.is_some_and(|before| !live.contains(&before)) {
                 closed.push(open::end(&mut changes, &held, recorded, *ended_at, REASON_AGENT_RESTARTED));
+            } else {
+                kept.push(recorded);
             }
         }
-        let mut noted = vec![Step::Query(CLOSED, vec![&number, spool_id, boot_id])];
-        if closed.len() == all && held.agents.get(&number) == Some(&true) && !open::is_unseen(&held, &rows)? {
-            noted.push(open::nothing_open(&agents));
-        }
-        changes.save(&held, noted, SHARD).await?;
+        let noted = Noted::of(&held, &rows, &kept)?;
+        let mut further = noted.steps();
+        further.push(Step::Query(CLOSED, vec![&number, spool_id, boot_id]));
+        changes.save(&held, further, SHARD).await?;
         held.transaction.commit().await?;
         Ok(closed)
     }
@@ -115,11 +115,13 @@ impl Store {
         let (held, rows) = self.hold(&mut client, agents, Wait::ForAll, open::steps(&agents)).await?;
         let (boot, listed) = (BootNumber::of(boot_id), listed.iter().copied().collect::<HashSet<Uuid>>());
         let open = open::open(self, &held, &rows).await?;
-        if open.is_empty() && held.agents.get(&number) == Some(&true) && !open::is_unseen(&held, &rows)? {
-            Changes::default().save(&held, vec![open::nothing_open(&agents)], SHARD).await?;
-            held.transaction.commit().await?;
-        } else {
+        let noted = Noted::of(&held, &rows, &open)?;
+        let steps = noted.steps();
+        if steps.is_empty() {
             held.transaction.end();
+        } else {
+            held.transaction.send(None, &steps).await?;
+            held.transaction.commit().await?;
         }
         let unlisted = open.into_iter().map(|recorded| recorded.connection);
         let unlisted = unlisted.filter(|open| open.boot == Some(boot) && !listed.contains(&open.id));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
 use connlog_model::connection::{Connection, End};
 use tokio_postgres::Row;
@@ -21,23 +21,58 @@ SELECT id, connect_time FROM ongoing WHERE agent = ANY($1::bigint[])";
 const TARGETS: &str = "-- targets_of_agents
 SELECT target FROM targets WHERE agent = ANY($1::bigint[])";
 
-const NOTHING_OPEN: &str = "-- note_nothing_open
-UPDATE agents SET has_open = false WHERE agent = ANY($1::bigint[])";
+/// A time that is later by less is not worth being noted.
+const WORTH_NOTING: TimeDelta = TimeDelta::hours(1);
 
-/// Notes that agents have nothing open.
-pub(super) fn nothing_open<'a>(agents: &'a &'a [i64]) -> Step<'a> {
-    Step::Query(NOTHING_OPEN, vec![agents])
+const NOTE: &str = "-- note_what_is_open
+UPDATE agents AS a SET open_since = k.since FROM unnest($1::bigint[], $2::timestamptz[]) AS k (agent, since)
+WHERE a.agent = ANY($1::bigint[]) AND a.agent = k.agent";
+
+/// Since when something is open of agents, now that all of it was looked at: without this, each look begins at what once was open.
+#[derive(Default)]
+pub(super) struct Noted {
+    agents: Vec<i64>,
+    since: Vec<Option<Timestamp>>,
 }
 
-/// Whether something is listed on a day that is not attached: nobody can say then what is open.
-pub(super) fn is_unseen(held: &Held<'_>, answers: &[Vec<Row>]) -> Result<bool, StoreError> {
-    for row in answers.first().map(Vec::as_slice).unwrap_or_default() {
-        let connect_time: Timestamp = row.try_get(1)?;
-        if !held.attached.contains(&day_of(connect_time)) {
-            return Ok(true);
+impl Noted {
+    /// Of the agents that are held, whose open connections are `kept`, by the answers to [`steps`].
+    pub(super) fn of<'a>(
+        held: &Held<'_>,
+        answers: &[Vec<Row>],
+        kept: impl IntoIterator<Item = &'a Recorded>,
+    ) -> Result<Self, StoreError> {
+        let mut noted = Self::default();
+        // What is listed on a day that is not attached, nobody can look at.
+        for row in answers.first().map(Vec::as_slice).unwrap_or_default() {
+            if !held.attached.contains(&day_of(row.try_get(1)?)) {
+                return Ok(noted);
+            }
         }
+        let mut earliest: BTreeMap<i64, Timestamp> = BTreeMap::new();
+        for Recorded { numbers, connection } in kept {
+            let since = earliest.entry(numbers.agent).or_insert(connection.connect_time);
+            *since = connection.connect_time.min(*since);
+        }
+        for (agent, before) in &held.agents {
+            let Some(before) = before else { continue };
+            // Something was open on that day. If it is not attached, it was dropped, or somebody took it away.
+            let day = day_of(*before);
+            let is_there = held.attached.contains(&day) || day < day_of(held.floor);
+            let since = earliest.get(agent).copied();
+            if is_there && since.is_none_or(|since| since >= *before + WORTH_NOTING) {
+                noted.agents.push(*agent);
+                noted.since.push(since);
+            }
+        }
+        Ok(noted)
     }
-    Ok(false)
+
+    /// Notes it.
+    pub(super) fn steps(&self) -> Vec<Step<'_>> {
+        let step = || Step::Query(NOTE, vec![&self.agents, &self.since]);
+        (!self.agents.is_empty()).then(step).into_iter().collect()
+    }
 }
 
 /// The steps that come with the locks of agents whose open connections are wanted.
@@ -48,10 +83,8 @@ pub(super) fn steps<'a>(agents: &'a &'a [i64]) -> Vec<Step<'a>> {
 /// The open connections of the agents that are held, by the answers to [`steps`]. Those that are listed on a day that is not
 /// attached are passed over: the rest of the agent is not held up by them.
 pub(super) async fn open(store: &Store, held: &Held<'_>, answers: &[Vec<Row>]) -> Result<Vec<Recorded>, StoreError> {
-    // Without this, each sign of life of an agent that has nothing open reads all that it had in the last days.
-    if !held.agents.values().any(|has_open| *has_open) {
-        return Ok(Vec::new());
-    }
+    // Without this, each sign of life of an agent reads all that it had in the last days.
+    let Some(since) = held.agents.values().flatten().min() else { return Ok(Vec::new()) };
     let [ongoing, targets] = answers else {
         return Err(StoreError::Inconsistent("two statements have two answers".to_owned()));
     };
@@ -66,8 +99,13 @@ pub(super) async fn open(store: &Store, held: &Held<'_>, answers: &[Vec<Row>]) -
     let is_open = "disconnect_time IS NULL AND method <= 2";
     let written: Vec<String> = held
         .written_days()
+        .filter(|day| *day >= day_of(*since))
         .map(|day| {
-            format!("SELECT {} FROM {} WHERE target = ANY($1::bigint[]) AND {is_open}", *ALL_COLUMNS, day_table(day))
+            format!(
+                "SELECT {} FROM {} WHERE target = ANY($1::bigint[]) AND connect_time >= $2 AND {is_open}",
+                *ALL_COLUMNS,
+                day_table(day)
+            )
         })
         .collect();
     let of_written = format!("-- open_of_agents\n{}", written.join("\nUNION ALL "));
@@ -84,7 +122,7 @@ pub(super) async fn open(store: &Store, held: &Held<'_>, answers: &[Vec<Row>]) -
         .collect();
     let mut steps: Vec<Step<'_>> = of_closed.iter().map(|(sql, ids)| Step::Query(sql, vec![ids])).collect();
     if !written.is_empty() {
-        steps.push(Step::Query(&of_written, vec![&targets]));
+        steps.push(Step::Query(&of_written, vec![&targets, since]));
     }
     if steps.is_empty() {
         return Ok(Vec::new());

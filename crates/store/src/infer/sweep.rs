@@ -9,7 +9,8 @@ use connlog_model::identity::BootNumber;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{SHARD, open};
+use super::SHARD;
+use super::open::{self, Noted};
 use crate::row::Recorded;
 use crate::session::Step;
 use crate::write::held::Wait;
@@ -29,7 +30,7 @@ RETURNING heard_since";
 
 /// Agents that may have something open and have a spool that is silent: something may be open under its boot.
 const SILENT: &str = "-- silent_agents
-SELECT DISTINCT agent FROM agent_spools JOIN agents USING (agent) WHERE has_open AND last_seen_at < $1 ORDER BY agent";
+SELECT DISTINCT agent FROM agent_spools JOIN agents USING (agent) WHERE open_since IS NOT NULL AND last_seen_at < $1 ORDER BY agent";
 
 const SPOOLS: &str = "-- spools_of_agents
 SELECT agent, boot_id, last_seen_at FROM agent_spools WHERE agent = ANY($1::bigint[])";
@@ -43,7 +44,7 @@ LEFT JOIN workspaces AS w ON w.id = agents.workspace_id AND w.deleted
 LEFT JOIN LATERAL (
     SELECT bool_and(a.deleted) AS are_deleted, max(a.deleted_at) AS deleted_at FROM workspace_agents AS a
     WHERE a.workspace_id = agents.workspace_id AND a.name = agents.agent_name) AS named ON true
-WHERE has_open AND (w.id IS NOT NULL OR named.are_deleted) ORDER BY agents.agent";
+WHERE open_since IS NOT NULL AND (w.id IS NOT NULL OR named.are_deleted) ORDER BY agents.agent";
 
 /// Why and when connections of agents end.
 enum Cause {
@@ -151,20 +152,15 @@ impl Store {
         further.push(Step::Query(SPOOLS, vec![&agents]));
         let (held, mut rows) = self.hold(&mut client, agents, Wait::ForNobody, further).await?;
         let signs = signs(&rows.pop().unwrap_or_default())?;
-        let open = open::open(self, &held, &rows).await?;
-        let (mut changes, mut closed) = (Changes::default(), Vec::new());
-        // What stays open, and what lies on a day that is not attached, of which nobody can say.
-        let mut kept: Vec<i64> =
-            if open::is_unseen(&held, &rows)? { held.agents.keys().copied().collect() } else { Vec::new() };
-        for recorded in open {
-            let agent = recorded.numbers.agent;
+        let (mut changes, mut closed, mut kept) = (Changes::default(), Vec::new(), Vec::new());
+        for recorded in open::open(self, &held, &rows).await? {
             match cause.end(&recorded, &signs) {
                 Some((time, reason)) => closed.push(open::end(&mut changes, &held, recorded, time, reason)),
-                None => kept.push(agent),
+                None => kept.push(recorded),
             }
         }
-        let done: Vec<i64> = held.agents.keys().copied().filter(|agent| !kept.contains(agent)).collect();
-        changes.save(&held, vec![open::nothing_open(&done.as_slice())], SHARD).await?;
+        let noted = Noted::of(&held, &rows, &kept)?;
+        changes.save(&held, noted.steps(), SHARD).await?;
         held.transaction.commit().await?;
         Ok(closed)
     }

@@ -147,7 +147,7 @@ impl Conditions {
             self.add("(SELECT lower(t.agent_name) FROM targets AS t WHERE t.target = log.target) = ?", name.clone());
         }
         if let Some(range) = filter.ip {
-            self.add("ip <<= ?::text::inet", range.to_string());
+            self.add("(ip <<= ?::text::inet OR client_ip <<= ?::text::inet)", range.to_string());
         }
         if let Some(id) = filter.client_session_id {
             self.add("client_session_id = ?", id);

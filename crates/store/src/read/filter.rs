@@ -92,10 +92,10 @@ SELECT target FROM targets
 WHERE ($1::uuid[] IS NULL OR owner_id = ANY($1)) AND ($2::uuid[] IS NULL OR workspace_id = ANY($2))
     AND ($3::text IS NULL OR workspace_name_key = $3) AND ($4::uuid[] IS NULL OR organization_id = ANY($4))";
 
-/// Those of agents that may have something open.
+/// Those of agents that may have something open, and since when.
 const OPEN_TARGETS: &str = "-- targets_with_open
-SELECT target FROM targets
-WHERE agent IN (SELECT agent FROM agents WHERE has_open) AND ($1::uuid[] IS NULL OR organization_id = ANY($1)) LIMIT $2";
+SELECT target, open_since FROM targets JOIN agents USING (agent)
+WHERE open_since IS NOT NULL AND ($1::uuid[] IS NULL OR organization_id = ANY($1)) LIMIT $2";
 
 const CLOSED_BEFORE: &str = "-- closed_before
 SELECT closed_before FROM floor";
@@ -198,8 +198,14 @@ impl Filter {
         if self.targets.is_some() || rows.len() > FEW_TARGETS {
             return Ok(None);
         }
-        let targets = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
-        Ok(Some(Self { targets: Some(targets), ..self.clone() }))
+        let (mut targets, mut connected_after) = (Vec::with_capacity(rows.len()), None::<Timestamp>);
+        for row in &rows {
+            let open_since = row.try_get(1)?;
+            targets.push(row.try_get(0)?);
+            connected_after = Some(connected_after.map_or(open_since, |earliest| earliest.min(open_since)));
+        }
+        let connected_after = connected_after.max(self.connected_after);
+        Ok(Some(Self { targets: Some(targets), connected_after, ..self.clone() }))
     }
 
     /// What it can be answered from.

@@ -30,8 +30,8 @@ CROSS JOIN LATERAL (
     SELECT (SELECT count(*) FROM ongoing WHERE ongoing.agent = s.agent) + (
         SELECT count(*) FROM connection_logs AS log
         WHERE log.target = ANY(ARRAY(SELECT target FROM targets WHERE targets.agent = s.agent))
-            AND log.connect_time >= $4 AND log.disconnect_time IS NULL AND log.method <= 2) AS open_connections) AS o
-WHERE a.has_open AND s.last_seen_at < $2 AND o.open_connections > 0 AND ($1::uuid[] IS NULL OR EXISTS (
+            AND log.connect_time >= greatest($4, a.open_since) AND log.disconnect_time IS NULL AND log.method <= 2) AS open_connections) AS o
+WHERE a.open_since IS NOT NULL AND s.last_seen_at < $2 AND o.open_connections > 0 AND ($1::uuid[] IS NULL OR EXISTS (
     SELECT FROM targets WHERE targets.agent = s.agent AND targets.organization_id = ANY($1)))
 ORDER BY s.last_seen_at, s.agent LIMIT $3";
 

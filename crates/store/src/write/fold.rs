@@ -61,6 +61,14 @@ impl Folded<'_> {
         wanted
     }
 
+    /// The indices of the first events about connections, ascending.
+    pub(super) fn first_indices(&self, ids: &[Uuid]) -> Vec<usize> {
+        let entries = ids.iter().filter_map(|id| self.connections.get(id)?.0.first());
+        let mut indices: Vec<usize> = entries.map(|(index, _)| *index).collect();
+        indices.sort_unstable();
+        indices
+    }
+
     /// Notes that the events at `indices` are not taken.
     pub(super) fn refuse(&mut self, indices: impl IntoIterator<Item = usize>, why: Refusal) {
         self.refused.extend(indices.into_iter().map(|index| (index, why)));

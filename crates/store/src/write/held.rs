@@ -14,11 +14,11 @@ use crate::{Store, StoreError};
 
 /// `FOR NO KEY UPDATE`: nobody waits who merely refers to an agent.
 const LOCK_AGENTS: &str = "-- lock_agents
-SELECT agent, has_open FROM agents WHERE agent = ANY($1::bigint[]) ORDER BY agent FOR NO KEY UPDATE";
+SELECT agent, open_since FROM agents WHERE agent = ANY($1::bigint[]) ORDER BY agent FOR NO KEY UPDATE";
 
 /// The same for who does not wait: an agent that somebody holds is alive.
 const LOCK_FREE_AGENTS: &str = "-- lock_free_agents
-SELECT agent, has_open FROM agents WHERE agent = ANY($1::bigint[]) ORDER BY agent FOR NO KEY UPDATE SKIP LOCKED";
+SELECT agent, open_since FROM agents WHERE agent = ANY($1::bigint[]) ORDER BY agent FOR NO KEY UPDATE SKIP LOCKED";
 
 /// A later statement than the locks: in one, the snapshot would be older than they are, and a batch that waited for a purge would
 /// write below the floor that the purge just raised. `-infinity`, the floor before the first purge, is the earliest time that
@@ -47,8 +47,8 @@ pub(crate) struct Held<'a> {
     pub(crate) closed_before: Timestamp,
     /// The days that are attached.
     pub(crate) attached: BTreeSet<NaiveDate>,
-    /// The agents that are held, and whether anything of each may be open.
-    pub(crate) agents: BTreeMap<i64, bool>,
+    /// The agents that are held. What is open of each began at this time or later; none if nothing is open.
+    pub(crate) agents: BTreeMap<i64, Option<Timestamp>>,
 }
 
 impl Held<'_> {
@@ -83,7 +83,7 @@ impl Store {
         let mut rows = transaction.send(Some(BEGIN_LOG_WRITE), &steps).await?.into_iter();
         let locked = rows.next().unwrap_or_default();
         let locked = locked.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
-        let locked = locked.collect::<Result<BTreeMap<i64, bool>, StoreError>>()?;
+        let locked = locked.collect::<Result<BTreeMap<i64, Option<Timestamp>>, StoreError>>()?;
         if wait == Wait::ForAll && locked.len() != agents.len() {
             self.forget_numbers();
             return Err(StoreError::Overtaken(format!("{} of {} agents are there", locked.len(), agents.len())));

@@ -96,6 +96,8 @@ pub(crate) struct Rows {
     pub(crate) connections: HashMap<Uuid, Recorded>,
     /// The times of web events, by row id and day: other days may have the id, too.
     pub(crate) web: HashMap<(Uuid, NaiveDate), Timestamp>,
+    /// Connections that were found nowhere near, and looked for as far back as any are.
+    pub(crate) looked_back: Vec<Uuid>,
 }
 
 /// What was found with the locks: the days that were looked at, their rows, and the rows of [`ONGOING`].
@@ -148,6 +150,7 @@ impl Store {
         if let Some(earliest) = lost.iter().map(|(_, earliest)| *earliest).min() {
             let ids: Vec<Uuid> = lost.iter().map(|(id, _)| *id).collect();
             search.look_windows(&ids, earliest - LOOK_BACK, held.closed_before.max(earliest - LOOK_BACK)).await?;
+            search.found.looked_back = ids;
         }
         Ok(search.found)
     }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
+use connlog_model::connection::Connection;
 use connlog_model::event::WebEvent;
 use connlog_model::identity::BootNumber;
 use tokio_postgres::Row;
@@ -14,8 +15,8 @@ use super::counts::{self, Deltas};
 use super::held::Held;
 use crate::StoreError;
 use crate::argument::Argument;
-use crate::days::{day_of, day_table};
-use crate::row::{COPY, INSERT, Recorded, RowArrays, column, update_sql};
+use crate::days::{day_of, day_table, start_of};
+use crate::row::{COPY, INSERT, Recorded, RowArrays, column, end_sql, update_sql};
 use crate::session::{Step, encode_rows};
 
 /// So many rows are inserted; more are copied, which costs half for each, and an exchange more.
@@ -32,8 +33,13 @@ ON CONFLICT (id) DO UPDATE SET boot = excluded.boot";
 const REMOVE_ONGOING: &str = "-- remove_ongoing
 DELETE FROM ongoing WHERE id = ANY($1::uuid[])";
 
-const HAS_OPEN: &str = "-- note_open
-UPDATE agents SET has_open = true WHERE agent = ANY($1::bigint[])";
+/// Events that come a little out of order do not note it again, each.
+const ROOM_IN_ORDER: TimeDelta = TimeDelta::minutes(10);
+
+const OPEN_SINCE: &str = "-- note_open
+UPDATE agents AS a SET open_since = least(a.open_since, k.since)
+FROM unnest($1::bigint[], $2::timestamptz[]) AS k (agent, since)
+WHERE a.agent = ANY($1::bigint[]) AND a.agent = k.agent";
 
 const CHANGED: &str = "-- add_changes
 INSERT INTO changes (ids, days) VALUES ($1, $2)";
@@ -47,6 +53,8 @@ pub(crate) struct Changes<'a> {
     web: Vec<(&'a WebEvent, i64)>,
     /// Rows that stay where they are.
     changed: Vec<Recorded>,
+    /// Those of which only the end is new.
+    ended: Vec<Recorded>,
     /// Rows whose beginning was unknown, as they were: they are written anew where they belong, and are among `new`.
     moved: Vec<Recorded>,
     /// What is kept beside the rows.
@@ -54,7 +62,8 @@ pub(crate) struct Changes<'a> {
     counts: Deltas,
     listed: Vec<Recorded>,
     unlisted: Vec<Uuid>,
-    opened: BTreeSet<i64>,
+    /// Agents of which something is open from an earlier time on than was noted.
+    opened: BTreeMap<i64, Timestamp>,
 }
 
 impl<'a> Changes<'a> {
@@ -81,8 +90,12 @@ impl<'a> Changes<'a> {
             if is_closed {
                 self.listed.push(after.clone());
             }
-            if held.agents.get(&after.numbers.agent) != Some(&true) {
-                self.opened.insert(after.numbers.agent);
+            let Connection { connect_time, .. } = after.connection;
+            let noted = held.agents.get(&after.numbers.agent).copied().flatten();
+            if noted.is_none_or(|noted| connect_time < noted) {
+                let since = (connect_time - ROOM_IN_ORDER).max(start_of(day_of(connect_time)));
+                let earliest = self.opened.entry(after.numbers.agent).or_insert(since);
+                *earliest = since.min(*earliest);
             }
         }
         match before {
@@ -91,6 +104,7 @@ impl<'a> Changes<'a> {
                 self.moved.push(before);
                 self.new.push(after);
             }
+            Some(before) if only_ends(&before, &after) => self.ended.push(after),
             Some(_) => self.changed.push(after),
         }
     }
@@ -106,19 +120,21 @@ impl<'a> Changes<'a> {
         // One order for all writers, that of the index of times.
         self.new.sort_unstable_by_key(|row| (row.connection.connect_time, row.connection.id));
         self.web.sort_unstable_by_key(|(event, _)| (event.time, event.row_id()));
-        let updates = Updates::of(&self.changed);
+        let updates = Updates::of(&self.changed, update_sql);
+        let ends = Updates::of(&self.ended, end_sql);
         let takes = taken(&self.moved);
         let mut rows = RowArrays::default();
         self.new.iter().for_each(|row| rows.push(row));
         self.web.iter().for_each(|(event, target)| rows.push_web(event, *target));
         let listed = Listed::of(&self.listed);
-        let opened: Vec<i64> = self.opened.iter().copied().collect();
+        let (opened, since): (Vec<i64>, Vec<Timestamp>) = self.opened.iter().unzip();
         let contradictions = contradictions::Columns::of(&self.contradictions);
         let counts = counts::Columns::of(&self.counts, shard);
         let feed = self.feed();
 
         let mut steps = Vec::new();
         steps.extend(updates.iter().map(|update| Step::Query(&update.sql, update.rows.parameters())));
+        steps.extend(ends.iter().map(|end| Step::Query(&end.sql, end.rows.end_parameters())));
         steps.extend(takes.iter().map(|(day, ids)| Step::Query(TAKE_UNKNOWN_STARTS, vec![day, ids])));
         let checked = steps.len();
         steps.extend(further);
@@ -130,7 +146,7 @@ impl<'a> Changes<'a> {
             steps.push(Step::Query(REMOVE_ONGOING, vec![&self.unlisted]));
         }
         if !opened.is_empty() {
-            steps.push(Step::Query(HAS_OPEN, vec![&opened]));
+            steps.push(Step::Query(OPEN_SINCE, vec![&opened, &since]));
         }
         steps.extend(contradictions.step());
         steps.extend(counts.step());
@@ -147,7 +163,7 @@ impl<'a> Changes<'a> {
         }
         let mut answers = held.transaction.send(None, &steps).await?;
         let written: usize = answers[..checked].iter().map(Vec::len).sum();
-        let expected = self.changed.len() + self.moved.len();
+        let expected = self.changed.len() + self.ended.len() + self.moved.len();
         if written != expected {
             return Err(StoreError::Overtaken(format!("{written} of {expected} rows were as they had been read")));
         }
@@ -157,7 +173,7 @@ impl<'a> Changes<'a> {
 
     /// What the change feed says: rows and days.
     fn feed(&self) -> (Vec<Uuid>, Vec<NaiveDate>) {
-        let rows = self.new.iter().chain(&self.changed).chain(&self.moved);
+        let rows = self.new.iter().chain(&self.changed).chain(&self.ended).chain(&self.moved);
         let rows = rows.map(|row| (row.connection.id, day_of(row.connection.connect_time)));
         let web = self.web.iter().map(|(event, _)| (event.row_id(), day_of(event.time)));
         let (ids, days): (BTreeSet<Uuid>, BTreeSet<NaiveDate>) = rows.chain(web).unzip();
@@ -171,6 +187,13 @@ fn moves(before: &Recorded, after: &Recorded) -> bool {
     start(before) != start(after)
 }
 
+/// Whether nothing but the end, and the boot that goes with it, is new.
+fn only_ends(before: &Recorded, after: &Recorded) -> bool {
+    let Connection { end, boot, .. } = &after.connection;
+    let ended = Connection { end: end.clone(), boot: *boot, ..before.connection.clone() };
+    before.numbers == after.numbers && ended == after.connection
+}
+
 /// The rows of one day that are updated.
 struct Updates<'a> {
     sql: String,
@@ -178,12 +201,12 @@ struct Updates<'a> {
 }
 
 impl<'a> Updates<'a> {
-    fn of(changed: &'a [Recorded]) -> Vec<Self> {
+    fn of(changed: &'a [Recorded], sql: impl Fn(&str) -> String) -> Vec<Self> {
         let mut days: BTreeMap<NaiveDate, RowArrays<'a>> = BTreeMap::new();
         for row in changed {
             days.entry(day_of(row.connection.connect_time)).or_default().push(row);
         }
-        days.into_iter().map(|(day, rows)| Self { sql: update_sql(&day_table(day)), rows }).collect()
+        days.into_iter().map(|(day, rows)| Self { sql: sql(&day_table(day)), rows }).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use connlog_model::clock::Timestamp;
 use connlog_model::event::{Action as Happening, Event, Outcome};
-use connlog_store::infer::SignOfLife;
+use connlog_store::infer::{Boot, SignOfLife};
 use connlog_store::write::{Batch, Stamp};
 use connlog_store::{Store, StoreError};
 use connlog_testkit::fixtures;
@@ -48,6 +48,8 @@ pub enum Action {
     Sweep,
     /// A heartbeat that lists the connection.
     Reopen,
+    /// Another boot of the agent, which lists nothing.
+    Restart,
     /// A purge: floor, open rows, trim, and the day below the floor.
     Purge,
     /// The days of the story are closed.
@@ -57,7 +59,7 @@ pub enum Action {
 }
 
 impl Action {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Connect,
         Self::EarlierConnect,
         Self::Disconnect,
@@ -65,6 +67,7 @@ impl Action {
         Self::ConnectAndDisconnect,
         Self::Sweep,
         Self::Reopen,
+        Self::Restart,
         Self::Purge,
         Self::Close,
         Self::Compact,
@@ -80,7 +83,7 @@ impl Action {
             Self::Disconnect => vec![disconnect(25, None, "b")],
             Self::OtherDisconnect => vec![disconnect(24, Some(12), "a")],
             Self::ConnectAndDisconnect => vec![connect(14), disconnect(26, None, "c")],
-            Self::Sweep | Self::Reopen | Self::Purge | Self::Close | Self::Compact => return None,
+            Self::Sweep | Self::Reopen | Self::Restart | Self::Purge | Self::Close | Self::Compact => return None,
         })
     }
 
@@ -89,6 +92,7 @@ impl Action {
         match self {
             Self::Sweep => vec![(Step::Sweep, true)],
             Self::Reopen => vec![(Step::Reopen, false)],
+            Self::Restart => vec![(Step::Restart, false)],
             Self::Purge => {
                 vec![(Step::RaiseFloor, false), (Step::PurgeOpen, true), (Step::Trim, true), (Step::Drop, true)]
             }
@@ -117,6 +121,14 @@ impl Action {
                     let listed: Vec<Uuid> = of_agent.map(|connection| connection.id).collect();
                     let sign = SignOfLife { agent, stamp, boot_id: site.boot_id, listed: &listed };
                     assert!(!store.sign_of_life(&sign).await?.displaced);
+                }
+            }
+            Self::Restart => {
+                for agent in &site.agents {
+                    let (spool_id, boot_id) = (site.spool_id, Uuid::from_u128(4));
+                    let (ended_at, live_since) = (hour(LAST_SEEN), hour(1000));
+                    let boot = Boot { agent, spool_id, boot_id, listed: &[], ended_at, live_since };
+                    store.close_other_boots(&boot).await?;
                 }
             }
             Self::Purge => {

@@ -12,6 +12,7 @@ pub enum Step {
     Batch(Vec<Step>),
     Sweep,
     Reopen,
+    Restart,
     RaiseFloor,
     PurgeOpen,
     Trim,
@@ -46,10 +47,13 @@ pub enum Initial {
     Listed,
     Completed,
     Inferred,
+    /// Inferred, on the day below the floor that the purge raises.
+    InferredEarlier,
 }
 
 impl Initial {
-    pub const ALL: [Self; 5] = [Self::Nothing, Self::Open, Self::Listed, Self::Completed, Self::Inferred];
+    pub const ALL: [Self; 6] =
+        [Self::Nothing, Self::Open, Self::Listed, Self::Completed, Self::Inferred, Self::InferredEarlier];
 
     /// The events that lead there; an inferred end comes from a sweep after them.
     pub fn events(self) -> Vec<Step> {
@@ -57,6 +61,7 @@ impl Initial {
         match self {
             Self::Nothing => vec![],
             Self::Open | Self::Listed | Self::Inferred => vec![connect],
+            Self::InferredEarlier => vec![Step::Connect { at: 5 }],
             Self::Completed => vec![connect, Step::Disconnect { at: 24, start: None, reason: "z" }],
         }
     }
@@ -71,13 +76,16 @@ struct State {
     floor: i64,
     /// The agent gave a sign of life during the story.
     alive: bool,
+    /// The row is open under a boot.
+    has_boot: bool,
 }
 
 /// What may be there at the end.
 pub fn outcomes(initial: Initial, actions: &[Action]) -> BTreeSet<Outcome> {
-    let mut state = State { row: None, contradictions: BTreeSet::new(), floor: i64::MIN, alive: false };
+    let mut state =
+        State { row: None, contradictions: BTreeSet::new(), floor: i64::MIN, alive: false, has_boot: false };
     state.step(&Step::Batch(initial.events()));
-    if initial == Initial::Inferred {
+    if matches!(initial, Initial::Inferred | Initial::InferredEarlier) {
         state.step(&Step::Sweep);
     }
     let actors: Vec<Vec<(Step, bool)>> = actions.iter().map(|action| action.steps()).collect();
@@ -108,6 +116,11 @@ fn interleave(state: &State, actors: &[Vec<(Step, bool)>], done: &mut Vec<usize>
 
 impl State {
     fn step(&mut self, step: &Step) {
+        self.take(step);
+        self.has_boot &= self.row.as_ref().is_some_and(|row| row.end.is_none());
+    }
+
+    fn take(&mut self, step: &Step) {
         match step {
             Step::Batch(events) => self.batch(events),
             Step::Connect { .. } | Step::Disconnect { .. } => self.batch(std::slice::from_ref(step)),
@@ -125,12 +138,21 @@ impl State {
                     if row.end.as_ref().is_some_and(|end| !end.inferred) {
                         self.contradictions.insert("listed".to_owned());
                     } else if row.start >= self.floor {
-                        row.end = None;
+                        self.has_boot |= row.end.take().is_some();
                     }
                 }
             }
+            Step::Restart => {
+                if let Some(row) = self.row.as_mut().filter(|row| row.end.is_none() && self.has_boot) {
+                    let at = row.start.max(LAST_SEEN);
+                    row.end = Some(End { at, reason: "agent restarted".to_owned(), inferred: true });
+                }
+            }
             Step::RaiseFloor => self.floor = FLOOR,
-            Step::PurgeOpen => drop(self.row.take_if(|row| row.end.is_none() && row.start < FLOOR)),
+            // While nobody can be heard, what is open under a boot counts as alive.
+            Step::PurgeOpen => {
+                drop(self.row.take_if(|row| row.end.is_none() && row.start < FLOOR && !self.has_boot));
+            }
             Step::Trim | Step::Drop => drop(self.row.take_if(|row| row.end.is_some() && row.start < FLOOR)),
         }
     }

@@ -104,7 +104,7 @@ impl World {
         self.monitor
             .batch_execute(
                 "DELETE FROM connection_logs; DELETE FROM ongoing; DELETE FROM connection_log_counts; DELETE FROM agent_spools;
-                 DELETE FROM contradictions; UPDATE agents SET has_open = false;",
+                 DELETE FROM contradictions; UPDATE agents SET open_since = NULL;",
             )
             .await
             .unwrap();
@@ -150,7 +150,7 @@ impl World {
         }
         self.store.apply_batch(&Batch { events, ..Batch::default() }, 1, hour(60)).await.unwrap();
         match initial {
-            Initial::Inferred => {
+            Initial::Inferred | Initial::InferredEarlier => {
                 let swept = self.store.sweep_silent(hour(100), hour(-1000), TimeDelta::hours(10)).await.unwrap();
                 assert_eq!(swept.len(), site.connections.len());
             }
@@ -205,14 +205,16 @@ impl World {
         self.monitor.query_one(&statement, &[]).await.unwrap().get(0)
     }
 
-    /// Whether `ongoing` is what has no end and lies on a closed day, and its agents are marked as having something open.
+    /// Whether `ongoing` is what has no end and lies on a closed day, and nothing is open from before what its agent is noted with.
     pub async fn what_is_open_of_closed_days_is_listed(&self) -> bool {
         let sql = "SELECT NOT EXISTS (
             SELECT FROM ongoing FULL JOIN (
                 SELECT id, connect_time, true AS is_there FROM connection_logs, floor
                 WHERE disconnect_time IS NULL AND method <= 2 AND connect_time < closed_before) AS open USING (id, connect_time)
-            LEFT JOIN agents USING (agent)
-            WHERE ongoing.target IS NULL OR open.is_there IS NULL OR NOT has_open)";
+            WHERE ongoing.target IS NULL OR open.is_there IS NULL)
+        AND NOT EXISTS (
+            SELECT FROM connection_logs JOIN targets USING (target) JOIN agents USING (agent)
+            WHERE disconnect_time IS NULL AND method <= 2 AND (open_since IS NULL OR open_since > connect_time))";
         let statement = self.monitor.prepare(sql).await.unwrap();
         self.monitor.query_one(&statement, &[]).await.unwrap().get(0)
     }

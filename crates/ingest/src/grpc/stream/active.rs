@@ -334,6 +334,15 @@ impl Active {
             return Err(crate::grpc::unavailable(&format!("the database refuses an event for now: {cause}")));
         }
         self.in_flight_events -= in_flight.events;
+        if committed.looked_back > 0 {
+            let (pace, agent_id, paused) = (self.streams.pace.clone(), self.agent_id, self.pause.take());
+            self.pause = Some(Box::pin(async move {
+                if let Some(paused) = paused {
+                    paused.await;
+                }
+                pace.pay(agent_id, committed.looked_back).await;
+            }));
+        }
         self.committed_seq = self.committed_seq.max(in_flight.last_seq);
         // Only what this stream brought: numbers that an earlier life of the spool had may stand for other events now.
         self.acked_seq = self.acked_seq.max(in_flight.last_seq);
