@@ -284,14 +284,14 @@ CREATE TABLE connection_log_counts (
     day             date NOT NULL,
     organization_id uuid NOT NULL,
     method          smallint NOT NULL,
-    app_name        text NOT NULL,
+    app_name        text COLLATE "C" NOT NULL,
     shard           smallint NOT NULL,
     entries         bigint NOT NULL,
     ended           bigint NOT NULL,
     PRIMARY KEY (day, organization_id, method, app_name, shard)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE connection_log_counts IS 'How many rows connection_logs has, and how many of them have an end, changed in the transactions that change it. Sums over the shards are exact in any snapshot; one shard alone may be negative.';
-COMMENT ON COLUMN connection_log_counts.app_name IS 'Normalized name of the client app; empty if unknown.';
+COMMENT ON COLUMN connection_log_counts.app_name IS 'Normalized name of the client app; empty if unknown. Compared as bytes, as the programs do: all lock counts in one order.';
 COMMENT ON COLUMN connection_log_counts.shard IS 'Which writer counted: writers of different shards do not wait for each other. Those of closed days are folded into shard 0.';
 COMMENT ON COLUMN connection_log_counts.entries IS 'Rows.';
 COMMENT ON COLUMN connection_log_counts.ended IS 'Rows that have a disconnect_time.';
@@ -373,6 +373,26 @@ COMMENT ON TABLE purge_lease IS 'Who purges and compacts: one at a time. A lease
 COMMENT ON COLUMN purge_lease.holder IS 'The run that holds it; NULL if it was given back.';
 COMMENT ON COLUMN purge_lease.expires_at IS 'Until when it is held, unless it is renewed.';
 
+CREATE TABLE compactions (
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    day        date NOT NULL,
+    run        uuid NOT NULL,
+    since      pg_snapshot NOT NULL,
+    after_time timestamptz NOT NULL,
+    after_id   uuid NOT NULL,
+    copied     bigint NOT NULL DEFAULT 0,
+    is_copied  boolean NOT NULL DEFAULT false,
+    is_indexed boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE compactions IS 'How far the copy of a closed day is. Only functions change it: nobody else can say that a copy is whole.';
+COMMENT ON COLUMN compactions.run IS 'The run of connlog-purge that makes the copy. Another one that begins takes it over.';
+COMMENT ON COLUMN compactions.since IS 'Changes that are not visible in this snapshot are not in the copy yet.';
+COMMENT ON COLUMN compactions.after_time IS 'The last row that was copied: its connect_time.';
+COMMENT ON COLUMN compactions.after_id IS 'The last row that was copied: its id.';
+COMMENT ON COLUMN compactions.copied IS 'Rows that the copy has.';
+COMMENT ON COLUMN compactions.is_copied IS 'Whether the whole day was copied.';
+COMMENT ON COLUMN compactions.is_indexed IS 'Whether it has its indexes, too.';
+
 CREATE TABLE purge_runs (
     id                uuid PRIMARY KEY,
     started_at        timestamptz NOT NULL,
@@ -427,6 +447,7 @@ CREATE TABLE feed_consumers (
     name          text PRIMARY KEY,
     anchor        uuid NOT NULL,
     xid           xid8 NOT NULL,
+    token_id      uuid,
     registered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     seen_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
     gap_at        timestamptz
@@ -434,6 +455,7 @@ CREATE TABLE feed_consumers (
 COMMENT ON TABLE feed_consumers IS 'Readers of the change feed for whom changes are kept until they have read them, up to a bound on bytes.';
 COMMENT ON COLUMN feed_consumers.anchor IS 'The change up to which the consumer has read.';
 COMMENT ON COLUMN feed_consumers.xid IS 'The transaction of that change.';
+COMMENT ON COLUMN feed_consumers.token_id IS 'The API token that reads as this consumer: the first one that did; no other one may. NULL until then.';
 COMMENT ON COLUMN feed_consumers.seen_at IS 'When the consumer last said how far it has read.';
 COMMENT ON COLUMN feed_consumers.gap_at IS 'When changes were trimmed that it had not read, because they took too many bytes; NULL if none were. It has to start anew.';
 
@@ -455,10 +477,21 @@ CREATE FUNCTION days() RETURNS SETOF date
         SELECT to_date(right(child.relname, 8), 'YYYYMMDD')
         FROM pg_inherits
         JOIN pg_class AS child ON child.oid = inhrelid
-        WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending
+        WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending AND child.relname ~ '^connection_logs_[0-9]{8}$'
         ORDER BY 1
     $$;
-COMMENT ON FUNCTION days() IS 'The UTC days that have a partition, oldest first. One that is being detached has none.';
+COMMENT ON FUNCTION days() IS 'The UTC days that have a partition, oldest first. One that is being detached has none, and somebody''s partition of another name is no day.';
+
+CREATE FUNCTION unattached_days() RETURNS SETOF date
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT to_date(right(relname, 8), 'YYYYMMDD') FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname ~ '^connection_logs_[0-9]{8}$'
+            AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = pg_class.oid AND NOT inhdetachpending)
+        ORDER BY 1
+    $$;
+COMMENT ON FUNCTION unattached_days() IS 'The UTC days whose tables are there and not attached to the log, oldest first: somebody detached them, and may attach them again.';
 
 CREATE FUNCTION start_of(day date) RETURNS timestamptz
     LANGUAGE sql IMMUTABLE STRICT
@@ -521,7 +554,7 @@ CREATE FUNCTION attach_day(day date) RETURNS boolean
 COMMENT ON FUNCTION attach_day(date) IS 'Makes the partition of a UTC day if it is missing, and says whether it did. A plain table is made and then attached: CREATE … PARTITION OF would lock out readers and deadlock two writers. Less than half of each page is filled, so that connections end on the page where they began.';
 
 CREATE FUNCTION take_unknown_starts(day date, wanted uuid[]) RETURNS SETOF uuid
-    LANGUAGE plpgsql SECURITY DEFINER ROWS 10
+    LANGUAGE plpgsql STRICT SECURITY DEFINER ROWS 10
     SET search_path = pg_catalog, pg_temp
     AS $$
     BEGIN
@@ -533,44 +566,57 @@ CREATE FUNCTION take_unknown_starts(day date, wanted uuid[]) RETURNS SETOF uuid
     $$;
 COMMENT ON FUNCTION take_unknown_starts(date, uuid[]) IS 'Takes rows whose beginning nobody said out of a day, so that they can be written where they belong. Others stay. What ingest may delete, and no more.';
 
-CREATE FUNCTION close_days(upto timestamptz, collected_at pg_snapshot, collected uuid[]) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION close_days(upto timestamptz, collected_at pg_snapshot, collected uuid[]) RETURNS timestamptz
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_custom_plan
     AS $$
     DECLARE
         from_before timestamptz;
         bound timestamptz := least(upto, date_trunc('day', clock_timestamp() - interval '24 hours', 'UTC'));
+        oldest xid8 := pg_snapshot_xmin(collected_at);
     BEGIN
         -- Waits for every batch, and keeps the next ones waiting for a moment.
         LOCK TABLE ONLY public.connection_logs IN SHARE MODE;
         SELECT closed_before INTO from_before FROM public.floor;
+        -- Nobody can say what is open of a day that is not attached.
+        bound := least(bound, (SELECT min(public.start_of(day)) FROM public.unattached_days() AS day WHERE public.start_of(day) >= from_before));
         IF from_before >= bound THEN
-            RETURN true;
+            RETURN from_before;
         END IF;
         -- If the feed was trimmed past what was collected, nobody can say what changed since.
-        IF NOT EXISTS (SELECT FROM public.changes WHERE xid < pg_snapshot_xmin(collected_at)) THEN
-            RETURN false;
+        IF NOT EXISTS (SELECT FROM public.changes WHERE xid < oldest) THEN
+            RETURN NULL;
         END IF;
         INSERT INTO public.ongoing (id, agent, target, connect_time, boot)
         SELECT log.id, t.agent, log.target, log.connect_time, log.boot
         FROM public.connection_logs AS log JOIN public.targets AS t USING (target)
         WHERE log.id = ANY (collected || ARRAY(
-                SELECT unnest(ids) FROM public.changes WHERE NOT pg_visible_in_snapshot(xid, collected_at)))
+                SELECT unnest(ids) FROM public.changes WHERE xid >= oldest AND NOT pg_visible_in_snapshot(xid, collected_at)))
             AND log.connect_time >= from_before AND log.connect_time < bound
             AND log.disconnect_time IS NULL AND log.method <= 2
         ON CONFLICT (id) DO NOTHING;
+        -- The counts say how many are open. A caller who collected too few makes it take longer, and hides nothing.
+        IF (SELECT count(*) FROM public.ongoing WHERE connect_time >= from_before AND connect_time < bound) <> (
+            SELECT coalesce(sum(c.entries - c.ended), 0) FROM public.connection_log_counts AS c
+            WHERE c.day >= (from_before AT TIME ZONE 'UTC')::date AND c.day < (bound AT TIME ZONE 'UTC')::date AND c.method <= 2) THEN
+            INSERT INTO public.ongoing (id, agent, target, connect_time, boot)
+            SELECT log.id, t.agent, log.target, log.connect_time, log.boot
+            FROM public.connection_logs AS log JOIN public.targets AS t USING (target)
+            WHERE log.connect_time >= from_before AND log.connect_time < bound AND log.disconnect_time IS NULL AND log.method <= 2
+            ON CONFLICT (id) DO NOTHING;
+        END IF;
         -- Two may hold the lock together: the later one lists what it found, too.
-        UPDATE public.floor SET closed_before = greatest(closed_before, bound);
-        RETURN true;
+        UPDATE public.floor SET closed_before = greatest(closed_before, bound) RETURNING closed_before INTO from_before;
+        RETURN from_before;
     END
     $$;
-COMMENT ON FUNCTION close_days(timestamptz, pg_snapshot, uuid[]) IS 'Closes the days before upto, but none that ended less than 24 hours ago: lists what is open of them, which the caller collected after it took a snapshot, and what changed since. False: the caller has to collect anew. The caller sets lock_timeout.';
+COMMENT ON FUNCTION close_days(timestamptz, pg_snapshot, uuid[]) IS 'Closes the days before upto, but none that ended less than 24 hours ago, and none from one on that is not attached: lists what is open of them, which the caller collected after it took a snapshot, and what changed since. Returns closed_before; NULL: the caller has to collect anew. The caller sets lock_timeout.';
 
 ---------------------------------------------------------------------------------------------------- the change feed
 
 CREATE FUNCTION trim_changes(kept_since timestamptz, max_bytes bigint) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
@@ -606,6 +652,10 @@ CREATE FUNCTION restart_feed() RETURNS boolean
             RETURN false;
         END IF;
         LOCK TABLE public.changes IN SHARE ROW EXCLUSIVE MODE;
+        -- Again, under the lock: another ingest may have done it.
+        IF NOT EXISTS (SELECT FROM public.changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())) THEN
+            RETURN false;
+        END IF;
         DELETE FROM public.changes;
         UPDATE public.feed_consumers SET gap_at = clock_timestamp() WHERE gap_at IS NULL;
         INSERT INTO public.changes (ids, days) VALUES ('{}', '{}');
@@ -614,15 +664,17 @@ CREATE FUNCTION restart_feed() RETURNS boolean
     $$;
 COMMENT ON FUNCTION restart_feed() IS 'Begins the feed anew if it has changes of transactions that are yet to come: it was restored into a younger server. Every position is void then.';
 
-CREATE FUNCTION note_read(consumer text, read_anchor uuid) RETURNS boolean
-    LANGUAGE sql SECURITY DEFINER
+CREATE FUNCTION note_read(consumer text, read_anchor uuid, reader uuid) RETURNS boolean
+    LANGUAGE sql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
-        UPDATE public.feed_consumers AS f SET anchor = c.anchor, xid = greatest(f.xid, c.xid), seen_at = clock_timestamp()
-        FROM public.changes AS c WHERE f.name = consumer AND c.anchor = read_anchor
+        UPDATE public.feed_consumers AS f
+        SET anchor = CASE WHEN c.xid > f.xid THEN c.anchor ELSE f.anchor END, xid = greatest(f.xid, c.xid), token_id = reader,
+            seen_at = clock_timestamp()
+        FROM public.changes AS c WHERE f.name = consumer AND c.anchor = read_anchor AND coalesce(f.token_id, reader) = reader
         RETURNING true
     $$;
-COMMENT ON FUNCTION note_read(text, uuid) IS 'Notes how far a consumer has read; NULL if there is no such consumer or change.';
+COMMENT ON FUNCTION note_read(text, uuid, uuid) IS 'Notes how far a consumer has read, and that it is the reader''s; NULL if there is no such consumer or change, or it is another reader''s.';
 
 ---------------------------------------------------------------------------------------------------- retention
 
@@ -633,7 +685,7 @@ CREATE FUNCTION purge_bound() RETURNS timestamptz
 COMMENT ON FUNCTION purge_bound() IS 'What is not before this time may not be removed: the clock less the minimum retention.';
 
 CREATE FUNCTION take_purge_lease(wanted_by uuid) RETURNS boolean
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE sql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
         UPDATE public.purge_lease SET holder = wanted_by, expires_at = clock_timestamp() + interval '1 minute'
@@ -649,7 +701,7 @@ CREATE FUNCTION give_purge_lease(held_by uuid) RETURNS void
 COMMENT ON FUNCTION give_purge_lease(uuid) IS 'Gives it back.';
 
 CREATE FUNCTION raise_floor(wanted timestamptz, retention_seconds double precision) RETURNS timestamptz
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
@@ -666,21 +718,22 @@ CREATE FUNCTION raise_floor(wanted timestamptz, retention_seconds double precisi
 COMMENT ON FUNCTION raise_floor(timestamptz, double precision) IS 'Raises the retention floor, but not past the clock less the retention and less the minimum, and returns it. It never falls. The caller sets lock_timeout.';
 
 CREATE FUNCTION hold_day(partition_name text, patience text) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql STRICT
     SET search_path = pg_catalog, pg_temp
     AS $$
     BEGIN
         -- A vacuum that runs on its own gives way to who waits for longer than deadlock_timeout, which the next lock does not.
         PERFORM set_config('lock_timeout', '5s', true);
         EXECUTE format('LOCK TABLE public.%I IN SHARE UPDATE EXCLUSIVE MODE', partition_name);
-        PERFORM set_config('lock_timeout', patience, true);
+        -- No patience at all would be patience without end.
+        PERFORM set_config('lock_timeout', least(greatest(extract(epoch FROM patience::interval) * 1000, 1), 60000)::integer::text, true);
         LOCK TABLE ONLY public.connection_logs IN ACCESS EXCLUSIVE MODE;
     END
     $$;
 COMMENT ON FUNCTION hold_day(text, text) IS 'Locks a day against vacuum, and then the log against everybody, which may wait for no longer than patience.';
 
 CREATE FUNCTION drop_day(day date, patience text) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
@@ -714,7 +767,7 @@ CREATE FUNCTION drop_day(day date, patience text) RETURNS bigint
 COMMENT ON FUNCTION drop_day(date, text) IS 'Drops a closed UTC day with its counts, and says how many rows it had; NULL if something of it is open, or it is not closed. Refuses one that is not wholly before purge_bound().';
 
 CREATE FUNCTION trim_day(day date, cutoff timestamptz, most bigint) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
@@ -732,7 +785,7 @@ CREATE FUNCTION trim_day(day date, cutoff timestamptz, most bigint) RETURNS bigi
                 ORDER BY connect_time LIMIT $2 FOR UPDATE SKIP LOCKED
             ), gone AS (
                 DELETE FROM public.%1$I AS h USING due WHERE h.ctid = due.ctid
-                RETURNING h.id, h.target, h.method, coalesce(h.app_name, '''') AS app_name, h.disconnect_time
+                RETURNING h.id, h.target, h.method, coalesce(h.app_name, '''') COLLATE "C" AS app_name, h.disconnect_time
             ), counted AS (
                 INSERT INTO public.connection_log_counts AS c (day, organization_id, method, app_name, shard, entries, ended)
                 SELECT $3, t.organization_id, method, app_name, 0, -count(*), -count(disconnect_time)
@@ -750,7 +803,7 @@ CREATE FUNCTION trim_day(day date, cutoff timestamptz, most bigint) RETURNS bigi
 COMMENT ON FUNCTION trim_day(date, timestamptz, bigint) IS 'Deletes rows of a UTC day that have ended and lie strictly before the cutoff, but none from after purge_bound(), the oldest first and so many at most, with their counts, and says how many.';
 
 CREATE FUNCTION due_open(cutoff timestamptz, live_since timestamptz) RETURNS TABLE (id uuid, connect_time timestamptz, agent bigint)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STRICT STABLE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_custom_plan
     AS $$
@@ -775,7 +828,7 @@ CREATE FUNCTION due_open(cutoff timestamptz, live_since timestamptz) RETURNS TAB
 COMMENT ON FUNCTION due_open(timestamptz, timestamptz) IS 'Open connections from before the cutoff, but for those of a boot, if the agent, or a reporter that speaks for it, was heard since live_since: what is no longer listed is closed soon.';
 
 CREATE FUNCTION remove_open(cutoff timestamptz, live_since timestamptz, most bigint) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
@@ -800,7 +853,7 @@ CREATE FUNCTION remove_open(cutoff timestamptz, live_since timestamptz, most big
         LOOP
             EXECUTE format('
                 WITH gone AS (
-                    DELETE FROM public.%I WHERE id = ANY ($1) AND disconnect_time IS NULL RETURNING id, target, method, coalesce(app_name, '''') AS app_name
+                    DELETE FROM public.%I WHERE id = ANY ($1) AND disconnect_time IS NULL RETURNING id, target, method, coalesce(app_name, '''') COLLATE "C" AS app_name
                 ), counted AS (
                     INSERT INTO public.connection_log_counts AS c (day, organization_id, method, app_name, shard, entries, ended)
                     SELECT $2, t.organization_id, method, app_name, 0, -count(*), 0
@@ -819,7 +872,7 @@ CREATE FUNCTION remove_open(cutoff timestamptz, live_since timestamptz, most big
 COMMENT ON FUNCTION remove_open(timestamptz, timestamptz, bigint) IS 'Deletes open connections that are due, under the locks of their agents, but none from after purge_bound(), so many at most, and says how many.';
 
 CREATE FUNCTION remove_records(kind text, cutoff timestamptz, most bigint) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
@@ -875,7 +928,7 @@ CREATE FUNCTION uncompacted_days() RETURNS SETOF date
             SELECT to_date(right(child.relname, 8), 'YYYYMMDD') AS day, coalesce(child.reloptions @> ARRAY['fillfactor=40'], false) AS has_room
             FROM pg_inherits
             JOIN pg_class AS child ON child.oid = inhrelid
-            WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending
+            WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending AND child.relname ~ '^connection_logs_[0-9]{8}$'
                 AND public.start_of(to_date(right(child.relname, 8), 'YYYYMMDD') + 1) <= (SELECT closed_before FROM public.floor)
         ), late AS (
             -- Compacting folds the shards: what they have was written since.
@@ -887,12 +940,17 @@ CREATE FUNCTION uncompacted_days() RETURNS SETOF date
     $$;
 COMMENT ON FUNCTION uncompacted_days() IS 'The closed days whose pages still have room for changes, or of which a twentieth came or ended since they were compacted; oldest first.';
 
-CREATE FUNCTION begin_compaction(day date) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION begin_compaction(wanted_by uuid, day date) RETURNS boolean
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     SET client_min_messages = warning
     AS $$
     BEGIN
+        IF NOT EXISTS (SELECT FROM public.purge_lease WHERE holder = wanted_by AND expires_at > clock_timestamp()) THEN
+            RAISE EXCEPTION 'run % does not hold the right to compact', wanted_by USING ERRCODE = 'CL005';
+        END IF;
+        -- Waits for a part that another run copies just now. That run finds afterwards that the copy is no longer its own.
+        PERFORM FROM public.compactions FOR UPDATE;
         EXECUTE format('DROP TABLE IF EXISTS public.%I', public.compacted_table(begin_compaction.day));
         IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = begin_compaction.day)
             OR public.start_of(begin_compaction.day + 1) > (SELECT closed_before FROM public.floor) THEN
@@ -900,16 +958,41 @@ CREATE FUNCTION begin_compaction(day date) RETURNS boolean
         END IF;
         EXECUTE format('CREATE TABLE public.%I (LIKE public.connection_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS INCLUDING STORAGE)
             WITH (autovacuum_enabled = off)', public.compacted_table(begin_compaction.day));
+        -- The snapshot is older than all that is copied: changes from here on are looked at again.
+        INSERT INTO public.compactions (day, run, since, after_time, after_id)
+        VALUES (begin_compaction.day, wanted_by, pg_current_snapshot(), '-infinity', '00000000-0000-0000-0000-000000000000')
+        ON CONFLICT (one) DO UPDATE SET day = excluded.day, run = excluded.run, since = excluded.since, after_time = excluded.after_time,
+            after_id = excluded.after_id, copied = 0, is_copied = false, is_indexed = false;
         RETURN true;
     END
     $$;
-COMMENT ON FUNCTION begin_compaction(date) IS 'Makes an empty table to rewrite a closed day into; false if there is no such day. One that an earlier run left is dropped.';
+COMMENT ON FUNCTION begin_compaction(uuid, date) IS 'Makes an empty table for the run that holds the lease, to rewrite a closed day into; false if there is no such day. One that an earlier run left is dropped.';
 
-CREATE FUNCTION copy_compacted(day date, after_time timestamptz, after_id uuid, most bigint,
-    OUT copied bigint, OUT last_time timestamptz, OUT last_id uuid)
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION hold_compaction(wanted_by uuid, wanted date) RETURNS public.compactions
+    LANGUAGE plpgsql STRICT
     SET search_path = pg_catalog, pg_temp
     AS $$
+    DECLARE
+        held public.compactions;
+    BEGIN
+        SELECT * INTO held FROM public.compactions AS c WHERE c.run = wanted_by AND c.day = wanted FOR UPDATE;
+        IF held.run IS NULL THEN
+            RAISE EXCEPTION 'day % is compacted by another run by now', wanted USING ERRCODE = 'CL005';
+        END IF;
+        RETURN held;
+    END
+    $$;
+COMMENT ON FUNCTION hold_compaction(uuid, date) IS 'Locks the state of a compaction, if it is still that of the run.';
+
+CREATE FUNCTION copy_compacted(wanted_by uuid, day date, most bigint) RETURNS boolean
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        held public.compactions := public.hold_compaction(wanted_by, copy_compacted.day);
+        now_copied bigint;
+        last_time timestamptz;
+        last_id uuid;
     BEGIN
         EXECUTE format('
             WITH copied AS (
@@ -919,64 +1002,88 @@ CREATE FUNCTION copy_compacted(day date, after_time timestamptz, after_id uuid, 
             SELECT count(*), (SELECT connect_time FROM copied ORDER BY connect_time DESC, id DESC LIMIT 1),
                 (SELECT id FROM copied ORDER BY connect_time DESC, id DESC LIMIT 1) FROM copied',
             public.compacted_table(day), public.day_table(day))
-        INTO copied, last_time, last_id USING after_time, after_id, most;
+        INTO now_copied, last_time, last_id USING held.after_time, held.after_id, most;
+        UPDATE public.compactions SET after_time = coalesce(last_time, after_time), after_id = coalesce(last_id, after_id),
+            copied = copied + now_copied, is_copied = now_copied < most;
+        RETURN now_copied >= most;
     END
     $$;
-COMMENT ON FUNCTION copy_compacted(date, timestamptz, uuid, bigint) IS 'Copies the next rows of a day, in order: a transaction of its own for each part, so that the change feed is not held up.';
+COMMENT ON FUNCTION copy_compacted(uuid, date, bigint) IS 'Copies the next rows of a day, in order, and says whether there are more: a transaction of its own for each part, so that the change feed is not held up.';
 
-CREATE FUNCTION index_compacted(day date) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION index_compacted(wanted_by uuid, day date) RETURNS boolean
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
+        held public.compactions := public.hold_compaction(wanted_by, index_compacted.day);
         table_name text := public.compacted_table(index_compacted.day);
-        parent record;
+        wanted record;
     BEGIN
-        EXECUTE format('CREATE UNIQUE INDEX %I ON public.%I (id)', table_name || '_id', table_name);
-        FOR parent IN
-            SELECT relname, pg_get_indexdef(indexrelid) AS definition FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-            WHERE indrelid = 'public.connection_logs'::regclass ORDER BY relname
+        FOR wanted IN
+            SELECT table_name || '_id' AS name, format('CREATE UNIQUE INDEX %I ON public.%I (id)', table_name || '_id', table_name) AS sql
+            UNION ALL
+            SELECT replace(relname, 'connection_logs', table_name), regexp_replace(pg_get_indexdef(indexrelid), '^CREATE INDEX .* USING ',
+                format('CREATE INDEX %I ON public.%I USING ', replace(relname, 'connection_logs', table_name), table_name))
+            FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = 'public.connection_logs'::regclass
         LOOP
-            EXECUTE regexp_replace(parent.definition, '^CREATE INDEX .* USING ',
-                format('CREATE INDEX %I ON public.%I USING ', replace(parent.relname, 'connection_logs', table_name), table_name));
+            IF NOT EXISTS (SELECT FROM pg_class WHERE relname = wanted.name AND relnamespace = 'public'::regnamespace) THEN
+                EXECUTE wanted.sql;
+                RETURN true;
+            END IF;
         END LOOP;
         -- Attaching need not look at the rows then.
         EXECUTE format('ALTER TABLE public.%I ADD CONSTRAINT %I CHECK (connect_time >= %L AND connect_time < %L)', table_name,
             table_name || '_day', public.start_of(index_compacted.day), public.start_of(index_compacted.day + 1));
         EXECUTE format('ALTER TABLE public.%I REPLICA IDENTITY USING INDEX %I', table_name, table_name || '_id');
         EXECUTE format('ANALYZE public.%I', table_name);
+        UPDATE public.compactions SET is_indexed = held.is_copied;
+        RETURN false;
     END
     $$;
-COMMENT ON FUNCTION index_compacted(date) IS 'Gives the copy of a day the indexes of a day.';
+COMMENT ON FUNCTION index_compacted(uuid, date) IS 'Gives the copy of a day the next of the indexes of a day, and says whether there are more: a transaction of its own for each.';
 
-CREATE FUNCTION apply_to_compacted(day date, since pg_snapshot) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION apply_to_compacted(wanted_by uuid, day date) RETURNS bigint
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
+        held public.compactions := public.hold_compaction(wanted_by, apply_to_compacted.day);
+        -- Before what it covers is read.
+        later pg_snapshot := pg_current_snapshot();
+        oldest xid8 := pg_snapshot_xmin(held.since);
         changed uuid[];
+        gone bigint;
+        came bigint;
     BEGIN
+        IF NOT held.is_indexed THEN
+            RAISE EXCEPTION 'the copy of day % is not whole', apply_to_compacted.day USING ERRCODE = 'CL005';
+        END IF;
         -- A row that is merely visible in the snapshot may be younger than one that is not, and was trimmed.
-        IF NOT EXISTS (SELECT FROM public.changes WHERE xid < pg_snapshot_xmin(since)) THEN
+        IF NOT EXISTS (SELECT FROM public.changes WHERE xid < oldest) THEN
             RETURN NULL;
         END IF;
         changed := ARRAY(SELECT DISTINCT unnest(ids) FROM public.changes
-            WHERE NOT pg_visible_in_snapshot(xid, since) AND days @> ARRAY[apply_to_compacted.day]);
+            WHERE xid >= oldest AND NOT pg_visible_in_snapshot(xid, held.since) AND days @> ARRAY[apply_to_compacted.day]);
         EXECUTE format('DELETE FROM public.%I WHERE id = ANY ($1)', public.compacted_table(day)) USING changed;
+        GET DIAGNOSTICS gone = ROW_COUNT;
         EXECUTE format('INSERT INTO public.%I SELECT * FROM public.%I WHERE id = ANY ($1)', public.compacted_table(day), public.day_table(day))
         USING changed;
+        GET DIAGNOSTICS came = ROW_COUNT;
+        UPDATE public.compactions SET since = later, copied = copied - gone + came;
         RETURN cardinality(changed);
     END
     $$;
-COMMENT ON FUNCTION apply_to_compacted(date, pg_snapshot) IS 'Brings to the copy of a day what changed since a snapshot, and says how many rows; NULL if the feed was trimmed past it: the day has to be copied anew.';
+COMMENT ON FUNCTION apply_to_compacted(uuid, date) IS 'Brings to the copy of a day what changed since it was last looked at, and says how many rows; NULL if the feed was trimmed past it: the day has to be copied anew.';
 
-CREATE FUNCTION swap_compacted(day date, since pg_snapshot, patience text) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION swap_compacted(wanted_by uuid, day date, patience text) RETURNS boolean
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
         day_name text := public.day_table(swap_compacted.day);
         copy_name text := public.compacted_table(swap_compacted.day);
+        rows_copied bigint;
+        rows_counted bigint;
         index_name name;
     BEGIN
         IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = swap_compacted.day) THEN
@@ -984,8 +1091,15 @@ CREATE FUNCTION swap_compacted(day date, since pg_snapshot, patience text) RETUR
         END IF;
         PERFORM public.hold_day(day_name, patience);
         IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = swap_compacted.day)
-            OR public.apply_to_compacted(swap_compacted.day, since) IS NULL THEN
+            OR public.apply_to_compacted(wanted_by, swap_compacted.day) IS NULL THEN
             RETURN false;
+        END IF;
+        -- Nobody writes: the counts are those of the day. A copy that lacks a row does not take its place.
+        SELECT c.copied INTO rows_copied FROM public.compactions AS c;
+        SELECT coalesce(sum(c.entries), 0) INTO rows_counted FROM public.connection_log_counts AS c WHERE c.day = swap_compacted.day;
+        IF rows_copied <> rows_counted THEN
+            RAISE EXCEPTION 'the copy of table % has % rows, and % are counted', day_name, rows_copied, rows_counted
+                USING ERRCODE = 'CL004', TABLE = day_name, HINT = 'compare the rows of the day with connection_log_counts';
         END IF;
         EXECUTE format('ALTER TABLE public.connection_logs DETACH PARTITION public.%I', day_name);
         EXECUTE format('DROP TABLE public.%I', day_name);
@@ -1001,10 +1115,12 @@ CREATE FUNCTION swap_compacted(day date, since pg_snapshot, patience text) RETUR
             day_name, public.start_of(swap_compacted.day), public.start_of(swap_compacted.day + 1));
         EXECUTE format('ALTER TABLE public.%I DROP CONSTRAINT %I', day_name, copy_name || '_day');
         EXECUTE format('ALTER TABLE public.%I RESET (autovacuum_enabled)', day_name);
+        PERFORM public.fold_counts(swap_compacted.day);
+        DELETE FROM public.compactions;
         RETURN true;
     END
     $$;
-COMMENT ON FUNCTION swap_compacted(date, pg_snapshot, text) IS 'Puts the copy of a day in its place, with what changed since the snapshot; false if it has to be copied anew, or the day is gone.';
+COMMENT ON FUNCTION swap_compacted(uuid, date, text) IS 'Puts the copy of a day in its place, with what changed meanwhile, and folds the shards of its counts; false if it has to be copied anew, or the day is gone.';
 
 CREATE FUNCTION fold_counts(day date) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER

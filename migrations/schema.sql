@@ -32,37 +32,49 @@ COMMENT ON SCHEMA public IS 'standard public schema';
 
 
 --
--- Name: apply_to_compacted(date, pg_snapshot); Type: FUNCTION; Schema: public; Owner: connlog_owner
+-- Name: apply_to_compacted(uuid, date); Type: FUNCTION; Schema: public; Owner: connlog_owner
 --
 
-CREATE FUNCTION public.apply_to_compacted(day date, since pg_snapshot) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION public.apply_to_compacted(wanted_by uuid, day date) RETURNS bigint
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
     DECLARE
+        held public.compactions := public.hold_compaction(wanted_by, apply_to_compacted.day);
+        -- Before what it covers is read.
+        later pg_snapshot := pg_current_snapshot();
+        oldest xid8 := pg_snapshot_xmin(held.since);
         changed uuid[];
+        gone bigint;
+        came bigint;
     BEGIN
+        IF NOT held.is_indexed THEN
+            RAISE EXCEPTION 'the copy of day % is not whole', apply_to_compacted.day USING ERRCODE = 'CL005';
+        END IF;
         -- A row that is merely visible in the snapshot may be younger than one that is not, and was trimmed.
-        IF NOT EXISTS (SELECT FROM public.changes WHERE xid < pg_snapshot_xmin(since)) THEN
+        IF NOT EXISTS (SELECT FROM public.changes WHERE xid < oldest) THEN
             RETURN NULL;
         END IF;
         changed := ARRAY(SELECT DISTINCT unnest(ids) FROM public.changes
-            WHERE NOT pg_visible_in_snapshot(xid, since) AND days @> ARRAY[apply_to_compacted.day]);
+            WHERE xid >= oldest AND NOT pg_visible_in_snapshot(xid, held.since) AND days @> ARRAY[apply_to_compacted.day]);
         EXECUTE format('DELETE FROM public.%I WHERE id = ANY ($1)', public.compacted_table(day)) USING changed;
+        GET DIAGNOSTICS gone = ROW_COUNT;
         EXECUTE format('INSERT INTO public.%I SELECT * FROM public.%I WHERE id = ANY ($1)', public.compacted_table(day), public.day_table(day))
         USING changed;
+        GET DIAGNOSTICS came = ROW_COUNT;
+        UPDATE public.compactions SET since = later, copied = copied - gone + came;
         RETURN cardinality(changed);
     END
     $_$;
 
 
-ALTER FUNCTION public.apply_to_compacted(day date, since pg_snapshot) OWNER TO connlog_owner;
+ALTER FUNCTION public.apply_to_compacted(wanted_by uuid, day date) OWNER TO connlog_owner;
 
 --
--- Name: FUNCTION apply_to_compacted(day date, since pg_snapshot); Type: COMMENT; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION apply_to_compacted(wanted_by uuid, day date); Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON FUNCTION public.apply_to_compacted(day date, since pg_snapshot) IS 'Brings to the copy of a day what changed since a snapshot, and says how many rows; NULL if the feed was trimmed past it: the day has to be copied anew.';
+COMMENT ON FUNCTION public.apply_to_compacted(wanted_by uuid, day date) IS 'Brings to the copy of a day what changed since it was last looked at, and says how many rows; NULL if the feed was trimmed past it: the day has to be copied anew.';
 
 
 --
@@ -117,15 +129,20 @@ COMMENT ON FUNCTION public.attach_day(day date) IS 'Makes the partition of a UTC
 
 
 --
--- Name: begin_compaction(date); Type: FUNCTION; Schema: public; Owner: connlog_owner
+-- Name: begin_compaction(uuid, date); Type: FUNCTION; Schema: public; Owner: connlog_owner
 --
 
-CREATE FUNCTION public.begin_compaction(day date) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION public.begin_compaction(wanted_by uuid, day date) RETURNS boolean
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET client_min_messages TO 'warning'
     AS $$
     BEGIN
+        IF NOT EXISTS (SELECT FROM public.purge_lease WHERE holder = wanted_by AND expires_at > clock_timestamp()) THEN
+            RAISE EXCEPTION 'run % does not hold the right to compact', wanted_by USING ERRCODE = 'CL005';
+        END IF;
+        -- Waits for a part that another run copies just now. That run finds afterwards that the copy is no longer its own.
+        PERFORM FROM public.compactions FOR UPDATE;
         EXECUTE format('DROP TABLE IF EXISTS public.%I', public.compacted_table(begin_compaction.day));
         IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = begin_compaction.day)
             OR public.start_of(begin_compaction.day + 1) > (SELECT closed_before FROM public.floor) THEN
@@ -133,54 +150,72 @@ CREATE FUNCTION public.begin_compaction(day date) RETURNS boolean
         END IF;
         EXECUTE format('CREATE TABLE public.%I (LIKE public.connection_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS INCLUDING STORAGE)
             WITH (autovacuum_enabled = off)', public.compacted_table(begin_compaction.day));
+        -- The snapshot is older than all that is copied: changes from here on are looked at again.
+        INSERT INTO public.compactions (day, run, since, after_time, after_id)
+        VALUES (begin_compaction.day, wanted_by, pg_current_snapshot(), '-infinity', '00000000-0000-0000-0000-000000000000')
+        ON CONFLICT (one) DO UPDATE SET day = excluded.day, run = excluded.run, since = excluded.since, after_time = excluded.after_time,
+            after_id = excluded.after_id, copied = 0, is_copied = false, is_indexed = false;
         RETURN true;
     END
     $$;
 
 
-ALTER FUNCTION public.begin_compaction(day date) OWNER TO connlog_owner;
+ALTER FUNCTION public.begin_compaction(wanted_by uuid, day date) OWNER TO connlog_owner;
 
 --
--- Name: FUNCTION begin_compaction(day date); Type: COMMENT; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION begin_compaction(wanted_by uuid, day date); Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON FUNCTION public.begin_compaction(day date) IS 'Makes an empty table to rewrite a closed day into; false if there is no such day. One that an earlier run left is dropped.';
+COMMENT ON FUNCTION public.begin_compaction(wanted_by uuid, day date) IS 'Makes an empty table for the run that holds the lease, to rewrite a closed day into; false if there is no such day. One that an earlier run left is dropped.';
 
 
 --
 -- Name: close_days(timestamp with time zone, pg_snapshot, uuid[]); Type: FUNCTION; Schema: public; Owner: connlog_owner
 --
 
-CREATE FUNCTION public.close_days(upto timestamp with time zone, collected_at pg_snapshot, collected uuid[]) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION public.close_days(upto timestamp with time zone, collected_at pg_snapshot, collected uuid[]) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
     DECLARE
         from_before timestamptz;
         bound timestamptz := least(upto, date_trunc('day', clock_timestamp() - interval '24 hours', 'UTC'));
+        oldest xid8 := pg_snapshot_xmin(collected_at);
     BEGIN
         -- Waits for every batch, and keeps the next ones waiting for a moment.
         LOCK TABLE ONLY public.connection_logs IN SHARE MODE;
         SELECT closed_before INTO from_before FROM public.floor;
+        -- Nobody can say what is open of a day that is not attached.
+        bound := least(bound, (SELECT min(public.start_of(day)) FROM public.unattached_days() AS day WHERE public.start_of(day) >= from_before));
         IF from_before >= bound THEN
-            RETURN true;
+            RETURN from_before;
         END IF;
         -- If the feed was trimmed past what was collected, nobody can say what changed since.
-        IF NOT EXISTS (SELECT FROM public.changes WHERE xid < pg_snapshot_xmin(collected_at)) THEN
-            RETURN false;
+        IF NOT EXISTS (SELECT FROM public.changes WHERE xid < oldest) THEN
+            RETURN NULL;
         END IF;
         INSERT INTO public.ongoing (id, agent, target, connect_time, boot)
         SELECT log.id, t.agent, log.target, log.connect_time, log.boot
         FROM public.connection_logs AS log JOIN public.targets AS t USING (target)
         WHERE log.id = ANY (collected || ARRAY(
-                SELECT unnest(ids) FROM public.changes WHERE NOT pg_visible_in_snapshot(xid, collected_at)))
+                SELECT unnest(ids) FROM public.changes WHERE xid >= oldest AND NOT pg_visible_in_snapshot(xid, collected_at)))
             AND log.connect_time >= from_before AND log.connect_time < bound
             AND log.disconnect_time IS NULL AND log.method <= 2
         ON CONFLICT (id) DO NOTHING;
+        -- The counts say how many are open. A caller who collected too few makes it take longer, and hides nothing.
+        IF (SELECT count(*) FROM public.ongoing WHERE connect_time >= from_before AND connect_time < bound) <> (
+            SELECT coalesce(sum(c.entries - c.ended), 0) FROM public.connection_log_counts AS c
+            WHERE c.day >= (from_before AT TIME ZONE 'UTC')::date AND c.day < (bound AT TIME ZONE 'UTC')::date AND c.method <= 2) THEN
+            INSERT INTO public.ongoing (id, agent, target, connect_time, boot)
+            SELECT log.id, t.agent, log.target, log.connect_time, log.boot
+            FROM public.connection_logs AS log JOIN public.targets AS t USING (target)
+            WHERE log.connect_time >= from_before AND log.connect_time < bound AND log.disconnect_time IS NULL AND log.method <= 2
+            ON CONFLICT (id) DO NOTHING;
+        END IF;
         -- Two may hold the lock together: the later one lists what it found, too.
-        UPDATE public.floor SET closed_before = greatest(closed_before, bound);
-        RETURN true;
+        UPDATE public.floor SET closed_before = greatest(closed_before, bound) RETURNING closed_before INTO from_before;
+        RETURN from_before;
     END
     $$;
 
@@ -191,7 +226,7 @@ ALTER FUNCTION public.close_days(upto timestamp with time zone, collected_at pg_
 -- Name: FUNCTION close_days(upto timestamp with time zone, collected_at pg_snapshot, collected uuid[]); Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON FUNCTION public.close_days(upto timestamp with time zone, collected_at pg_snapshot, collected uuid[]) IS 'Closes the days before upto, but none that ended less than 24 hours ago: lists what is open of them, which the caller collected after it took a snapshot, and what changed since. False: the caller has to collect anew. The caller sets lock_timeout.';
+COMMENT ON FUNCTION public.close_days(upto timestamp with time zone, collected_at pg_snapshot, collected uuid[]) IS 'Closes the days before upto, but none that ended less than 24 hours ago, and none from one on that is not attached: lists what is open of them, which the caller collected after it took a snapshot, and what changed since. Returns closed_before; NULL: the caller has to collect anew. The caller sets lock_timeout.';
 
 
 --
@@ -214,13 +249,18 @@ COMMENT ON FUNCTION public.compacted_table(day date) IS 'The name of the table t
 
 
 --
--- Name: copy_compacted(date, timestamp with time zone, uuid, bigint); Type: FUNCTION; Schema: public; Owner: connlog_owner
+-- Name: copy_compacted(uuid, date, bigint); Type: FUNCTION; Schema: public; Owner: connlog_owner
 --
 
-CREATE FUNCTION public.copy_compacted(day date, after_time timestamp with time zone, after_id uuid, most bigint, OUT copied bigint, OUT last_time timestamp with time zone, OUT last_id uuid) RETURNS record
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION public.copy_compacted(wanted_by uuid, day date, most bigint) RETURNS boolean
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+    DECLARE
+        held public.compactions := public.hold_compaction(wanted_by, copy_compacted.day);
+        now_copied bigint;
+        last_time timestamptz;
+        last_id uuid;
     BEGIN
         EXECUTE format('
             WITH copied AS (
@@ -230,18 +270,21 @@ CREATE FUNCTION public.copy_compacted(day date, after_time timestamp with time z
             SELECT count(*), (SELECT connect_time FROM copied ORDER BY connect_time DESC, id DESC LIMIT 1),
                 (SELECT id FROM copied ORDER BY connect_time DESC, id DESC LIMIT 1) FROM copied',
             public.compacted_table(day), public.day_table(day))
-        INTO copied, last_time, last_id USING after_time, after_id, most;
+        INTO now_copied, last_time, last_id USING held.after_time, held.after_id, most;
+        UPDATE public.compactions SET after_time = coalesce(last_time, after_time), after_id = coalesce(last_id, after_id),
+            copied = copied + now_copied, is_copied = now_copied < most;
+        RETURN now_copied >= most;
     END
     $_$;
 
 
-ALTER FUNCTION public.copy_compacted(day date, after_time timestamp with time zone, after_id uuid, most bigint, OUT copied bigint, OUT last_time timestamp with time zone, OUT last_id uuid) OWNER TO connlog_owner;
+ALTER FUNCTION public.copy_compacted(wanted_by uuid, day date, most bigint) OWNER TO connlog_owner;
 
 --
--- Name: FUNCTION copy_compacted(day date, after_time timestamp with time zone, after_id uuid, most bigint, OUT copied bigint, OUT last_time timestamp with time zone, OUT last_id uuid); Type: COMMENT; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION copy_compacted(wanted_by uuid, day date, most bigint); Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON FUNCTION public.copy_compacted(day date, after_time timestamp with time zone, after_id uuid, most bigint, OUT copied bigint, OUT last_time timestamp with time zone, OUT last_id uuid) IS 'Copies the next rows of a day, in order: a transaction of its own for each part, so that the change feed is not held up.';
+COMMENT ON FUNCTION public.copy_compacted(wanted_by uuid, day date, most bigint) IS 'Copies the next rows of a day, in order, and says whether there are more: a transaction of its own for each part, so that the change feed is not held up.';
 
 
 --
@@ -270,13 +313,13 @@ COMMENT ON FUNCTION public.day_table(day date) IS 'The name of the partition of 
 CREATE FUNCTION public.days() RETURNS SETOF date
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
         SELECT to_date(right(child.relname, 8), 'YYYYMMDD')
         FROM pg_inherits
         JOIN pg_class AS child ON child.oid = inhrelid
-        WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending
+        WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending AND child.relname ~ '^connection_logs_[0-9]{8}$'
         ORDER BY 1
-    $$;
+    $_$;
 
 
 ALTER FUNCTION public.days() OWNER TO connlog_owner;
@@ -285,7 +328,7 @@ ALTER FUNCTION public.days() OWNER TO connlog_owner;
 -- Name: FUNCTION days(); Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON FUNCTION public.days() IS 'The UTC days that have a partition, oldest first. One that is being detached has none.';
+COMMENT ON FUNCTION public.days() IS 'The UTC days that have a partition, oldest first. One that is being detached has none, and somebody''s partition of another name is no day.';
 
 
 --
@@ -293,7 +336,7 @@ COMMENT ON FUNCTION public.days() IS 'The UTC days that have a partition, oldest
 --
 
 CREATE FUNCTION public.drop_day(day date, patience text) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     DECLARE
@@ -340,7 +383,7 @@ COMMENT ON FUNCTION public.drop_day(day date, patience text) IS 'Drops a closed 
 --
 
 CREATE FUNCTION public.due_open(cutoff timestamp with time zone, live_since timestamp with time zone) RETURNS TABLE(id uuid, connect_time timestamp with time zone, agent bigint)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE STRICT
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
@@ -477,19 +520,129 @@ ALTER FUNCTION public.grant_day(partition_name text) OWNER TO connlog_owner;
 COMMENT ON FUNCTION public.grant_day(partition_name text) IS 'Gives the services their rights to a day: statements name days, and a right to the parent does not reach those. Ingest may fill in and end; it may not change what a row is about or when it began, and delete nothing.';
 
 
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: compactions; Type: TABLE; Schema: public; Owner: connlog_owner
+--
+
+CREATE TABLE public.compactions (
+    one boolean DEFAULT true NOT NULL,
+    day date NOT NULL,
+    run uuid NOT NULL,
+    since pg_snapshot NOT NULL,
+    after_time timestamp with time zone NOT NULL,
+    after_id uuid NOT NULL,
+    copied bigint DEFAULT 0 NOT NULL,
+    is_copied boolean DEFAULT false NOT NULL,
+    is_indexed boolean DEFAULT false NOT NULL,
+    CONSTRAINT compactions_one_check CHECK (one)
+);
+
+
+ALTER TABLE public.compactions OWNER TO connlog_owner;
+
+--
+-- Name: TABLE compactions; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON TABLE public.compactions IS 'How far the copy of a closed day is. Only functions change it: nobody else can say that a copy is whole.';
+
+
+--
+-- Name: COLUMN compactions.run; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.compactions.run IS 'The run of connlog-purge that makes the copy. Another one that begins takes it over.';
+
+
+--
+-- Name: COLUMN compactions.since; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.compactions.since IS 'Changes that are not visible in this snapshot are not in the copy yet.';
+
+
+--
+-- Name: COLUMN compactions.after_time; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.compactions.after_time IS 'The last row that was copied: its connect_time.';
+
+
+--
+-- Name: COLUMN compactions.after_id; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.compactions.after_id IS 'The last row that was copied: its id.';
+
+
+--
+-- Name: COLUMN compactions.copied; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.compactions.copied IS 'Rows that the copy has.';
+
+
+--
+-- Name: COLUMN compactions.is_copied; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.compactions.is_copied IS 'Whether the whole day was copied.';
+
+
+--
+-- Name: COLUMN compactions.is_indexed; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.compactions.is_indexed IS 'Whether it has its indexes, too.';
+
+
+--
+-- Name: hold_compaction(uuid, date); Type: FUNCTION; Schema: public; Owner: connlog_owner
+--
+
+CREATE FUNCTION public.hold_compaction(wanted_by uuid, wanted date) RETURNS public.compactions
+    LANGUAGE plpgsql STRICT
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    DECLARE
+        held public.compactions;
+    BEGIN
+        SELECT * INTO held FROM public.compactions AS c WHERE c.run = wanted_by AND c.day = wanted FOR UPDATE;
+        IF held.run IS NULL THEN
+            RAISE EXCEPTION 'day % is compacted by another run by now', wanted USING ERRCODE = 'CL005';
+        END IF;
+        RETURN held;
+    END
+    $$;
+
+
+ALTER FUNCTION public.hold_compaction(wanted_by uuid, wanted date) OWNER TO connlog_owner;
+
+--
+-- Name: FUNCTION hold_compaction(wanted_by uuid, wanted date); Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON FUNCTION public.hold_compaction(wanted_by uuid, wanted date) IS 'Locks the state of a compaction, if it is still that of the run.';
+
+
 --
 -- Name: hold_day(text, text); Type: FUNCTION; Schema: public; Owner: connlog_owner
 --
 
 CREATE FUNCTION public.hold_day(partition_name text, patience text) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql STRICT
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     BEGIN
         -- A vacuum that runs on its own gives way to who waits for longer than deadlock_timeout, which the next lock does not.
         PERFORM set_config('lock_timeout', '5s', true);
         EXECUTE format('LOCK TABLE public.%I IN SHARE UPDATE EXCLUSIVE MODE', partition_name);
-        PERFORM set_config('lock_timeout', patience, true);
+        -- No patience at all would be patience without end.
+        PERFORM set_config('lock_timeout', least(greatest(extract(epoch FROM patience::interval) * 1000, 1), 60000)::integer::text, true);
         LOCK TABLE ONLY public.connection_logs IN ACCESS EXCLUSIVE MODE;
     END
     $$;
@@ -505,64 +658,73 @@ COMMENT ON FUNCTION public.hold_day(partition_name text, patience text) IS 'Lock
 
 
 --
--- Name: index_compacted(date); Type: FUNCTION; Schema: public; Owner: connlog_owner
+-- Name: index_compacted(uuid, date); Type: FUNCTION; Schema: public; Owner: connlog_owner
 --
 
-CREATE FUNCTION public.index_compacted(day date) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION public.index_compacted(wanted_by uuid, day date) RETURNS boolean
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     DECLARE
+        held public.compactions := public.hold_compaction(wanted_by, index_compacted.day);
         table_name text := public.compacted_table(index_compacted.day);
-        parent record;
+        wanted record;
     BEGIN
-        EXECUTE format('CREATE UNIQUE INDEX %I ON public.%I (id)', table_name || '_id', table_name);
-        FOR parent IN
-            SELECT relname, pg_get_indexdef(indexrelid) AS definition FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-            WHERE indrelid = 'public.connection_logs'::regclass ORDER BY relname
+        FOR wanted IN
+            SELECT table_name || '_id' AS name, format('CREATE UNIQUE INDEX %I ON public.%I (id)', table_name || '_id', table_name) AS sql
+            UNION ALL
+            SELECT replace(relname, 'connection_logs', table_name), regexp_replace(pg_get_indexdef(indexrelid), '^CREATE INDEX .* USING ',
+                format('CREATE INDEX %I ON public.%I USING ', replace(relname, 'connection_logs', table_name), table_name))
+            FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = 'public.connection_logs'::regclass
         LOOP
-            EXECUTE regexp_replace(parent.definition, '^CREATE INDEX .* USING ',
-                format('CREATE INDEX %I ON public.%I USING ', replace(parent.relname, 'connection_logs', table_name), table_name));
+            IF NOT EXISTS (SELECT FROM pg_class WHERE relname = wanted.name AND relnamespace = 'public'::regnamespace) THEN
+                EXECUTE wanted.sql;
+                RETURN true;
+            END IF;
         END LOOP;
         -- Attaching need not look at the rows then.
         EXECUTE format('ALTER TABLE public.%I ADD CONSTRAINT %I CHECK (connect_time >= %L AND connect_time < %L)', table_name,
             table_name || '_day', public.start_of(index_compacted.day), public.start_of(index_compacted.day + 1));
         EXECUTE format('ALTER TABLE public.%I REPLICA IDENTITY USING INDEX %I', table_name, table_name || '_id');
         EXECUTE format('ANALYZE public.%I', table_name);
+        UPDATE public.compactions SET is_indexed = held.is_copied;
+        RETURN false;
     END
     $$;
 
 
-ALTER FUNCTION public.index_compacted(day date) OWNER TO connlog_owner;
+ALTER FUNCTION public.index_compacted(wanted_by uuid, day date) OWNER TO connlog_owner;
 
 --
--- Name: FUNCTION index_compacted(day date); Type: COMMENT; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION index_compacted(wanted_by uuid, day date); Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON FUNCTION public.index_compacted(day date) IS 'Gives the copy of a day the indexes of a day.';
+COMMENT ON FUNCTION public.index_compacted(wanted_by uuid, day date) IS 'Gives the copy of a day the next of the indexes of a day, and says whether there are more: a transaction of its own for each.';
 
 
 --
--- Name: note_read(text, uuid); Type: FUNCTION; Schema: public; Owner: connlog_owner
+-- Name: note_read(text, uuid, uuid); Type: FUNCTION; Schema: public; Owner: connlog_owner
 --
 
-CREATE FUNCTION public.note_read(consumer text, read_anchor uuid) RETURNS boolean
-    LANGUAGE sql SECURITY DEFINER
+CREATE FUNCTION public.note_read(consumer text, read_anchor uuid, reader uuid) RETURNS boolean
+    LANGUAGE sql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-        UPDATE public.feed_consumers AS f SET anchor = c.anchor, xid = greatest(f.xid, c.xid), seen_at = clock_timestamp()
-        FROM public.changes AS c WHERE f.name = consumer AND c.anchor = read_anchor
+        UPDATE public.feed_consumers AS f
+        SET anchor = CASE WHEN c.xid > f.xid THEN c.anchor ELSE f.anchor END, xid = greatest(f.xid, c.xid), token_id = reader,
+            seen_at = clock_timestamp()
+        FROM public.changes AS c WHERE f.name = consumer AND c.anchor = read_anchor AND coalesce(f.token_id, reader) = reader
         RETURNING true
     $$;
 
 
-ALTER FUNCTION public.note_read(consumer text, read_anchor uuid) OWNER TO connlog_owner;
+ALTER FUNCTION public.note_read(consumer text, read_anchor uuid, reader uuid) OWNER TO connlog_owner;
 
 --
--- Name: FUNCTION note_read(consumer text, read_anchor uuid); Type: COMMENT; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION note_read(consumer text, read_anchor uuid, reader uuid); Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON FUNCTION public.note_read(consumer text, read_anchor uuid) IS 'Notes how far a consumer has read; NULL if there is no such consumer or change.';
+COMMENT ON FUNCTION public.note_read(consumer text, read_anchor uuid, reader uuid) IS 'Notes how far a consumer has read, and that it is the reader''s; NULL if there is no such consumer or change, or it is another reader''s.';
 
 
 --
@@ -589,7 +751,7 @@ COMMENT ON FUNCTION public.purge_bound() IS 'What is not before this time may no
 --
 
 CREATE FUNCTION public.raise_floor(wanted timestamp with time zone, retention_seconds double precision) RETURNS timestamp with time zone
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     DECLARE
@@ -619,7 +781,7 @@ COMMENT ON FUNCTION public.raise_floor(wanted timestamp with time zone, retentio
 --
 
 CREATE FUNCTION public.remove_open(cutoff timestamp with time zone, live_since timestamp with time zone, most bigint) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
     DECLARE
@@ -644,7 +806,7 @@ CREATE FUNCTION public.remove_open(cutoff timestamp with time zone, live_since t
         LOOP
             EXECUTE format('
                 WITH gone AS (
-                    DELETE FROM public.%I WHERE id = ANY ($1) AND disconnect_time IS NULL RETURNING id, target, method, coalesce(app_name, '''') AS app_name
+                    DELETE FROM public.%I WHERE id = ANY ($1) AND disconnect_time IS NULL RETURNING id, target, method, coalesce(app_name, '''') COLLATE "C" AS app_name
                 ), counted AS (
                     INSERT INTO public.connection_log_counts AS c (day, organization_id, method, app_name, shard, entries, ended)
                     SELECT $2, t.organization_id, method, app_name, 0, -count(*), 0
@@ -676,7 +838,7 @@ COMMENT ON FUNCTION public.remove_open(cutoff timestamp with time zone, live_sin
 --
 
 CREATE FUNCTION public.remove_records(kind text, cutoff timestamp with time zone, most bigint) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
     DECLARE
@@ -728,6 +890,10 @@ CREATE FUNCTION public.restart_feed() RETURNS boolean
             RETURN false;
         END IF;
         LOCK TABLE public.changes IN SHARE ROW EXCLUSIVE MODE;
+        -- Again, under the lock: another ingest may have done it.
+        IF NOT EXISTS (SELECT FROM public.changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())) THEN
+            RETURN false;
+        END IF;
         DELETE FROM public.changes;
         UPDATE public.feed_consumers SET gap_at = clock_timestamp() WHERE gap_at IS NULL;
         INSERT INTO public.changes (ids, days) VALUES ('{}', '{}');
@@ -765,16 +931,18 @@ COMMENT ON FUNCTION public.start_of(day date) IS 'The first instant of a UTC day
 
 
 --
--- Name: swap_compacted(date, pg_snapshot, text); Type: FUNCTION; Schema: public; Owner: connlog_owner
+-- Name: swap_compacted(uuid, date, text); Type: FUNCTION; Schema: public; Owner: connlog_owner
 --
 
-CREATE FUNCTION public.swap_compacted(day date, since pg_snapshot, patience text) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION public.swap_compacted(wanted_by uuid, day date, patience text) RETURNS boolean
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     DECLARE
         day_name text := public.day_table(swap_compacted.day);
         copy_name text := public.compacted_table(swap_compacted.day);
+        rows_copied bigint;
+        rows_counted bigint;
         index_name name;
     BEGIN
         IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = swap_compacted.day) THEN
@@ -782,8 +950,15 @@ CREATE FUNCTION public.swap_compacted(day date, since pg_snapshot, patience text
         END IF;
         PERFORM public.hold_day(day_name, patience);
         IF NOT EXISTS (SELECT FROM public.days() AS attached WHERE attached = swap_compacted.day)
-            OR public.apply_to_compacted(swap_compacted.day, since) IS NULL THEN
+            OR public.apply_to_compacted(wanted_by, swap_compacted.day) IS NULL THEN
             RETURN false;
+        END IF;
+        -- Nobody writes: the counts are those of the day. A copy that lacks a row does not take its place.
+        SELECT c.copied INTO rows_copied FROM public.compactions AS c;
+        SELECT coalesce(sum(c.entries), 0) INTO rows_counted FROM public.connection_log_counts AS c WHERE c.day = swap_compacted.day;
+        IF rows_copied <> rows_counted THEN
+            RAISE EXCEPTION 'the copy of table % has % rows, and % are counted', day_name, rows_copied, rows_counted
+                USING ERRCODE = 'CL004', TABLE = day_name, HINT = 'compare the rows of the day with connection_log_counts';
         END IF;
         EXECUTE format('ALTER TABLE public.connection_logs DETACH PARTITION public.%I', day_name);
         EXECUTE format('DROP TABLE public.%I', day_name);
@@ -799,18 +974,20 @@ CREATE FUNCTION public.swap_compacted(day date, since pg_snapshot, patience text
             day_name, public.start_of(swap_compacted.day), public.start_of(swap_compacted.day + 1));
         EXECUTE format('ALTER TABLE public.%I DROP CONSTRAINT %I', day_name, copy_name || '_day');
         EXECUTE format('ALTER TABLE public.%I RESET (autovacuum_enabled)', day_name);
+        PERFORM public.fold_counts(swap_compacted.day);
+        DELETE FROM public.compactions;
         RETURN true;
     END
     $$;
 
 
-ALTER FUNCTION public.swap_compacted(day date, since pg_snapshot, patience text) OWNER TO connlog_owner;
+ALTER FUNCTION public.swap_compacted(wanted_by uuid, day date, patience text) OWNER TO connlog_owner;
 
 --
--- Name: FUNCTION swap_compacted(day date, since pg_snapshot, patience text); Type: COMMENT; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION swap_compacted(wanted_by uuid, day date, patience text); Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON FUNCTION public.swap_compacted(day date, since pg_snapshot, patience text) IS 'Puts the copy of a day in its place, with what changed since the snapshot; false if it has to be copied anew, or the day is gone.';
+COMMENT ON FUNCTION public.swap_compacted(wanted_by uuid, day date, patience text) IS 'Puts the copy of a day in its place, with what changed meanwhile, and folds the shards of its counts; false if it has to be copied anew, or the day is gone.';
 
 
 --
@@ -818,7 +995,7 @@ COMMENT ON FUNCTION public.swap_compacted(day date, since pg_snapshot, patience 
 --
 
 CREATE FUNCTION public.take_purge_lease(wanted_by uuid) RETURNS boolean
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE sql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
         UPDATE public.purge_lease SET holder = wanted_by, expires_at = clock_timestamp() + interval '1 minute'
@@ -841,7 +1018,7 @@ COMMENT ON FUNCTION public.take_purge_lease(wanted_by uuid) IS 'Takes the right 
 --
 
 CREATE FUNCTION public.take_unknown_starts(day date, wanted uuid[]) RETURNS SETOF uuid
-    LANGUAGE plpgsql SECURITY DEFINER ROWS 10
+    LANGUAGE plpgsql STRICT SECURITY DEFINER ROWS 10
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
     BEGIN
@@ -867,7 +1044,7 @@ COMMENT ON FUNCTION public.take_unknown_starts(day date, wanted uuid[]) IS 'Take
 --
 
 CREATE FUNCTION public.trim_changes(kept_since timestamp with time zone, max_bytes bigint) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     DECLARE
@@ -908,7 +1085,7 @@ COMMENT ON FUNCTION public.trim_changes(kept_since timestamp with time zone, max
 --
 
 CREATE FUNCTION public.trim_day(day date, cutoff timestamp with time zone, most bigint) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STRICT SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
     DECLARE
@@ -926,7 +1103,7 @@ CREATE FUNCTION public.trim_day(day date, cutoff timestamp with time zone, most 
                 ORDER BY connect_time LIMIT $2 FOR UPDATE SKIP LOCKED
             ), gone AS (
                 DELETE FROM public.%1$I AS h USING due WHERE h.ctid = due.ctid
-                RETURNING h.id, h.target, h.method, coalesce(h.app_name, '''') AS app_name, h.disconnect_time
+                RETURNING h.id, h.target, h.method, coalesce(h.app_name, '''') COLLATE "C" AS app_name, h.disconnect_time
             ), counted AS (
                 INSERT INTO public.connection_log_counts AS c (day, organization_id, method, app_name, shard, entries, ended)
                 SELECT $3, t.organization_id, method, app_name, 0, -count(*), -count(disconnect_time)
@@ -953,18 +1130,42 @@ COMMENT ON FUNCTION public.trim_day(day date, cutoff timestamp with time zone, m
 
 
 --
+-- Name: unattached_days(); Type: FUNCTION; Schema: public; Owner: connlog_owner
+--
+
+CREATE FUNCTION public.unattached_days() RETURNS SETOF date
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+        SELECT to_date(right(relname, 8), 'YYYYMMDD') FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname ~ '^connection_logs_[0-9]{8}$'
+            AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = pg_class.oid AND NOT inhdetachpending)
+        ORDER BY 1
+    $_$;
+
+
+ALTER FUNCTION public.unattached_days() OWNER TO connlog_owner;
+
+--
+-- Name: FUNCTION unattached_days(); Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON FUNCTION public.unattached_days() IS 'The UTC days whose tables are there and not attached to the log, oldest first: somebody detached them, and may attach them again.';
+
+
+--
 -- Name: uncompacted_days(); Type: FUNCTION; Schema: public; Owner: connlog_owner
 --
 
 CREATE FUNCTION public.uncompacted_days() RETURNS SETOF date
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
         WITH closed AS (
             SELECT to_date(right(child.relname, 8), 'YYYYMMDD') AS day, coalesce(child.reloptions @> ARRAY['fillfactor=40'], false) AS has_room
             FROM pg_inherits
             JOIN pg_class AS child ON child.oid = inhrelid
-            WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending
+            WHERE inhparent = 'public.connection_logs'::regclass AND NOT inhdetachpending AND child.relname ~ '^connection_logs_[0-9]{8}$'
                 AND public.start_of(to_date(right(child.relname, 8), 'YYYYMMDD') + 1) <= (SELECT closed_before FROM public.floor)
         ), late AS (
             -- Compacting folds the shards: what they have was written since.
@@ -973,7 +1174,7 @@ CREATE FUNCTION public.uncompacted_days() RETURNS SETOF date
         SELECT closed.day FROM closed LEFT JOIN late USING (day)
         WHERE has_room OR late.changes * 20 >= (SELECT sum(c.entries) FROM public.connection_log_counts AS c WHERE c.day = closed.day)
         ORDER BY 1
-    $$;
+    $_$;
 
 
 ALTER FUNCTION public.uncompacted_days() OWNER TO connlog_owner;
@@ -984,10 +1185,6 @@ ALTER FUNCTION public.uncompacted_days() OWNER TO connlog_owner;
 
 COMMENT ON FUNCTION public.uncompacted_days() IS 'The closed days whose pages still have room for changes, or of which a twentieth came or ended since they were compacted; oldest first.';
 
-
-SET default_tablespace = '';
-
-SET default_table_access_method = heap;
 
 --
 -- Name: agent_spools; Type: TABLE; Schema: public; Owner: connlog_owner
@@ -1290,7 +1487,7 @@ CREATE TABLE public.connection_log_counts (
     day date NOT NULL,
     organization_id uuid NOT NULL,
     method smallint NOT NULL,
-    app_name text NOT NULL,
+    app_name text NOT NULL COLLATE pg_catalog."C",
     shard smallint NOT NULL,
     entries bigint NOT NULL,
     ended bigint NOT NULL
@@ -1311,7 +1508,7 @@ COMMENT ON TABLE public.connection_log_counts IS 'How many rows connection_logs 
 -- Name: COLUMN connection_log_counts.app_name; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON COLUMN public.connection_log_counts.app_name IS 'Normalized name of the client app; empty if unknown.';
+COMMENT ON COLUMN public.connection_log_counts.app_name IS 'Normalized name of the client app; empty if unknown. Compared as bytes, as the programs do: all lock counts in one order.';
 
 
 --
@@ -1828,6 +2025,7 @@ CREATE TABLE public.feed_consumers (
     name text NOT NULL,
     anchor uuid NOT NULL,
     xid xid8 NOT NULL,
+    token_id uuid,
     registered_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     gap_at timestamp with time zone
@@ -1855,6 +2053,13 @@ COMMENT ON COLUMN public.feed_consumers.anchor IS 'The change up to which the co
 --
 
 COMMENT ON COLUMN public.feed_consumers.xid IS 'The transaction of that change.';
+
+
+--
+-- Name: COLUMN feed_consumers.token_id; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.feed_consumers.token_id IS 'The API token that reads as this consumer: the first one that did; no other one may. NULL until then.';
 
 
 --
@@ -2487,6 +2692,14 @@ ALTER TABLE ONLY public.api_tokens
 
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_pkey PRIMARY KEY (anchor);
+
+
+--
+-- Name: compactions compactions_pkey; Type: CONSTRAINT; Schema: public; Owner: connlog_owner
+--
+
+ALTER TABLE ONLY public.compactions
+    ADD CONSTRAINT compactions_pkey PRIMARY KEY (one);
 
 
 --
@@ -3135,11 +3348,11 @@ GRANT USAGE ON SCHEMA public TO connlog_purge;
 
 
 --
--- Name: FUNCTION apply_to_compacted(day date, since pg_snapshot); Type: ACL; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION apply_to_compacted(wanted_by uuid, day date); Type: ACL; Schema: public; Owner: connlog_owner
 --
 
-REVOKE ALL ON FUNCTION public.apply_to_compacted(day date, since pg_snapshot) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.apply_to_compacted(day date, since pg_snapshot) TO connlog_purge;
+REVOKE ALL ON FUNCTION public.apply_to_compacted(wanted_by uuid, day date) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.apply_to_compacted(wanted_by uuid, day date) TO connlog_purge;
 
 
 --
@@ -3152,11 +3365,11 @@ GRANT ALL ON FUNCTION public.attach_day(day date) TO connlog_purge;
 
 
 --
--- Name: FUNCTION begin_compaction(day date); Type: ACL; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION begin_compaction(wanted_by uuid, day date); Type: ACL; Schema: public; Owner: connlog_owner
 --
 
-REVOKE ALL ON FUNCTION public.begin_compaction(day date) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.begin_compaction(day date) TO connlog_purge;
+REVOKE ALL ON FUNCTION public.begin_compaction(wanted_by uuid, day date) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.begin_compaction(wanted_by uuid, day date) TO connlog_purge;
 
 
 --
@@ -3176,11 +3389,11 @@ REVOKE ALL ON FUNCTION public.compacted_table(day date) FROM PUBLIC;
 
 
 --
--- Name: FUNCTION copy_compacted(day date, after_time timestamp with time zone, after_id uuid, most bigint, OUT copied bigint, OUT last_time timestamp with time zone, OUT last_id uuid); Type: ACL; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION copy_compacted(wanted_by uuid, day date, most bigint); Type: ACL; Schema: public; Owner: connlog_owner
 --
 
-REVOKE ALL ON FUNCTION public.copy_compacted(day date, after_time timestamp with time zone, after_id uuid, most bigint, OUT copied bigint, OUT last_time timestamp with time zone, OUT last_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.copy_compacted(day date, after_time timestamp with time zone, after_id uuid, most bigint, OUT copied bigint, OUT last_time timestamp with time zone, OUT last_id uuid) TO connlog_purge;
+REVOKE ALL ON FUNCTION public.copy_compacted(wanted_by uuid, day date, most bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.copy_compacted(wanted_by uuid, day date, most bigint) TO connlog_purge;
 
 
 --
@@ -3232,7 +3445,6 @@ GRANT ALL ON FUNCTION public.end_uses(ids uuid[], row_counts bigint[], completen
 --
 
 REVOKE ALL ON FUNCTION public.fold_counts(day date) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.fold_counts(day date) TO connlog_purge;
 
 
 --
@@ -3251,6 +3463,13 @@ REVOKE ALL ON FUNCTION public.grant_day(partition_name text) FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION hold_compaction(wanted_by uuid, wanted date); Type: ACL; Schema: public; Owner: connlog_owner
+--
+
+REVOKE ALL ON FUNCTION public.hold_compaction(wanted_by uuid, wanted date) FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION hold_day(partition_name text, patience text); Type: ACL; Schema: public; Owner: connlog_owner
 --
 
@@ -3258,19 +3477,19 @@ REVOKE ALL ON FUNCTION public.hold_day(partition_name text, patience text) FROM 
 
 
 --
--- Name: FUNCTION index_compacted(day date); Type: ACL; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION index_compacted(wanted_by uuid, day date); Type: ACL; Schema: public; Owner: connlog_owner
 --
 
-REVOKE ALL ON FUNCTION public.index_compacted(day date) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.index_compacted(day date) TO connlog_purge;
+REVOKE ALL ON FUNCTION public.index_compacted(wanted_by uuid, day date) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.index_compacted(wanted_by uuid, day date) TO connlog_purge;
 
 
 --
--- Name: FUNCTION note_read(consumer text, read_anchor uuid); Type: ACL; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION note_read(consumer text, read_anchor uuid, reader uuid); Type: ACL; Schema: public; Owner: connlog_owner
 --
 
-REVOKE ALL ON FUNCTION public.note_read(consumer text, read_anchor uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.note_read(consumer text, read_anchor uuid) TO connlog_query;
+REVOKE ALL ON FUNCTION public.note_read(consumer text, read_anchor uuid, reader uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.note_read(consumer text, read_anchor uuid, reader uuid) TO connlog_query;
 
 
 --
@@ -3324,11 +3543,11 @@ GRANT ALL ON FUNCTION public.start_of(day date) TO connlog_purge;
 
 
 --
--- Name: FUNCTION swap_compacted(day date, since pg_snapshot, patience text); Type: ACL; Schema: public; Owner: connlog_owner
+-- Name: FUNCTION swap_compacted(wanted_by uuid, day date, patience text); Type: ACL; Schema: public; Owner: connlog_owner
 --
 
-REVOKE ALL ON FUNCTION public.swap_compacted(day date, since pg_snapshot, patience text) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.swap_compacted(day date, since pg_snapshot, patience text) TO connlog_purge;
+REVOKE ALL ON FUNCTION public.swap_compacted(wanted_by uuid, day date, patience text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.swap_compacted(wanted_by uuid, day date, patience text) TO connlog_purge;
 
 
 --
@@ -3361,6 +3580,15 @@ GRANT ALL ON FUNCTION public.trim_changes(kept_since timestamp with time zone, m
 
 REVOKE ALL ON FUNCTION public.trim_day(day date, cutoff timestamp with time zone, most bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.trim_day(day date, cutoff timestamp with time zone, most bigint) TO connlog_purge;
+
+
+--
+-- Name: FUNCTION unattached_days(); Type: ACL; Schema: public; Owner: connlog_owner
+--
+
+REVOKE ALL ON FUNCTION public.unattached_days() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.unattached_days() TO connlog_ingest;
+GRANT ALL ON FUNCTION public.unattached_days() TO connlog_purge;
 
 
 --

@@ -47,11 +47,13 @@ impl Pace {
         }
     }
 
-    /// Takes what `look_backs` cost, as soon as `sender` has it: each as much as fifty events.
+    /// Takes what `look_backs` cost, as soon as `sender` has it: each as much as fifty events, all together a burst at most.
     pub async fn pay(&self, sender: Uuid, look_backs: usize) {
         if look_backs > 0 {
             metrics::counter!("connlog_ingest_look_backs_total").increment(look_backs as u64);
-            self.wait(sender, look_backs.saturating_mul(LOOK_BACK_EVENTS)).await;
+            // A burst at most, ten seconds' worth: an agent that is not read for long counts as lost.
+            let most = usize::try_from(self.burst.get()).unwrap_or(usize::MAX);
+            self.wait(sender, look_backs.saturating_mul(LOOK_BACK_EVENTS).min(most)).await;
         }
     }
 

@@ -9,7 +9,7 @@ mod web;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use chrono::{DateTime, TimeDelta};
+use chrono::{DateTime, Datelike as _, TimeDelta};
 use connlog_model::clock::{Timestamp, rfc3339, truncate_to_micros};
 use prost_types::Timestamp as ProtoTimestamp;
 use uuid::Uuid;
@@ -51,7 +51,9 @@ pub struct Span {
 pub(crate) fn any_time(field: &'static str, time: &ProtoTimestamp) -> Result<Timestamp, Invalid> {
     let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
     let parsed = nanos.and_then(|nanos| DateTime::from_timestamp(time.seconds, nanos)).map(truncate_to_micros);
-    parsed.ok_or_else(|| Invalid::new(field, "is not a time"))
+    // protobuf has times from the year 1 to 9999; nothing was logged before 1970.
+    let parsed = parsed.filter(|time| (1970..=9999).contains(&time.year()));
+    parsed.ok_or_else(|| Invalid::new(field, "is not a time from 1970 to 9999"))
 }
 
 impl Span {

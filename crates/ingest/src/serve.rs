@@ -49,6 +49,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// does not starve the others.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// How long a writer's transaction may wait for it. Agents that come by another replica wait for the locks of one that is gone.
+const WRITER_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A queue that is full at so many looks one after another stays full.
 const LOOKS_FULL: u32 = 3;
 /// How often health and queue are looked at.
@@ -74,7 +76,7 @@ pub async fn run(
     let store = Store::new(&store_config(&config, "connlog-ingest", OTHER_CONNECTIONS))?;
     // Writers have connections of their own: whatever else goes on, a commit does not wait for one.
     let writers = store_config(&config, "connlog-ingest writer", usize::try_from(config.writers).unwrap_or(1));
-    let writers_store = Store::new(&StoreConfig { by_key: true, ..writers })?;
+    let writers_store = Store::new(&StoreConfig { by_key: true, idle_timeout: WRITER_IDLE_TIMEOUT, ..writers })?;
     schema::check_for_service(&store).await.context("cannot start on this database")?;
     let tls = ServerTls::load(&config.tls, &["h2"], &shutdown)?;
     let metrics = telemetry::metrics();

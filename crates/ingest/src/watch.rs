@@ -39,13 +39,7 @@ impl Watch {
     /// Watches until the service stops.
     pub async fn run(self) {
         for round in 0_u32.. {
-            if let Err(error) = self.round(round.is_multiple_of(TRIM_EVERY)).await {
-                if error.is_unavailable() || error.is_transient() {
-                    tracing::debug!(%error, "a round of the watch was skipped");
-                } else {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a round of the watch failed");
-                }
-            }
+            self.round(round.is_multiple_of(TRIM_EVERY)).await;
             tokio::select! {
                 () = tokio::time::sleep(ROUND) => {}
                 () = self.shutdown.begun() => return,
@@ -53,19 +47,40 @@ impl Watch {
         }
     }
 
-    async fn round(&self, trims: bool) -> Result<(), StoreError> {
-        let lead = self.store.clock_lead().await?;
+    /// A round. What fails of it keeps nothing else from being done.
+    async fn round(&self, keeps_house: bool) {
+        let lead = match self.store.clock_lead().await {
+            Ok(lead) => lead,
+            Err(error) => return failed("asking for the time", &error),
+        };
         let seconds = lead.as_seconds_f64();
-        if lead.abs() <= LARGEST_CLOCK_ERROR {
-            self.sweep().await?;
-            self.keep_feed(trims).await?;
-        } else {
+        metrics::gauge!("connlog_ingest_clock_lead_seconds").set(seconds);
+        if lead.abs() > LARGEST_CLOCK_ERROR {
             tracing::error!(
                 lead_seconds = seconds,
                 "the clock is not the database's: this ingest takes no agent for lost until it is set right"
             );
+            return;
         }
-        metrics::gauge!("connlog_ingest_clock_lead_seconds").set(seconds);
+        let parts = [
+            ("the sweep", self.sweep().await),
+            ("closing days", self.close_days(keeps_house).await),
+            ("keeping the feed", self.keep_feed(keeps_house).await),
+        ];
+        for (part, outcome) in parts {
+            if let Err(error) = outcome {
+                failed(part, &error);
+            }
+        }
+    }
+
+    async fn close_days(&self, warns: bool) -> Result<(), StoreError> {
+        self.store.close_days(self.clock.now()).await?;
+        if warns {
+            for day in self.store.unattached_days().await? {
+                tracing::warn!(%day, "a day is not attached to the log: from it on no day is closed, until it is attached again, renamed or dropped");
+            }
+        }
         Ok(())
     }
 
@@ -76,7 +91,7 @@ impl Watch {
         self.conclusions.ended(Uuid::new_v4(), "lost", &silent).await;
         let deleted = self.store.sweep_deleted().await?;
         self.conclusions.ended(Uuid::new_v4(), "deleted", &deleted).await;
-        self.store.close_days(now).await
+        Ok(())
     }
 
     /// Trims the change feed, or begins it anew if it was restored into a younger server.
@@ -94,5 +109,13 @@ impl Watch {
             metrics::gauge!("connlog_feed_consumers_with_gap").set(u32::try_from(gaps).unwrap_or(u32::MAX));
         }
         Ok(())
+    }
+}
+
+fn failed(part: &str, error: &StoreError) {
+    if error.is_unavailable() || error.is_transient() {
+        tracing::debug!(%error, part, "a part of the watch was skipped");
+    } else {
+        tracing::error!(error = error as &dyn std::error::Error, part, "a part of the watch failed");
     }
 }

@@ -418,3 +418,32 @@ async fn missing_numbers_are_recorded_as_lost_and_counted_by_themselves() {
     let gap = "gap in the sequence numbers";
     assert_eq!(found, [(3, 5, 3, gap), (7, 7, 1, gap), (8, 10, 3, "spool full"), (11, 12, 2, "spool full")]);
 }
+
+/// Without this, a loss with a time that the database cannot hold ends its stream, again and again.
+#[tokio::test]
+async fn a_loss_with_a_time_that_is_none_is_a_dead_letter_and_its_stream_goes_on() {
+    let (database, _store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+    let lost = |seq, seconds| {
+        let since = Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let event = v1::sequenced_event::Event::Lost(v1::LostEvents { count: 1, since, ..v1::LostEvents::default() });
+        v1::SequencedEvent { seq, event: Some(event) }
+    };
+    // The years -5000, 1 and 20000, and one of this century.
+    stream
+        .send_sequenced(vec![
+            lost(1, -219_000_000_000),
+            lost(2, -62_135_596_800),
+            lost(3, 569_000_000_000),
+            lost(4, 1_700_000_000),
+        ])
+        .await;
+    let rejected = stream.acked(4).await.unwrap();
+    let fields: Vec<(u64, &str)> = rejected.iter().map(|one| (one.seq, one.field.as_str())).collect();
+    assert_eq!(fields, [(1, "since"), (2, "since"), (3, "since")]);
+    let log = database.client().await.unwrap();
+    // What is rejected is missing from the numbers, and so lost all the same.
+    assert_eq!(number(&log, "SELECT sum(events)::bigint FROM lost_events").await, 4);
+    assert_eq!(number(&log, "SELECT count(*) FROM rejected_events").await, 3);
+}

@@ -32,6 +32,11 @@ pub const REASON_DISCONNECT_LOST: &str = "disconnect lost";
 /// Reason of the inferred end of what a deleted agent or workspace had open.
 pub const REASON_WORKSPACE_DELETED: &str = "workspace deleted";
 
+/// How far back a beginning that comes late may lie before the first event about a connection, and a connection that an event without a
+/// beginning is about. Further back it contradicts what is recorded: else whoever may speak of a connection backdates it to where
+/// retention removes it.
+pub const REACH: TimeDelta = TimeDelta::days(45);
+
 /// How far the beginnings that an agent and a reporter give may lie apart and still agree: their clocks differ.
 pub const START_TOLERANCE: TimeDelta = TimeDelta::seconds(5);
 
@@ -151,6 +156,8 @@ impl Connection {
                 }
             }
             (Some(told), None) if self.end.as_ref().is_some_and(|end| told > end.time()) => wrong.push("connect_time"),
+            // It would move the row so far back that retention takes it long before its time.
+            (Some(told), None) if told < self.connect_time - REACH => wrong.push("connect_time"),
             // It may end what is open, but not move it to where things are purged.
             (Some(told), None) if told < floor && event.action != Action::Connect => start = None,
             (Some(told), None) if told < floor => return Heard::BelowFloor,

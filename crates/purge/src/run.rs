@@ -69,10 +69,12 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
     if !store.take_purge_lease(run.id).await? {
         return Err(Failure::Busy);
     }
-    let prolonging = tokio::spawn(prolong(store.clone(), run.id));
     purge.keep_to(store.purge_bound().await?);
-    let worked = purge.work(&mut run.removed).await;
-    prolonging.abort();
+    let worked = tokio::select! {
+        worked = Box::pin(purge.work(run.id, &mut run.removed)) => worked,
+        // What it was at is rolled back.
+        () = prolong(store, run.id) => Err(StoreError::Invalid("another run took over: this one was held up for too long".to_owned())),
+    };
     if let Err(error) = store.give_purge_lease(run.id).await {
         tracing::warn!(error = error.one_line(), "the right to purge is not given back; it ends within a minute");
     }
@@ -97,12 +99,14 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
     Ok(Summary::of(&run, outcome))
 }
 
-/// Keeps the right to purge while the run goes on. One that crashed loses it within a minute.
-async fn prolong(store: Store, run: Uuid) {
+/// Keeps the right to purge while the run goes on, and ends if another run has it. One that crashed loses it within a minute.
+async fn prolong(store: &Store, run: Uuid) {
     loop {
         tokio::time::sleep(PROLONG_INTERVAL).await;
-        if let Err(error) = store.take_purge_lease(run).await {
-            tracing::warn!(error = error.one_line(), "the right to purge is not prolonged");
+        match store.take_purge_lease(run).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => tracing::warn!(error = error.one_line(), "the right to purge is not prolonged"),
         }
     }
 }
@@ -192,7 +196,7 @@ impl Purge<'_> {
         }
     }
 
-    async fn work(&mut self, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn work(&mut self, run: Uuid, removed: &mut Removed) -> Result<(), StoreError> {
         let ahead = self.attach_ahead().await;
         // What goes wrong with a day to come is no reason to keep what is due, nor what goes wrong with the log to keep
         // the records.
@@ -200,7 +204,7 @@ impl Purge<'_> {
             Some(log) => self.purge_log(log, removed).await,
             None => Ok(()),
         };
-        let compacted = self.compact_all(removed).await;
+        let compacted = self.compact_all(run, removed).await;
         for (kind, cutoff) in self.due.records() {
             while !self.shutdown.has_begun() {
                 let count = self.store.remove_records(kind, cutoff, self.settings.config.batch_rows).await?;
@@ -317,7 +321,7 @@ impl Purge<'_> {
     }
 
     /// Rewrites closed days without the room that their pages had for ends. What goes wrong with one keeps no other.
-    async fn compact_all(&self, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn compact_all(&self, run: Uuid, removed: &mut Removed) -> Result<(), StoreError> {
         if !self.settings.config.compact {
             return Ok(());
         }
@@ -326,7 +330,7 @@ impl Purge<'_> {
             if self.shutdown.has_begun() {
                 break;
             }
-            match self.compact(day).await {
+            match self.compact(run, day).await {
                 Ok(true) => removed.days_compacted += 1,
                 Ok(false) => tracing::info!(%day, "the day is not compacted; a later run does it"),
                 Err(error) if error.is_refusal() => refused = refused.and(Err(error)),
@@ -336,12 +340,14 @@ impl Purge<'_> {
         refused
     }
 
-    async fn compact(&self, day: NaiveDate) -> Result<bool, StoreError> {
-        let Some(compacted) = self.store.compact(day, || !self.shutdown.has_begun()).await? else { return Ok(false) };
+    async fn compact(&self, run: Uuid, day: NaiveDate) -> Result<bool, StoreError> {
+        let Some(compacted) = self.store.compact(run, day, || !self.shutdown.has_begun()).await? else {
+            return Ok(false);
+        };
         for _ in 0..self.settings.config.lock_attempts {
             match self.store.swap(&compacted, self.lock_timeout()).await {
                 Ok(swapped) => {
-                    tracing::info!(%day, rows = compacted.rows, swapped, "day compacted");
+                    tracing::info!(%day, swapped, "day compacted");
                     return Ok(swapped);
                 }
                 Err(StoreError::LockTimeout(_) | StoreError::Conflict(_)) if !self.shutdown.has_begun() => {

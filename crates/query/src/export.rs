@@ -89,7 +89,7 @@ pub async fn export(
         paging::check_position(&service, since).await?;
     }
     if let Some(consumer) = paging::value(&parameters, "consumer") {
-        note_read(&service, consumer, since).await?;
+        note_read(&service, &auditor, consumer, since).await?;
     }
     let began_at = began_with.unwrap_or(end);
     let mut record = service.audit.begin(&auditor.0, &request_use);
@@ -115,15 +115,20 @@ pub async fn export(
 }
 
 /// Notes that a consumer has everything up to the position that it goes on from.
-async fn note_read(service: &Service, consumer: &str, since: Option<Position>) -> Result<(), ApiError> {
+async fn note_read(
+    service: &Service,
+    auditor: &Auditor,
+    consumer: &str,
+    since: Option<Position>,
+) -> Result<(), ApiError> {
     let invalid = |detail: &str| {
         ApiError::invalid_parameters(vec![Invalid { field: "consumer".to_owned(), detail: detail.to_owned() }])
     };
     let since = since.ok_or_else(|| invalid("Query param \"consumer\" goes with \"since\""))?;
-    if service.primary.note_read(consumer, since).await? {
+    if service.primary.note_read(consumer, since, auditor.0.id).await? {
         return Ok(());
     }
-    Err(invalid("Query param \"consumer\" is no registered consumer: see `connlogctl feed`"))
+    Err(invalid("Query param \"consumer\" is no registered consumer of this token: see `connlogctl feed`"))
 }
 
 /// A cursor of the list does not say up to where what came before it is complete.

@@ -244,6 +244,12 @@ async fn changes_stay_for_a_registered_consumer_up_to_a_bound_past_which_it_has_
     let (status, body) = stage.service.get_at(EXPORT, &stage.auditor, &[("consumer", "siem")]).await;
     assert_eq!((status, &body["validations"][0]["field"]), (StatusCode::BAD_REQUEST, &Value::from("consumer")));
 
+    // It is the token's that read as it first: nobody else moves it on.
+    let stranger = fixtures::api_token(&stage.store, Role::Auditor, None, None, now()).await.unwrap();
+    let newest = stage.ndjson(&[]).await.1["position"].as_str().unwrap().to_owned();
+    let (status, body) = stage.service.get_at(EXPORT, &stranger, &[("since", &newest), ("consumer", "siem")]).await;
+    assert_eq!((status, &body["validations"][0]["field"]), (StatusCode::BAD_REQUEST, &Value::from("consumer")));
+
     // What it says that it has goes.
     let (_, position) = stage.changes(&registered, 3).await;
     assert_eq!(read(&position, "siem").await, StatusCode::OK);

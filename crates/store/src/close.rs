@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use chrono::{Days, TimeDelta};
+use chrono::{Days, NaiveDate, TimeDelta};
 use connlog_model::clock::Timestamp;
 use uuid::Uuid;
 
@@ -33,17 +33,28 @@ impl Store {
     pub async fn close_days(&self, now: Timestamp) -> Result<(), StoreError> {
         let wanted = start_of(day_of(now - CLOSED_AFTER));
         let mut attempts = 0;
+        let mut closed_before = None;
         while attempts < ATTEMPTS {
-            let Some(closed_before) = self.close_some(wanted).await? else {
+            let before = closed_before;
+            let Some(closed) = self.close_some(wanted).await? else {
                 attempts += 1;
                 continue;
             };
             self.days().closed_before = None;
-            if closed_before >= wanted {
+            // Without progress, the clock of the database or a day that is not attached holds it up.
+            if closed >= wanted || before == Some(closed) {
                 break;
             }
+            closed_before = Some(closed);
         }
         Ok(())
+    }
+
+    /// Days that somebody detached and did not attach again. From the oldest of them on nothing is closed.
+    pub async fn unattached_days(&self) -> Result<Vec<NaiveDate>, StoreError> {
+        let client = self.client().await?;
+        let rows = client.query("-- unattached_days\nSELECT unattached_days()", &[]).await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
     }
 
     /// Closes some of the days before `wanted`, and returns up to where days are closed by now; none if it has to begin anew.
@@ -58,7 +69,7 @@ impl Store {
         let upto = closed_before.checked_add_days(MOST_DAYS).unwrap_or(wanted).min(wanted);
         let snapshot: String = state.try_get("snapshot")?;
         let mut open: Vec<Uuid> = Vec::new();
-        for day in state.try_get::<_, Vec<chrono::NaiveDate>>("days")? {
+        for day in state.try_get::<_, Vec<NaiveDate>>("days")? {
             if start_of(day) >= closed_before && start_of(day) < upto {
                 let sql = format!(
                     "-- open_of_day\nSELECT id FROM {} WHERE disconnect_time IS NULL AND method <= 2",
@@ -75,8 +86,8 @@ impl Store {
         let timeout = format!("{}ms", LOCK_TIMEOUT.as_millis());
         query(&transaction, "-- set_lock_timeout\nSELECT set_config('lock_timeout', $1, true)", &[&timeout]).await?;
         let rows = query(&transaction, CLOSE, &[&upto, &snapshot, &open]).await?;
-        let is_closed: bool = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(false);
+        let closed_before = rows.first().map(|row| row.try_get(0)).transpose()?.flatten();
         transaction.commit().await?;
-        Ok(is_closed.then_some(upto))
+        Ok(closed_before)
     }
 }

@@ -22,6 +22,14 @@ pub enum StoreError {
     /// The day of a row is not attached to the log. Trying again succeeds once it is.
     #[error("the database refused a statement: day {0} is not attached to connection_logs")]
     Detached(NaiveDate),
+    /// Rows were left out without an error: by somebody's trigger, say. Trying again succeeds once it is gone.
+    #[error("the database took {came} of {of} rows, and did not say why: a trigger may leave some out")]
+    LeftOut {
+        /// Rows that were given.
+        of: usize,
+        /// Rows that were taken.
+        came: usize,
+    },
     /// A day of the batch has no partition.
     #[error("a day has no partition")]
     MissingDay(#[source] tokio_postgres::Error),
@@ -74,13 +82,16 @@ impl StoreError {
 
     /// Whether the data is at fault, so that trying again is of no use.
     pub fn is_fault_of_data(&self) -> bool {
-        // A row that is missing time and again was not purged.
-        matches!(self, Self::Database(_) | Self::Inconsistent(_) | Self::Invalid(_) | Self::Overtaken(_))
+        matches!(self, Self::Database(_) | Self::Invalid(_))
     }
 
     /// Whether an object of the database refuses: only what needs that object has to wait.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Detached(_))
+        // What is inconsistent, or missing time and again, is a matter of the database, and of nobody's event.
+        matches!(
+            self,
+            Self::Refused(_) | Self::Detached(_) | Self::LeftOut { .. } | Self::Inconsistent(_) | Self::Overtaken(_)
+        )
     }
 
     /// What went wrong, in one line: of an error of the database its SQLSTATE, message, table and constraint.

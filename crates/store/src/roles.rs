@@ -44,7 +44,7 @@ BEGIN
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN (
         'organizations', 'users', 'workspaces', 'workspace_agents', 'agent_tokens', 'api_tokens', 'number_key', 'agents', 'agent_spools',
         'targets', 'connection_logs', 'ongoing', 'contradictions', 'changes', 'connection_log_counts', 'ingest_attendance',
-        'rejected_events', 'lost_events', 'floor', 'purge_lease', 'purge_runs', 'api_audit', 'feed_consumers', 'refinery_schema_history')
+        'rejected_events', 'lost_events', 'floor', 'purge_lease', 'compactions', 'purge_runs', 'api_audit', 'feed_consumers', 'refinery_schema_history')
         AND relname !~ '^compacted_[0-9]{8}$'
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
     IF object IS NOT NULL THEN
@@ -98,13 +98,13 @@ GRANT SELECT, INSERT ON targets, connection_logs, changes, rejected_events, cont
 GRANT SELECT, INSERT, UPDATE (boot), DELETE ON ongoing TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE ON connection_log_counts, ingest_attendance, lost_events TO connlog_ingest;
 GRANT EXECUTE ON FUNCTION attach_day(date), take_unknown_starts(date, uuid[]), close_days(timestamptz, pg_snapshot, uuid[]),
-    trim_changes(timestamptz, bigint), restart_feed() TO connlog_ingest;
+    unattached_days(), trim_changes(timestamptz, bigint), restart_feed() TO connlog_ingest;
 
 GRANT SELECT ON organizations, users, workspaces, workspace_agents, api_tokens TO connlog_query;
 GRANT SELECT ON agents, agent_spools, targets, connection_logs, ongoing, changes, connection_log_counts, feed_consumers TO connlog_query;
 GRANT SELECT ON rejected_events, lost_events, contradictions, ingest_attendance, floor, purge_runs TO connlog_query;
 GRANT SELECT, INSERT ON api_audit TO connlog_query;
-GRANT EXECUTE ON FUNCTION end_uses(uuid[], bigint[], boolean[]), note_read(text, uuid), uncompacted_days() TO connlog_query;
+GRANT EXECUTE ON FUNCTION end_uses(uuid[], bigint[], boolean[]), note_read(text, uuid, uuid), uncompacted_days() TO connlog_query;
 
 GRANT SELECT ON connection_logs, ongoing, targets, connection_log_counts, agent_spools, ingest_attendance TO connlog_purge;
 GRANT SELECT (received_at) ON rejected_events TO connlog_purge;
@@ -116,8 +116,8 @@ GRANT SELECT, INSERT ON purge_runs TO connlog_purge;
 GRANT EXECUTE ON FUNCTION attach_day(date), close_days(timestamptz, pg_snapshot, uuid[]), take_purge_lease(uuid), give_purge_lease(uuid),
     drop_day(date, text), trim_day(date, timestamptz, bigint), raise_floor(timestamptz, double precision),
     due_open(timestamptz, timestamptz), remove_open(timestamptz, timestamptz, bigint), remove_records(text, timestamptz, bigint),
-    purge_bound(), uncompacted_days(), begin_compaction(date), copy_compacted(date, timestamptz, uuid, bigint), index_compacted(date),
-    apply_to_compacted(date, pg_snapshot), swap_compacted(date, pg_snapshot, text), fold_counts(date) TO connlog_purge;
+    purge_bound(), unattached_days(), uncompacted_days(), begin_compaction(uuid, date), copy_compacted(uuid, date, bigint),
+    index_compacted(uuid, date), apply_to_compacted(uuid, date), swap_compacted(uuid, date, text) TO connlog_purge;
 
 DO $$
 DECLARE

@@ -121,7 +121,10 @@ pub(crate) static COPY: LazyLock<String> =
 
 /// The same for few rows, which needs one exchange less, and through a pooler, where the driver would give a `COPY` a name.
 pub(crate) static INSERT: LazyLock<String> = LazyLock::new(|| {
-    format!("-- insert_rows\nINSERT INTO connection_logs ({0})\nSELECT {0} FROM {1}", *ALL_COLUMNS, *UNNESTED)
+    format!(
+        "-- insert_rows\nINSERT INTO connection_logs ({0})\nSELECT {0} FROM {1}\nRETURNING id",
+        *ALL_COLUMNS, *UNNESTED
+    )
 });
 
 /// Writes rows of one day back, by the day's own name. What they were read as is still there: that is what the locks of their
@@ -219,8 +222,37 @@ impl<'a> RowArrays<'a> {
 pub(crate) enum Found {
     /// A connection.
     Connection(Box<Recorded>),
-    /// A web event: its time.
-    Web(Timestamp),
+    /// A web event.
+    Web(Box<RecordedWeb>),
+}
+
+/// A web event as it is recorded: all that an event says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordedWeb {
+    pub(crate) time: Timestamp,
+    method: Method,
+    connection_id: Option<Uuid>,
+    user_id: Option<Uuid>,
+    ip: Option<IpAddr>,
+    code: Option<i32>,
+    user_agent: String,
+    slug_or_port: String,
+}
+
+impl RecordedWeb {
+    /// As it will be recorded.
+    pub(crate) fn of(event: &WebEvent) -> Self {
+        Self {
+            time: event.time,
+            method: event.method,
+            connection_id: event.connection_id,
+            user_id: event.user_id,
+            ip: event.ip,
+            code: Some(event.status_code),
+            user_agent: event.user_agent.clone(),
+            slug_or_port: event.slug_or_port.clone(),
+        }
+    }
 }
 
 /// The number of the target of a row of [`ALL_COLUMNS`].
@@ -242,7 +274,17 @@ pub(crate) fn found(row: &Row, targets: &HashMap<i64, Target>) -> Result<Found, 
     let method = Method::from_code(method)
         .ok_or_else(|| StoreError::Inconsistent(format!("row {id} has the unknown method {method}")))?;
     if method.is_web() {
-        return Ok(Found::Web(connect_time));
+        let text = |index| Ok::<_, StoreError>(row.try_get::<_, Option<String>>(index)?.unwrap_or_default());
+        return Ok(Found::Web(Box::new(RecordedWeb {
+            time: connect_time,
+            method,
+            connection_id: row.try_get(1)?,
+            user_id: row.try_get(12)?,
+            ip: row.try_get(9)?,
+            code: row.try_get(17)?,
+            user_agent: text(21)?,
+            slug_or_port: text(22)?,
+        })));
     }
     // One whose target is unknown must not be passed over: it would be taken for absent.
     let target = targets

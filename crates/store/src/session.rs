@@ -57,6 +57,8 @@ pub struct StoreConfig {
     pub statement_timeout: Option<Duration>,
     /// How long a statement may wait for a lock.
     pub lock_timeout: Option<Duration>,
+    /// How long a transaction may wait for its client: then its locks are let go of. Nobody is there any more.
+    pub idle_timeout: Duration,
     /// Whether the connections are for reading the log: pages of it are planned as if in memory.
     pub reads: bool,
     /// Whether what is large is only ever asked for by a key, whatever statistics say: no table is scanned, and statements
@@ -76,6 +78,7 @@ impl StoreConfig {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: None,
             lock_timeout: None,
+            idle_timeout: Duration::from_mins(1),
             reads: false,
             by_key: false,
             pooled: false,
@@ -209,6 +212,13 @@ fn settings(config: &StoreConfig) -> Vec<(&'static str, String)> {
         // connections of one type took 70 ms instead of 19 at 10 M rows.
         settings.push(("random_page_cost", "1.1".to_owned()));
     }
+    if !config.pooled {
+        // A client whose machine is gone does not hold its locks until the system's own two hours are over.
+        let keepalives =
+            [("tcp_keepalives_idle", "20"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")];
+        settings.extend(keepalives.map(|(name, value)| (name, value.to_owned())));
+    }
+    settings.push(("idle_in_transaction_session_timeout", config.idle_timeout.as_millis().to_string()));
     let timeouts = [("statement_timeout", config.statement_timeout), ("lock_timeout", config.lock_timeout)];
     settings.extend(timeouts.into_iter().filter_map(|(name, timeout)| Some((name, timeout?.as_millis().to_string()))));
     settings
@@ -338,7 +348,7 @@ impl<'a> Transaction<'a> {
         let begin = begin.map(|begin| self.set_up(begin));
         let mut futures: Vec<Pin<Box<MaybeDone<BoxFuture<'_, Answer>>>>> = Vec::with_capacity(steps.len() + 1);
         if let Some(begin) = &begin {
-            let first = async { self.batch_execute(begin).await.map(|()| Vec::new()) };
+            let first = async { Ok(self.batch_execute(begin).await.map(|()| Vec::new())?) };
             futures.push(Box::pin(maybe_done(first.boxed())));
         }
         futures.extend(steps.iter().map(|step| Box::pin(maybe_done(self.step(step).boxed()))));
@@ -365,34 +375,35 @@ impl<'a> Transaction<'a> {
 
     async fn step(&self, step: &Step<'_>) -> Answer {
         match step {
-            Step::Query(sql, parameters) => run(self, sql, parameters).await,
-            Step::Copy(sql, rows) => {
+            Step::Query(sql, parameters) => Ok(run(self, sql, parameters).await?),
+            Step::Copy(sql, rows, count) => {
                 let copy = async {
                     let statement = self.prepare_cached(sql).await?;
                     let mut sink = pin!(self.copy_in::<_, Bytes>(&statement).await?);
                     sink.send(rows.clone()).await?;
                     sink.finish().await
                 };
-                traced(sql, copy).await.map(|_| Vec::new())
+                let came = usize::try_from(traced(sql, copy).await?).unwrap_or(usize::MAX);
+                if came == *count { Ok(Vec::new()) } else { Err(StoreError::LeftOut { of: *count, came }) }
             }
         }
     }
 }
 
-type Answer = Result<Vec<Row>, tokio_postgres::Error>;
+type Answer = Result<Vec<Row>, StoreError>;
 
 /// A statement among others that are sent together.
 pub(crate) enum Step<'a> {
     /// One that gives rows, or none.
     Query(&'a str, Vec<&'a dyn Argument>),
-    /// A binary `COPY … FROM STDIN` of encoded rows. It comes last: it needs an answer of its own before its rows are sent.
-    Copy(&'a str, Bytes),
+    /// A binary `COPY … FROM STDIN` of so many encoded rows. It comes last: it needs an answer of its own before its rows are sent.
+    Copy(&'a str, Bytes, usize),
 }
 
 impl Step<'_> {
     fn sql(&self) -> &str {
         match self {
-            Self::Query(sql, _) | Self::Copy(sql, _) => sql,
+            Self::Query(sql, _) | Self::Copy(sql, _, _) => sql,
         }
     }
 }
@@ -442,7 +453,11 @@ pub(crate) async fn query(
     Ok(run(transaction, sql, parameters).await?)
 }
 
-async fn run(transaction: &Transaction<'_>, sql: &str, parameters: &[&dyn Argument]) -> Answer {
+async fn run(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    parameters: &[&dyn Argument],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
     let run = async {
         if transaction.is_pooled() {
             return transaction.query_typed(sql, &typed(parameters)).await;

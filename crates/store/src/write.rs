@@ -24,12 +24,12 @@ use uuid::Uuid;
 pub(crate) use self::contradictions::Contradiction;
 use self::fold::{Folded, Told};
 use self::held::{Held, Wait};
-use self::look_up::{First, Rows, first_steps, look_up_sql};
+use self::look_up::{First, MOST_DAYS, Rows, first_steps, look_up_sql};
 use self::save::Changes;
 use crate::days::day_of;
 use crate::numbers::Numbered;
 use crate::records::{LostRecord, RejectedRecord, insert_lost, insert_rejected};
-use crate::row::Recorded;
+use crate::row::{Recorded, RecordedWeb};
 use crate::{Store, StoreError, retry};
 
 /// How many shards of counts writers may use, numbered from 1; purge and sweeps count in shard 0.
@@ -71,7 +71,7 @@ pub struct Stamp {
 pub enum Refusal {
     /// It lies below the retention floor.
     BelowFloor,
-    /// The id of the web event was used before for another one of the same day.
+    /// The id of the web event was used before for another one of the same day, or for the same with other content.
     EventIdTaken,
 }
 
@@ -119,6 +119,7 @@ impl Store {
             let known = self.days();
             known.closed_before.map(|closed_before| wanted.near_days(&known.attached, closed_before, now))
         }
+        .filter(|days| days.len() <= MOST_DAYS)
         .unwrap_or_default();
         let sql = look_up_sql(&days);
         let further = if ids.is_empty() { Vec::new() } else { first_steps(&ids, sql.as_deref()) };
@@ -187,19 +188,19 @@ fn tell_web<'a>(
     let mut web = std::mem::take(&mut folded.web);
     // Of two of a batch with one id the earlier one is it, whatever their order.
     web.sort_by_cached_key(|(_, event)| (event.row_id(), event.time));
-    let mut taken: HashMap<_, Timestamp> = HashMap::new();
+    let mut taken: HashMap<_, RecordedWeb> = HashMap::new();
     for (index, event) in web {
         if event.time < held.floor {
             folded.refuse([index], Refusal::BelowFloor);
             continue;
         }
         let (id, day) = (event.row_id(), day_of(event.time));
-        let recorded = found.web.get(&(id, day)).or_else(|| taken.get(&(id, day))).copied();
-        match recorded {
-            Some(time) if time == event.time => {}
+        let said = RecordedWeb::of(event);
+        match found.web.get(&(id, day)).or_else(|| taken.get(&(id, day))) {
+            Some(recorded) if *recorded == said => {}
             Some(_) => folded.refuse([index], Refusal::EventIdTaken),
             None => {
-                taken.insert((id, day), event.time);
+                taken.insert((id, day), said);
                 changes.add_web(event, numbered.of(&event.agent).target);
             }
         }

@@ -118,6 +118,7 @@ async fn purge(store: Store, lease: Lease) {
         let held = lease.lock().await;
         store.close_days(now()).await.unwrap();
         let cutoff = now() - TimeDelta::days(7) + TimeDelta::hours(i64::from(round));
+        let cutoff = store.raise_floor(cutoff, TimeDelta::days(1), Duration::from_secs(5)).await.unwrap();
         for day in store.days_before(cutoff).await.unwrap() {
             store.trim(day, cutoff, 5).await.unwrap();
         }
@@ -133,12 +134,13 @@ async fn purge(store: Store, lease: Lease) {
 
 /// Compacts closed days, again and again until it is `done`, and returns how many it put in place.
 async fn compact(store: Store, lease: Lease, done: Arc<AtomicBool>) -> u32 {
-    let mut swapped = 0;
+    let (mut swapped, run) = (0, Uuid::new_v4());
     while !done.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(20)).await;
         for day in store.days_before(now() - TimeDelta::days(3)).await.unwrap() {
             let _held = lease.lock().await;
-            if let Some(compacted) = store.compact(day, || true).await.unwrap()
+            assert!(store.take_purge_lease(run).await.unwrap());
+            if let Some(compacted) = store.compact(run, day, || true).await.unwrap()
                 && store.swap(&compacted, Duration::from_secs(5)).await.unwrap()
             {
                 swapped += 1;

@@ -12,7 +12,7 @@ use connlog_model::search::Search;
 use connlog_store::directory::DirectoryEntry;
 use connlog_store::read::{Count, Entry, PageRequest, Reach, StatsRequest};
 use connlog_store::write::Batch;
-use connlog_store::{Store, StoreConfig};
+use connlog_store::{Store, StoreConfig, StoreError};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, now};
 use connlog_testkit::gate::{Gate, Report};
@@ -51,7 +51,9 @@ async fn a_day_stays_as_long_as_a_page_is_read() {
                 let Report::Arrived(waiting) = report.unwrap() else { continue };
                 // Whatever it has read by now, the day stays for the rest.
                 if !["begin_read", "rollback"].contains(&waiting.name.as_str()) {
-                    refused += usize::from(store.drop_day(old.date_naive(), Duration::from_millis(10)).await.is_err());
+                    let dropped = store.drop_day(old.date_naive(), Duration::from_millis(10)).await;
+                    assert!(matches!(dropped, Err(StoreError::LockTimeout(_))), "{dropped:?}");
+                    refused += 1;
                 }
                 waiting.release();
             }

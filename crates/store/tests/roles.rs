@@ -164,8 +164,13 @@ async fn the_role_of_the_purge_removes_nothing_within_the_minimum_retention() {
 
     // Without a minimum, nothing of the future: today is not over.
     store.set_minimum_retention(TimeDelta::zero()).await.unwrap();
+    let trim = "SELECT trim_day((now() AT TIME ZONE 'UTC')::date, 'infinity', 10)".to_owned();
     assert!(purge.batch_execute("SELECT drop_day((now() AT TIME ZONE 'UTC')::date, '1s')").await.is_err());
-    assert_eq!(gone("SELECT trim_day((now() AT TIME ZONE 'UTC')::date, 'infinity', 10)".to_owned()).await, 1);
+    assert_eq!(gone(trim).await, 1);
+    // What is not said is not taken for as much as there is.
+    let unsaid = "SELECT raise_floor(NULL, NULL) IS NULL AND trim_day(current_date, NULL, NULL) IS NULL AND drop_day(NULL, '1s') IS NULL
+        AND take_purge_lease(NULL) IS NULL";
+    assert!(purge.query_one(unsaid, &[]).await.unwrap().get::<_, bool>(0));
 }
 
 #[tokio::test]
@@ -267,4 +272,70 @@ async fn a_database_with_tables_of_others_is_left_alone() {
     assert!(refused.contains("not connlog's: app_users"), "{refused}");
     let owner = "SELECT relowner = 'connlog_owner'::regrole FROM pg_class WHERE relname = 'app_users'";
     assert!(!client.query_one(owner, &[]).await.unwrap().get::<_, bool>(0));
+}
+
+const BEGIN: &str = "SELECT begin_compaction($1, $2)";
+const INDEX: &str = "SELECT index_compacted($1, $2)";
+const SWAP: &str = "SELECT swap_compacted($1, $2, '1s')";
+
+/// Without this, the role of the purge puts an empty table in the place of a day, whatever the minimum retention.
+#[tokio::test]
+async fn the_role_of_the_purge_puts_nothing_but_the_whole_copy_in_the_place_of_a_day() {
+    let database = TestDatabase::create().await.unwrap();
+    let (owner, store, site) = (database.client().await.unwrap(), database.store().unwrap(), fixtures::site(1, 1));
+    let old = now() - TimeDelta::days(5);
+    write(&store, (1..=30).map(|number| fixtures::web(&site.agent, number, old, Method::Tunnel)).collect()).await;
+    store.close_days(now()).await.unwrap();
+    let day = old.date_naive();
+    let purge = connect(&database.url_as(roles::PURGE)).await.unwrap();
+    let (run, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let refused = async |sql: &str, run: Uuid, state: &str| {
+        let error = purge.query(sql, &[&run, &day]).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), state, "{sql}: {error}");
+    };
+    let done = async |sql: &str, run: Uuid| purge.query_one(sql, &[&run, &day]).await.unwrap().get::<_, bool>(0);
+    let take = async |run: Uuid| purge.query("SELECT take_purge_lease($1)", &[&run]).await.unwrap();
+    refused(BEGIN, run, "CL005").await;
+    take(run).await;
+    assert!(done(BEGIN, run).await);
+    // Nothing is copied, or half.
+    for _ in 0..2 {
+        refused(SWAP, run, "CL005").await;
+        while done(INDEX, run).await {}
+        refused(SWAP, run, "CL005").await;
+        assert!(done(BEGIN, run).await);
+        assert!(done("SELECT copy_compacted($1, $2, 7)", run).await);
+    }
+    // A run that was held up for so long that another took over does no more.
+    owner.batch_execute("UPDATE purge_lease SET expires_at = '-infinity'").await.unwrap();
+    take(other).await;
+    assert!(done(BEGIN, other).await);
+    for sql in ["SELECT copy_compacted($1, $2, 7)", INDEX, "SELECT apply_to_compacted($1, $2)", SWAP, BEGIN] {
+        refused(sql, run, "CL005").await;
+    }
+    // A copy that lacks what is counted stays out, too.
+    while done("SELECT copy_compacted($1, $2, 7)", other).await {}
+    while done(INDEX, other).await {}
+    owner.batch_execute("UPDATE connection_log_counts SET entries = entries + 1").await.unwrap();
+    refused(SWAP, other, "CL004").await;
+    owner.batch_execute("UPDATE connection_log_counts SET entries = entries - 1").await.unwrap();
+    assert!(done(SWAP, other).await);
+    let rows: i64 = owner.query_one("SELECT count(*) FROM connection_logs", &[]).await.unwrap().get(0);
+    assert_eq!(rows, 30);
+}
+
+/// Closing by somebody who collected nothing takes longer, and hides nothing.
+#[tokio::test]
+async fn days_that_are_closed_without_their_open_rows_are_listed_all_the_same() {
+    let database = TestDatabase::create().await.unwrap();
+    let (owner, store, site) = (database.client().await.unwrap(), database.store().unwrap(), fixtures::site(1, 1));
+    owner
+        .batch_execute("UPDATE floor SET closed_before = date_trunc('day', now() - interval '9 days', 'UTC')")
+        .await
+        .unwrap();
+    write(&store, vec![fixtures::connect(&site.agent, 1, now() - TimeDelta::days(5))]).await;
+    let purge = connect(&database.url_as(roles::PURGE)).await.unwrap();
+    purge.batch_execute("SELECT close_days(now(), pg_current_snapshot(), '{}')").await.unwrap();
+    let listed: i64 = owner.query_one("SELECT count(*) FROM ongoing", &[]).await.unwrap().get(0);
+    assert_eq!(listed, 1);
 }

@@ -382,3 +382,140 @@ async fn a_batch_that_breaks_off_at_any_statement_leaves_nothing_half_done() {
     let tries = i64::try_from(names.len()).unwrap() + 1;
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (tries, tries));
 }
+
+async fn one(client: &tokio_postgres::Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// A connect that does not say when.
+fn connect_without_time(agent: &Arc<AgentIdentity>, number: u128, received_at: Timestamp) -> Event {
+    let mut event = fixtures::connect(agent, number, received_at);
+    if let Event::Agent(event) = &mut event {
+        event.time_is_receipt = true;
+    }
+    event
+}
+
+/// Without this, the list names a day on which the connection is not: nobody ends it, and the day is never dropped.
+#[tokio::test]
+async fn what_is_open_and_moves_is_listed_where_it_is() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, client, site) = (database.store().unwrap(), database.client().await.unwrap(), fixtures::site(1, 1));
+    let (old, older, today) = (now() - TimeDelta::days(9), now() - TimeDelta::days(12), now());
+    apply(&store, vec![connect_without_time(&site.agent, 1, old), connect_without_time(&site.agent, 2, old)]).await;
+    assert_eq!(one(&client, WRONG).await, 0);
+    apply(&store, vec![fixtures::connect(&site.agent, 1, older)]).await;
+    let listed = "SELECT connect_time FROM ongoing ORDER BY connect_time";
+    let times: Vec<Timestamp> = client.query(listed, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(times, [older, old]);
+    // To a day that is still being written.
+    apply(&store, vec![fixtures::connect(&site.agent, 2, today)]).await;
+    let times: Vec<Timestamp> = client.query(listed, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(times, [older]);
+    assert_eq!(one(&client, "SELECT count(*) FROM connection_logs WHERE disconnect_time IS NULL").await, 2);
+}
+
+/// Without this, whoever speaks of a connection whose beginning is unknown backdates it to where the next purge takes it.
+#[tokio::test]
+async fn a_beginning_that_lies_far_before_the_first_word_contradicts_it() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, site, end) = (database.store().unwrap(), fixtures::site(1, 1), now() - TimeDelta::days(1));
+    apply(&store, vec![fixtures::disconnect(&site.agent, 1, end)]).await;
+    let far = end - TimeDelta::days(46);
+    assert_eq!(apply(&store, vec![fixtures::connect(&site.agent, 1, far)]).await.contradicting, 1);
+    assert_eq!(page(&store, "").await.entries[0].connect_time, end);
+    let near = end - TimeDelta::days(44);
+    assert_eq!(apply(&store, vec![fixtures::connect(&site.agent, 1, near)]).await.contradicting, 0);
+    assert_eq!(page(&store, "").await.entries[0].connect_time, near);
+}
+
+/// Without this, a beginning that another source puts a day ahead makes a second row beside the one that is open.
+#[tokio::test]
+async fn a_connection_is_found_on_all_days_that_are_written() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, site) = (database.store().unwrap(), fixtures::site(1, 1));
+    let yesterday = start_of_yesterday() + TimeDelta::hours(1);
+    apply(&store, vec![fixtures::connect(&site.agent, 1, yesterday)]).await;
+    let ahead = now() + TimeDelta::hours(23);
+    assert_eq!(apply(&store, vec![fixtures::connect(&site.agent, 1, ahead)]).await.contradicting, 1);
+    assert_eq!(page(&store, "").await.entries.len(), 1);
+}
+
+#[tokio::test]
+async fn a_web_event_with_the_id_and_time_of_another_and_other_content_is_refused() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, site, time) = (database.store().unwrap(), fixtures::site(1, 1), now() - TimeDelta::hours(1));
+    let said = fixtures::web_event(&site.agent, 9, time, Method::WorkspaceApp);
+    let other = connlog_model::event::WebEvent { status_code: 500, ..said.clone() };
+    let (said, other) = (Event::Web(said), Event::Web(other));
+    assert_eq!(apply(&store, vec![said.clone(), other.clone()]).await.refused, [(1, Refusal::EventIdTaken)]);
+    assert_eq!(apply(&store, vec![other, said]).await.refused, [(0, Refusal::EventIdTaken)]);
+}
+
+/// Without this, one agent whose rows cannot be changed keeps the sweep from all others.
+#[tokio::test]
+async fn an_agent_whose_rows_cannot_be_changed_keeps_the_sweep_from_nobody() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, client) = (database.store().unwrap(), database.client().await.unwrap());
+    let sites = [fixtures::site(1, 1), fixtures::site(2, 1), fixtures::site(3, 1)];
+    let time = now() - TimeDelta::hours(5);
+    for site in &sites {
+        let (spool_id, boot_id, stream_id) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+        let agent = Arc::clone(&site.agent);
+        let hello = Hello { agent, spool_id, boot_id, stream_id, first_unacked_seq: 1, last_seq: 0, received_at: time };
+        store.greet(&hello).await.unwrap();
+        apply(&store, vec![fixtures::connect(&site.agent, 1, time)]).await;
+    }
+    let by_hand = "DO $$ BEGIN EXECUTE format('ALTER TABLE connection_logs ADD CONSTRAINT by_hand
+        CHECK (disconnect_time IS NULL OR target <> %L) NOT VALID', (SELECT target FROM targets ORDER BY target LIMIT 1)); END $$";
+    client.batch_execute(by_hand).await.unwrap();
+    let ended = store.sweep_silent(now(), now() - TimeDelta::days(1), TimeDelta::minutes(10)).await.unwrap();
+    assert_eq!(ended.len(), 2);
+}
+
+/// Without this, what is open of a day that somebody detached for a while is open for ever: it is not listed when its day is closed.
+#[tokio::test]
+async fn a_day_that_is_detached_is_not_closed_and_neither_is_a_later_one() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, client, site) = (database.store().unwrap(), database.client().await.unwrap(), fixtures::site(1, 1));
+    client
+        .batch_execute("UPDATE floor SET closed_before = date_trunc('day', now() - interval '9 days', 'UTC')")
+        .await
+        .unwrap();
+    let day_of = |days| (now() - TimeDelta::days(days)).date_naive();
+    let time = |days| day_of(days).and_time(NaiveTime::MIN).and_utc() + TimeDelta::hours(1);
+    apply(&store, vec![fixtures::connect(&site.agent, 1, time(6)), fixtures::connect(&site.agent, 2, time(4))]).await;
+    let table = format!("connection_logs_{}", day_of(6).format("%Y%m%d"));
+    client.batch_execute(&format!("ALTER TABLE connection_logs DETACH PARTITION {table}")).await.unwrap();
+    store.close_days(now()).await.unwrap();
+    let closed_before = "SELECT closed_before FROM floor";
+    let closed: Timestamp = client.query_one(closed_before, &[]).await.unwrap().get(0);
+    assert_eq!((closed.date_naive(), one(&client, "SELECT count(*) FROM ongoing").await), (day_of(6), 0));
+    assert_eq!(store.unattached_days().await.unwrap(), [day_of(6)]);
+    let attach = format!(
+        "ALTER TABLE connection_logs ATTACH PARTITION {table} FOR VALUES FROM ('{}Z') TO ('{}Z')",
+        day_of(6),
+        day_of(5)
+    );
+    client.batch_execute(&attach).await.unwrap();
+    store.close_days(now()).await.unwrap();
+    assert_eq!((one(&client, "SELECT count(*) FROM ongoing").await, one(&client, WRONG).await), (2, 0));
+}
+
+/// Without this, a partition of somebody's with another name makes each event of a new day a dead letter.
+#[tokio::test]
+async fn a_partition_that_is_no_day_is_in_nobodys_way() {
+    let database = TestDatabase::create().await.unwrap();
+    let (store, client, site) = (database.store().unwrap(), database.client().await.unwrap(), fixtures::site(1, 1));
+    for sql in [
+        "CREATE TABLE connection_logs_default PARTITION OF connection_logs DEFAULT",
+        "CREATE TABLE connection_logs_202001 PARTITION OF connection_logs FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let began = |number, days| fixtures::connect(&site.agent, number, now() - TimeDelta::days(days));
+    assert_eq!(apply(&store, vec![began(1, 30), began(2, 3)]).await.refused, []);
+    store.close_days(now()).await.unwrap();
+    assert_eq!(store.uncompacted_days().await.unwrap().len(), 2);
+    assert_eq!(page(&store, "").await.entries.len(), 2);
+}

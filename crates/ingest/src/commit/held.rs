@@ -19,8 +19,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a stream that found no room is remembered: longer than it takes to end.
 const ENDED_FOR: Duration = Duration::from_mins(10);
-/// What a stream is told of what it sent after it found no room.
-const NO_ROOM: &str = "what the stream sent before did not fit into what waits for the database";
+/// What a stream is told of what it sent after something that was given up.
+const GIVEN_UP: &str = "what the stream sent before is not committed, and comes first";
 /// Causes that `/readyz` lists; it says how many streams there are in all.
 const LISTED: usize = 3;
 
@@ -89,7 +89,7 @@ pub(super) struct Held {
     events: usize,
     /// Most events that may wait here.
     capacity: usize,
-    /// Streams that found no room, by their own id: nothing of them is taken any more, or what they sent later would be
+    /// Streams of which something was given up, by their own id: nothing of them is taken any more, or what they sent later would be
     /// committed before what they have to send again.
     ended: BTreeMap<Uuid, Instant>,
     all: HeldStreams,
@@ -120,6 +120,11 @@ impl Held {
         self.wait(key, queued);
     }
 
+    /// Gives up submissions that are not committed and get no answer. Nothing of their streams is taken any more.
+    pub(super) fn give_up(&mut self, queued: &[Queued]) {
+        self.ended.extend(queued.iter().filter_map(stream_id).map(|id| (id, Instant::now())));
+    }
+
     /// Takes out of `gathered` what belongs to held streams; it waits behind what was refused.
     pub(super) fn keep_back(&mut self, gathered: Vec<Queued>) -> Vec<Queued> {
         self.ended.retain(|_, since| since.elapsed() < ENDED_FOR);
@@ -129,7 +134,7 @@ impl Held {
         let mut others = Vec::with_capacity(gathered.len());
         for queued in gathered {
             if stream_id(&queued).is_some_and(|id| self.ended.contains_key(&id)) {
-                turn_back(queued, NO_ROOM);
+                turn_back(queued, GIVEN_UP);
                 continue;
             }
             match key(&queued.submission.sender).filter(|key| self.streams.contains_key(key)) {

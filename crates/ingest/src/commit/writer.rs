@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use connlog_model::clock::Clock;
-use connlog_store::write::{Applied, Batch, Refusal};
+use connlog_store::write::{Applied, Batch, Refusal, Stamp};
 use connlog_store::{RejectedRecord, Store, StoreError};
 use opentelemetry::context::FutureExt as _;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -28,7 +28,8 @@ const MOST_REFUSED: usize = 8;
 /// What the log answers for an event below the retention floor.
 const BELOW_FLOOR: &str = "lies below the retention floor: what is that old has been purged";
 /// What the log answers for a web event whose id is not its own.
-const EVENT_ID_TAKEN: &str = "was used before for another event of the workspace on the same day, at another time";
+const EVENT_ID_TAKEN: &str =
+    "was used before for another event of the workspace on the same day: its time or its content differs";
 /// What the log answers for an event that the database refuses.
 const REFUSED: &str = "the database refused it";
 
@@ -159,8 +160,11 @@ impl Writer {
                     // It may be held anew, until a time of its own; else it is due at once.
                     return true;
                 }
-                // The service is stopping.
-                Err(_) => return false,
+                // The service is stopping. What comes later must not be committed before this.
+                Err(_) => {
+                    self.held.restore(key, next);
+                    return false;
+                }
             }
             most_events = then;
         }
@@ -184,6 +188,7 @@ impl Writer {
             Err(error) if !error.is_fault_of_data() && !error.is_refusal() => {
                 // Only a shutdown ends the waiting. Nothing was acknowledged; the senders will send it again.
                 tracing::warn!(%error, submissions = gathered.len(), "stopping without the database; events stay with their senders");
+                self.held.give_up(&gathered);
             }
             Err(_) if gathered.len() > 1 => {
                 let second_half = gathered.split_off(gathered.len() / 2);
@@ -209,7 +214,10 @@ impl Writer {
             Err(error) if error.is_refusal() => self.hold(alone, &error).await,
             // Without its events a submission is only bookkeeping. Its sender is left without an answer and will send it
             // again.
-            Err(error) => tracing::error!(error = error.one_line(), "a submission cannot be recorded"),
+            Err(error) => {
+                tracing::error!(error = error.one_line(), "a submission cannot be recorded");
+                self.held.give_up(&alone);
+            }
         }
     }
 
@@ -266,7 +274,10 @@ impl Writer {
         let now = self.shared.clock.now();
         let mut kept = Vec::new();
         for item in std::mem::take(&mut submission.items) {
-            let alone = Batch { events: vec![item.event.clone()], ..Batch::default() };
+            // With the stream's sign of life: one that is displaced commits nothing.
+            let stamp = submission.stamp.clone().map(|stamp| Stamp { committed_seq: None, ..stamp });
+            let stamps = stamp.into_iter().collect();
+            let alone = Batch { events: vec![item.event.clone()], stamps, ..Batch::default() };
             let refused = self.apply_through_outages(&alone).await.err();
             if let Some(error) = refused.filter(StoreError::is_fault_of_data) {
                 tracing::error!(

@@ -91,7 +91,7 @@ impl Presences {
         let live_since = received_at - self.lost_after;
         let boot = Boot { agent, spool_id: token_id, boot_id, listed: &listed, ended_at, live_since };
         self.conclusions.ended(token_id, "restarted", &self.store.close_other_boots(&boot).await?).await;
-        let unlisted = self.store.unlisted(agent, boot_id, &listed).await?;
+        let unlisted = self.store.unlisted(agent, boot_id, &listed, received_at).await?;
         if !unlisted.is_empty() {
             let unlisted = Unlisted { agent, boot_id, ids: &unlisted, ended_at: received_at };
             self.conclusions.ended(token_id, "disconnect_lost", &self.store.close_unlisted(&unlisted).await?).await;

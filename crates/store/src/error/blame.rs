@@ -32,6 +32,8 @@ enum Object {
     Raised,
     /// Those in a PL/pgSQL function that is not connlog's.
     ForeignFunction,
+    /// Those in a function of connlog's, but for what the system as a whole says.
+    Upkeep,
     /// Those of the index that an id has one row.
     IdsOfDay,
     /// Those that name no constraint.
@@ -41,11 +43,14 @@ enum Object {
 }
 
 /// The rules; the first that fits decides. A SQLSTATE is given by its beginning.
-const RULES: [(&str, Object, Blame); 26] = [
+const RULES: [(&str, Object, Blame); 29] = [
     // A day so far from the present that none is made.
     ("CL002", Object::Any, Blame::Event),
     // A table with the name of a day that is not attached to the log.
     ("CL003", Object::Any, Blame::Object),
+    // A copy that is not the day, and a run that was overtaken.
+    ("CL004", Object::Any, Blame::Object),
+    ("CL005", Object::Any, Blame::Object),
     ("", Object::Raised, Blame::Object),
     // Serialization failure, deadlock, lock not available.
     ("40001", Object::Any, Blame::Retry),
@@ -57,6 +62,8 @@ const RULES: [(&str, Object, Blame); 26] = [
     // No partition for a row; a CHECK names itself.
     ("23514", Object::NoConstraint, Blame::MissingDay),
     ("42P01", Object::Day, Blame::DayGone),
+    // In what keeps days, closes and trims there are no values of an event.
+    ("", Object::Upkeep, Blame::Object),
     // Data exception, integrity constraint violation, program limit exceeded.
     ("22", Object::Any, Blame::Event),
     ("23", Object::Any, Blame::Event),
@@ -83,7 +90,7 @@ const RULES: [(&str, Object, Blame); 26] = [
 ];
 
 /// Functions of connlog's in PL/pgSQL: an error in one of them is not a foreign one.
-const OWN_FUNCTIONS: [&str; 18] = [
+const OWN_FUNCTIONS: [&str; 19] = [
     "apply_to_compacted(",
     "attach_day(",
     "begin_compaction(",
@@ -93,6 +100,7 @@ const OWN_FUNCTIONS: [&str; 18] = [
     "due_open(",
     "fold_counts(",
     "grant_day(",
+    "hold_compaction(",
     "hold_day(",
     "index_compacted(",
     "raise_floor(",
@@ -138,6 +146,11 @@ impl Facts<'_> {
             Object::Any => true,
             Object::Raised => self.is_raised,
             Object::ForeignFunction => self.is_in_foreign_function(),
+            Object::Upkeep => {
+                let of_system =
+                    ["08", "53", "57", "58", "25006", "42501"].iter().any(|state| self.state.starts_with(state));
+                !of_system && OWN_FUNCTIONS.iter().any(|name| self.context.contains(name))
+            }
             Object::IdsOfDay => self.constraint.is_some_and(|name| names_day(name) && name.ends_with("_id")),
             Object::NoConstraint => self.constraint.is_none(),
             Object::Day => self.names_day,
@@ -199,5 +212,6 @@ mod tests {
         assert_eq!(of("42703", None, false, "PL/pgSQL function audit() line 3 at assignment", ""), Blame::Object);
         let own = "SQL statement \"CREATE TABLE\"\nPL/pgSQL function attach_day(date) line 20 at EXECUTE";
         assert_eq!(of("53100", None, false, own, "could not extend file"), Blame::Everyone);
+        assert_eq!(of("22007", None, false, own, "invalid value \"_default\""), Blame::Object);
     }
 }

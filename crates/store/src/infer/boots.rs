@@ -102,12 +102,14 @@ impl Store {
         Ok(closed)
     }
 
-    /// The open connections of a boot of an agent that it does not list (row ids).
+    /// The open connections of a boot of an agent that its list of `heard_at` does not have (row ids). What was reported since then says
+    /// nothing of it.
     pub async fn unlisted(
         &self,
         agent: &Arc<AgentIdentity>,
         boot_id: Uuid,
         listed: &[Uuid],
+        heard_at: Timestamp,
     ) -> Result<Vec<Uuid>, StoreError> {
         let mut client = self.client().await?;
         let number = self.number(&client, [agent]).await?.of(agent).agent;
@@ -124,7 +126,8 @@ impl Store {
             held.transaction.commit().await?;
         }
         let unlisted = open.into_iter().map(|recorded| recorded.connection);
-        let unlisted = unlisted.filter(|open| open.boot == Some(boot) && !listed.contains(&open.id));
+        let unlisted = unlisted
+            .filter(|open| open.boot == Some(boot) && open.received_at <= heard_at && !listed.contains(&open.id));
         Ok(unlisted.map(|connection| connection.id).collect())
     }
 

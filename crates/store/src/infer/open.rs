@@ -12,6 +12,7 @@ use crate::days::{day_of, day_table};
 use crate::row::{ALL_COLUMNS, Found, Recorded, found, target_of};
 use crate::session::Step;
 use crate::write::held::Held;
+use crate::write::look_up::MOST_DAYS;
 use crate::write::save::Changes;
 use crate::{Store, StoreError};
 
@@ -26,9 +27,10 @@ const WORTH_NOTING: TimeDelta = TimeDelta::hours(1);
 
 const NOTE: &str = "-- note_what_is_open
 UPDATE agents AS a SET open_since = k.since FROM unnest($1::bigint[], $2::timestamptz[]) AS k (agent, since)
-WHERE a.agent = ANY($1::bigint[]) AND a.agent = k.agent";
+WHERE a.agent = ANY($1::bigint[]) AND a.agent = k.agent AND NOT EXISTS (SELECT FROM unattached_days())";
 
 /// Since when something is open of agents, now that all of it was looked at: without this, each look begins at what once was open.
+/// While somebody keeps a day detached, nobody can have looked at all.
 #[derive(Default)]
 pub(super) struct Noted {
     agents: Vec<i64>,
@@ -56,11 +58,8 @@ impl Noted {
         }
         for (agent, before) in &held.agents {
             let Some(before) = before else { continue };
-            // Something was open on that day. If it is not attached, it was dropped, or somebody took it away.
-            let day = day_of(*before);
-            let is_there = held.attached.contains(&day) || day < day_of(held.floor);
             let since = earliest.get(agent).copied();
-            if is_there && since.is_none_or(|since| since >= *before + WORTH_NOTING) {
+            if since.is_none_or(|since| since >= *before + WORTH_NOTING) {
                 noted.agents.push(*agent);
                 noted.since.push(since);
             }
@@ -108,7 +107,8 @@ pub(super) async fn open(store: &Store, held: &Held<'_>, answers: &[Vec<Row>]) -
             )
         })
         .collect();
-    let of_written = format!("-- open_of_agents\n{}", written.join("\nUNION ALL "));
+    let of_written: Vec<String> =
+        written.chunks(MOST_DAYS).map(|some| format!("-- open_of_agents\n{}", some.join("\nUNION ALL "))).collect();
     let of_closed: Vec<(String, Vec<Uuid>)> = listed
         .into_iter()
         .map(|(day, ids)| {
@@ -121,9 +121,7 @@ pub(super) async fn open(store: &Store, held: &Held<'_>, answers: &[Vec<Row>]) -
         })
         .collect();
     let mut steps: Vec<Step<'_>> = of_closed.iter().map(|(sql, ids)| Step::Query(sql, vec![ids])).collect();
-    if !written.is_empty() {
-        steps.push(Step::Query(&of_written, vec![&targets, since]));
-    }
+    steps.extend(of_written.iter().map(|sql| Step::Query(sql, vec![&targets, since])));
     if steps.is_empty() {
         return Ok(Vec::new());
     }

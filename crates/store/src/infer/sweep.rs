@@ -107,13 +107,13 @@ impl Store {
         self.sweep(&agents, &Cause::Deletion(deleted)).await
     }
 
-    /// Some agents at a time; those whom the database refuses one by one, so that they hold up nobody else.
+    /// Some agents at a time; if that fails, one by one, so that one whose rows cannot be changed holds up nobody else.
     async fn sweep(&self, agents: &[i64], cause: &Cause) -> Result<Vec<Connection>, StoreError> {
         let mut closed = Vec::new();
         for some in agents.chunks(AGENTS_PER_TRANSACTION) {
             match self.end_all(some, cause).await {
                 Ok(ended) => closed.extend(ended),
-                Err(error) if error.is_refusal() => {
+                Err(error) if !error.is_unavailable() => {
                     for agent in some {
                         closed.extend(self.end_all_of_one(*agent, cause).await?);
                     }
@@ -124,10 +124,10 @@ impl Store {
         Ok(closed)
     }
 
-    /// Of one agent; if the database refuses, it is left for the next round.
+    /// Of one agent; if that fails, it is left for the next round.
     async fn end_all_of_one(&self, agent: i64, cause: &Cause) -> Result<Vec<Connection>, StoreError> {
         match self.end_all(&[agent], cause).await {
-            Err(error) if error.is_refusal() => {
+            Err(error) if !error.is_unavailable() => {
                 let cause = error.one_line();
                 tracing::error!(agent, cause, "what a lost agent had open cannot be ended for now");
                 Ok(Vec::new())

@@ -183,11 +183,12 @@ impl Store {
         client.query(CONSUMERS, &[]).await?.iter().map(consumer).collect()
     }
 
-    /// Notes that a consumer has everything up to a position. Returns false if there is no such consumer.
-    pub async fn note_read(&self, name: &str, position: Position) -> Result<bool, StoreError> {
+    /// Notes that a consumer, which is the `reader`'s from now on, has everything up to a position. Returns false if there is no such
+    /// consumer, or it is another reader's.
+    pub async fn note_read(&self, name: &str, position: Position, reader: Uuid) -> Result<bool, StoreError> {
         let client = self.client().await?;
-        let sql = "-- note_read\nSELECT note_read($1, $2)";
-        let row = client.query_one(sql, &[&name, &position.anchor]).await?;
+        let sql = "-- note_read\nSELECT note_read($1, $2, $3)";
+        let row = client.query_one(sql, &[&name, &position.anchor, &reader]).await?;
         Ok(row.try_get::<_, Option<bool>>(0)?.unwrap_or(false))
     }
 

@@ -13,16 +13,18 @@ use uuid::Uuid;
 use super::held::Held;
 use crate::argument::Argument;
 use crate::days::{day_of, day_table, windows};
-use crate::row::{ALL_COLUMNS, Found, Recorded, found, id_of, target_of};
+use crate::row::{ALL_COLUMNS, Found, Recorded, RecordedWeb, found, id_of, target_of};
 use crate::session::{Step, query};
 use crate::{Store, StoreError};
 
 /// How far before a start that is said a row is looked for: clocks of one connection's events differ.
 const KNOWN_START_MARGIN: TimeDelta = TimeDelta::days(1);
 /// How far back a row is looked for if the events do not say when it began. Documented in `proto/README.md`.
-pub(crate) const LOOK_BACK: TimeDelta = TimeDelta::days(45);
+pub(crate) const LOOK_BACK: TimeDelta = connlog_model::connection::REACH;
 /// Rows from later than this many days ago share one look-up; older ones are rare and have their own.
 const NEAR: TimeDelta = TimeDelta::days(8);
+/// Most days of one statement.
+pub(crate) const MOST_DAYS: usize = 60;
 /// How far in the future a row can lie: events are accepted up to a day ahead.
 const HORIZON: Days = Days::new(2);
 
@@ -62,11 +64,12 @@ impl Wanted {
         &self.ids
     }
 
-    /// The first day that all ids are looked for on, and the ids that are looked for from earlier days on, each with its first.
+    /// The first day that all ids are looked for on, and the ids that are looked for from earlier days on, each with its first. The days
+    /// that are being written are among those of all: another source may have put the beginning on another one.
     fn split(&self, closed_before: Timestamp, now: Timestamp) -> (Option<NaiveDate>, Vec<(Uuid, Timestamp)>) {
         let (near, far): (Vec<_>, Vec<_>) = self.known.iter().partition(|(_, bound)| *bound >= now - NEAR);
-        let unknown = self.unknown.iter().map(|_| closed_before);
-        (near.into_iter().map(|(_, bound)| bound).chain(unknown).min().map(day_of), far)
+        let written = (!self.ids.is_empty()).then_some(closed_before);
+        (near.into_iter().map(|(_, bound)| bound).chain(written).min().map(day_of), far)
     }
 
     /// The days among `attached` that all ids are looked for on.
@@ -94,8 +97,8 @@ pub(crate) fn look_up_sql(days: &[NaiveDate]) -> Option<String> {
 pub(crate) struct Rows {
     /// Connections, by row id.
     pub(crate) connections: HashMap<Uuid, Recorded>,
-    /// The times of web events, by row id and day: other days may have the id, too.
-    pub(crate) web: HashMap<(Uuid, NaiveDate), Timestamp>,
+    /// Web events, by row id and day: other days may have the id, too.
+    pub(crate) web: HashMap<(Uuid, NaiveDate), RecordedWeb>,
     /// Connections that were found nowhere near, and looked for as far back as any are.
     pub(crate) looked_back: Vec<Uuid>,
 }
@@ -164,9 +167,12 @@ struct Search<'a> {
 
 impl Search<'_> {
     async fn look(&mut self, days: &[NaiveDate], ids: &[Uuid]) -> Result<(), StoreError> {
-        let Some(sql) = look_up_sql(days) else { return Ok(()) };
-        let rows = query(&self.held.transaction, &sql, &[&ids as &dyn Argument]).await?;
-        self.note(&rows).await
+        for some in days.chunks(MOST_DAYS) {
+            let Some(sql) = look_up_sql(some) else { continue };
+            let rows = query(&self.held.transaction, &sql, &[&ids as &dyn Argument]).await?;
+            self.note(&rows).await?;
+        }
+        Ok(())
     }
 
     /// Looks at the attached days in a span, a few at a time.
@@ -186,8 +192,8 @@ impl Search<'_> {
                 Found::Connection(recorded) => {
                     self.found.connections.entry(recorded.connection.id).or_insert(*recorded);
                 }
-                Found::Web(time) => {
-                    self.found.web.insert((id_of(row)?, day_of(time)), time);
+                Found::Web(event) => {
+                    self.found.web.insert((id_of(row)?, day_of(event.time)), *event);
                 }
             }
         }

@@ -81,7 +81,8 @@ impl<'a> Changes<'a> {
         let is_closed = held.is_closed(day_of(after.connection.connect_time));
         if let Some(before) = &before {
             self.counts.add(&before.connection, -1);
-            if before.is_open() && !after.is_open() && held.is_closed(day_of(before.connection.connect_time)) {
+            let stays = after.is_open() && !moves(before, &after);
+            if before.is_open() && !stays && held.is_closed(day_of(before.connection.connect_time)) {
                 self.unlisted.push(before.connection.id);
             }
         }
@@ -139,11 +140,12 @@ impl<'a> Changes<'a> {
         let checked = steps.len();
         steps.extend(further);
         let answered = steps.len();
-        if !self.listed.is_empty() {
-            steps.push(Step::Query(ADD_ONGOING, listed.parameters()));
-        }
+        // One that moves is listed anew, with its day.
         if !self.unlisted.is_empty() {
             steps.push(Step::Query(REMOVE_ONGOING, vec![&self.unlisted]));
+        }
+        if !self.listed.is_empty() {
+            steps.push(Step::Query(ADD_ONGOING, listed.parameters()));
         }
         if !opened.is_empty() {
             steps.push(Step::Query(OPEN_SINCE, vec![&opened, &since]));
@@ -154,10 +156,11 @@ impl<'a> Changes<'a> {
             steps.push(Step::Query(CHANGED, vec![&feed.0, &feed.1]));
         }
         if rows.len() > FEW && !held.transaction.is_pooled() {
-            steps.push(Step::Copy(&COPY, encode_rows(&rows)?));
+            steps.push(Step::Copy(&COPY, encode_rows(&rows)?, rows.len()));
         } else if rows.len() > 0 {
             steps.push(Step::Query(&INSERT, rows.parameters()));
         }
+        let is_inserted = matches!(steps.last(), Some(Step::Query(sql, _)) if *sql == INSERT.as_str());
         if steps.is_empty() {
             return Ok(Vec::new());
         }
@@ -166,6 +169,9 @@ impl<'a> Changes<'a> {
         let expected = self.changed.len() + self.ended.len() + self.moved.len();
         if written != expected {
             return Err(StoreError::Overtaken(format!("{written} of {expected} rows were as they had been read")));
+        }
+        if let Some(came) = answers.last().map(Vec::len).filter(|came| is_inserted && *came != rows.len()) {
+            return Err(StoreError::LeftOut { of: rows.len(), came });
         }
         answers.truncate(answered);
         Ok(answers.split_off(checked))

@@ -142,7 +142,9 @@ impl Action {
             Self::Close => store.close_days(Utc::now()).await?,
             Self::Compact => {
                 store.close_days(Utc::now()).await?;
-                if let Some(compacted) = store.compact(hour(15).date_naive(), || true).await? {
+                let run = Uuid::from_u128(5);
+                assert!(store.take_purge_lease(run).await?);
+                if let Some(compacted) = store.compact(run, hour(15).date_naive(), || true).await? {
                     store.swap(&compacted, Duration::from_mins(1)).await?;
                 }
             }

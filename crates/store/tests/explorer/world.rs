@@ -1,6 +1,7 @@
 //! The database of the explorer, its actors' connections, and the state of the rows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use connlog_model::clock::Timestamp;
@@ -89,9 +90,12 @@ impl World {
 
     /// Deadlocks that the server has broken in this database.
     pub async fn deadlocks(&self) -> i64 {
-        // Backends hand in their statistics when they are idle; asking makes them do so.
-        for actor in &self.actors {
-            actor.store.ping().await.unwrap();
+        // Backends hand in their statistics when they become idle, at most once a second.
+        for pause in [Duration::ZERO, Duration::from_millis(1_100)] {
+            tokio::time::sleep(pause).await;
+            for actor in &self.actors {
+                actor.store.ping().await.unwrap();
+            }
         }
         self.monitor.batch_execute("SELECT pg_stat_force_next_flush()").await.unwrap();
         let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";

@@ -90,8 +90,12 @@ impl Reconciler {
             let closed = self.store.close_other_boots(&boot).await?;
             self.conclusions.ended(self.stream_id, "restarted", &closed).await;
         } else if listing.last_seq > 0 {
-            let unlisted: HashSet<Uuid> =
-                self.store.unlisted(&self.agent, self.boot_id, &listed).await?.into_iter().collect();
+            let unlisted: HashSet<Uuid> = self
+                .store
+                .unlisted(&self.agent, self.boot_id, &listed, listing.received_at)
+                .await?
+                .into_iter()
+                .collect();
             if let Some((before, since)) = &self.unlisted_before {
                 let twice: Vec<Uuid> = unlisted.intersection(before).copied().collect();
                 if !twice.is_empty() {

@@ -1,14 +1,13 @@
 //! Sequence numbers of a spool: what is missing is recorded as lost, counted by the numbers themselves.
 
-use chrono::DateTime;
-use connlog_model::clock::{Timestamp, truncate_to_micros};
+use connlog_model::clock::Timestamp;
 use connlog_model::identity::AgentIdentity;
 use connlog_model::limits::{MAX_REASON_BYTES, clean_text};
 use connlog_proto::v1;
 use connlog_store::{Hole, LostRecord};
 use uuid::Uuid;
 
-use crate::parse::Invalid;
+use crate::parse::{Invalid, any_time};
 
 /// Namespace of the ids of losses. Fixed for ever: a replay must name the record that it made before.
 const LOSS_NAMESPACE: Uuid = Uuid::from_u128(0x9a40_71f3_0c2d_4d5b_8e66_f1b8_5a7c_2093);
@@ -63,6 +62,9 @@ impl Sequence {
         let count = count.ok_or_else(|| {
             Invalid::new("count", format!("{} is not between 1 and the record's own number", lost.count))
         })?;
+        let time =
+            |name, time: &Option<prost_types::Timestamp>| time.as_ref().map(|time| any_time(name, time)).transpose();
+        let (since, until) = (time("since", &lost.since)?, time("until", &lost.until)?);
         let told_first = seq - count + 1;
         let expected = self.expected;
         self.expected = expected.max(seq + 1);
@@ -77,7 +79,7 @@ impl Sequence {
                 cause => cause,
             };
             let mut record = self.lost(first, seq, now, &cause);
-            (record.since, record.until) = (time(lost.since.as_ref()), time(lost.until.as_ref()));
+            (record.since, record.until) = (since, until);
             records.push(record);
         }
         Ok(records)
@@ -103,13 +105,9 @@ impl Sequence {
     }
 }
 
-fn time(time: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
-    let time = time?;
-    DateTime::from_timestamp(time.seconds, u32::try_from(time.nanos).ok()?).map(truncate_to_micros)
-}
-
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
     use connlog_model::identity::Workspace;
 
     use super::*;
