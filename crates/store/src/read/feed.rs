@@ -94,7 +94,7 @@ SELECT FROM changes WHERE xid > $1 AND xid <= $2 LIMIT 1";
 const REGISTER: &str = "-- register_consumer
 INSERT INTO feed_consumers (name, anchor, xid)
 SELECT $1, anchor, xid FROM changes WHERE xid < pg_snapshot_xmin(pg_current_snapshot())::text::xid8 ORDER BY xid DESC, anchor DESC LIMIT 1
-ON CONFLICT (name) DO UPDATE SET anchor = excluded.anchor, xid = excluded.xid, gap_at = NULL, seen_at = clock_timestamp()
+ON CONFLICT (name) DO UPDATE SET anchor = excluded.anchor, xid = excluded.xid, gap_at = NULL, token_id = NULL, seen_at = clock_timestamp()
 RETURNING anchor, xid";
 
 const CONSUMERS: &str = "-- consumers
