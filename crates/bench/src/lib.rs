@@ -1,5 +1,6 @@
 //! Measures connlog against what one would otherwise have: ratios of two things measured in turn in one run.
 
+pub mod abuse;
 mod costs;
 mod cpu;
 mod figures;

@@ -1,16 +1,21 @@
 //! `connlog-bench`: makes history, and measures on it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use chrono::Utc;
 use clap::{Parser, Subcommand};
-use connlog_bench::history;
 use connlog_bench::run::{Part, Scope, run};
+use connlog_bench::{abuse, history};
 
 /// Exit code if a figure misses its bound; a failure is 1.
 const MISSED: u8 = 3;
+
+/// Rows of the log that the services have which are attacked.
+const ABUSED_ROWS: i64 = 20_000;
 
 /// Measures connlog.
 #[derive(Debug, Parser)]
@@ -58,6 +63,29 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         report: PathBuf,
     },
+    /// Fills an empty database, attacks services on it, and measures what that costs them and others.
+    Abuse {
+        /// PostgreSQL on this machine, as postgresql://… or key=value.
+        #[arg(long, value_name = "URL")]
+        database_url: String,
+        /// How long each attack goes on, in seconds.
+        #[arg(long, default_value_t = 60, value_name = "N")]
+        seconds: u64,
+    },
+    /// One attack by itself, as `abuse` starts it.
+    #[command(hide = true)]
+    Attack {
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        ingest: SocketAddr,
+        #[arg(long)]
+        query: SocketAddr,
+        #[arg(long)]
+        token: String,
+        #[arg(long)]
+        seconds: u64,
+    },
 }
 
 #[tokio::main]
@@ -70,12 +98,23 @@ async fn main() -> Result<ExitCode> {
         Command::Run { database_url, quick, large, pooler_url, only, filled, report } => {
             let mut scope = if quick { Scope::quick() } else { Scope::full(large) };
             (scope.only, scope.filled, scope.pooler_url) = (only, filled, pooler_url);
-            let missed = run(&database_url, &scope, &report).await?;
-            if missed.is_empty() {
-                return Ok(ExitCode::SUCCESS);
-            }
-            eprintln!("these figures miss what is wanted: {}", missed.join(", "));
-            Ok(ExitCode::from(MISSED))
+            Ok(ended(&run(&database_url, &scope, &report).await?))
+        }
+        Command::Abuse { database_url, seconds } => {
+            history::generate(&database_url, ABUSED_ROWS, 2, Utc::now().date_naive()).await?;
+            Ok(ended(&abuse::run(&database_url, Duration::from_secs(seconds)).await?))
+        }
+        Command::Attack { name, ingest, query, token, seconds } => {
+            abuse::attack(&name, ingest, query, &token, Duration::from_secs(seconds)).await?;
+            Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn ended(missed: &[&str]) -> ExitCode {
+    if missed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("these miss what is wanted: {}", missed.join(", "));
+    ExitCode::from(MISSED)
 }

@@ -152,7 +152,7 @@ pub async fn run(database_url: &str, scope: &Scope, file: &Path) -> Result<Vec<&
 }
 
 /// Each agent has a socket, here and in the service, which inherits the limit.
-fn allow_many_files() -> Result<()> {
+pub(crate) fn allow_many_files() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     // Only root may go past the hard limit.
     if setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, hard.max(OPEN_FILES)).is_err() {

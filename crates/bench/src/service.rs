@@ -70,9 +70,33 @@ impl Service {
         Ok(())
     }
 
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Reads the first page over a connection of its own.
+    pub async fn page_anew(&self) -> Result<()> {
+        let client = Client::builder().pool_max_idle_per_host(0).build()?;
+        let url = format!("http://{}/api/v2/connectionlog?limit=25", self.address);
+        let request = client.get(url).header("Coder-Session-Token", &self.token);
+        request.send().await?.error_for_status()?.bytes().await?;
+        Ok(())
+    }
+
+    /// The memory that it has now, in MiB.
+    pub fn memory_mib(&self) -> Result<f64> {
+        memory_mib(&self.process, "VmRSS:")
+    }
+
     /// The most memory that the service has had, in MiB.
     pub fn peak_memory_mib(&self) -> Result<f64> {
         memory_mib(&self.process, "VmHWM:")
+    }
+
+    /// Lets the most memory be what it has now.
+    pub fn forget_peak_memory(&self) -> Result<()> {
+        forget_peak_memory(&self.process)
     }
 
     async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Result<reqwest::Response> {
@@ -133,6 +157,16 @@ impl Ingest {
     pub fn peak_memory_mib(&self) -> Result<f64> {
         memory_mib(&self.process, "VmHWM:")
     }
+
+    /// Lets the most memory be what it has now.
+    pub fn forget_peak_memory(&self) -> Result<()> {
+        forget_peak_memory(&self.process)
+    }
+}
+
+/// By `/proc/PID/clear_refs`, see proc(5).
+fn forget_peak_memory(process: &Process) -> Result<()> {
+    Ok(std::fs::write(format!("/proc/{}/clear_refs", process.pid()), "5")?)
 }
 
 /// A service that lies beside this program, where it will listen, and where for its operators.

@@ -11,10 +11,12 @@ use connlog_model::identity::AgentIdentity;
 use connlog_store::tokens::{self, ApiToken};
 use connlog_store::{Store, StoreError};
 use moka::future::Cache;
-use tonic::metadata::MetadataMap;
+use tonic::codegen::http::HeaderMap;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
+/// How long it is remembered that a token was recognized.
+const KNOWN_FOR: Duration = Duration::from_hours(24);
 /// Most tokens and agents that are remembered.
 const CACHE_ENTRIES: u64 = 100_000;
 
@@ -33,6 +35,8 @@ pub struct Authenticator {
     store: Store,
     clock: Clock,
     callers: Cache<Vec<u8>, Caller>,
+    /// Tokens that were recognized within the last day.
+    known: Cache<Vec<u8>, ()>,
     agents: Cache<(Uuid, String), Arc<AgentIdentity>>,
 }
 
@@ -40,34 +44,9 @@ impl Authenticator {
     /// Remembers what it recognized for `remember`.
     pub fn new(store: Store, clock: Clock, remember: Duration) -> Self {
         let callers = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
+        let known = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(KNOWN_FOR).build();
         let agents = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
-        Self { store, clock, callers, agents }
-    }
-
-    /// The agent that calls. An API token is not an agent's.
-    pub async fn agent<T>(&self, request: &Request<T>) -> Result<Arc<AgentIdentity>, Status> {
-        match self.caller(request.metadata()).await? {
-            Caller::Agent(agent) => Ok(agent),
-            Caller::Api(_) => Err(Status::permission_denied("this call is for agents; the token is not an agent's")),
-        }
-    }
-
-    /// The bearer of an API token that may report. An agent's token is none.
-    pub async fn reporter<T>(&self, request: &Request<T>) -> Result<Arc<ApiToken>, Status> {
-        match self.caller(request.metadata()).await? {
-            Caller::Api(token) if token.role.may_report() => Ok(token),
-            _ => Err(Status::permission_denied("this call needs a token of role reporter or admin")),
-        }
-    }
-
-    /// The bearer of an API token that may change the directory.
-    pub async fn directory_keeper<T>(&self, request: &Request<T>) -> Result<Arc<ApiToken>, Status> {
-        match self.caller(request.metadata()).await? {
-            Caller::Api(token) if token.role.may_keep_directory() && token.organizations.is_none() => Ok(token),
-            _ => Err(Status::permission_denied(
-                "this call needs a token of role admin that is not limited to organizations",
-            )),
-        }
+        Self { store, clock, callers, known, agents }
     }
 
     /// The agent that a reporter names, if the directory knows the workspace. That it does not is not remembered: it may
@@ -88,34 +67,80 @@ impl Authenticator {
         Ok(found)
     }
 
-    async fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
-        let token = bearer(metadata).ok_or_else(|| {
-            Status::unauthenticated("a token is needed, as `authorization: Bearer …` or `coder-session-token`")
-        })?;
-        let sha256 = tokens::digest(token);
-        if let Some(caller) = self.callers.get(&sha256).await {
-            return Ok(caller);
-        }
-        let found = self.look_up(sha256.clone()).await.map_err(|error| crate::grpc::status(&error))?;
-        let caller = found.ok_or_else(|| Status::unauthenticated("the token is unknown, expired or revoked"))?;
-        self.callers.insert(sha256, caller.clone()).await;
-        Ok(caller)
+    /// The digest of the token that a request has; none if it has none.
+    pub(crate) fn digest(headers: &HeaderMap) -> Option<Vec<u8>> {
+        bearer(headers).map(tokens::digest)
     }
 
-    async fn look_up(&self, sha256: Vec<u8>) -> Result<Option<Caller>, StoreError> {
+    /// The bearer of a token that was recognized a short while ago.
+    pub(crate) async fn remembered(&self, sha256: &Vec<u8>) -> Option<Caller> {
+        self.callers.get(sha256).await
+    }
+
+    /// Whether a token was recognized when it was last looked up, within the last day.
+    pub(crate) async fn knew(&self, sha256: &Vec<u8>) -> bool {
+        self.known.get(sha256).await.is_some()
+    }
+
+    /// The bearer of a token, by the database.
+    pub(crate) async fn look_up(&self, sha256: Vec<u8>) -> Result<Option<Caller>, StoreError> {
         let now = self.clock.now();
-        if let Some(agent) = self.store.agent_by_token(&sha256, now).await? {
-            return Ok(Some(Caller::Agent(agent)));
+        let caller = match self.store.agent_by_token(&sha256, now).await? {
+            Some(agent) => Some(Caller::Agent(agent)),
+            None => self.store.api_token(&sha256, now).await?.map(|token| Caller::Api(Arc::new(token))),
+        };
+        if let Some(caller) = &caller {
+            self.known.insert(sha256.clone(), ()).await;
+            self.callers.insert(sha256, caller.clone()).await;
+        } else {
+            self.known.invalidate(&sha256).await;
         }
-        Ok(self.store.api_token(&sha256, now).await?.map(|token| Caller::Api(Arc::new(token))))
+        Ok(caller)
     }
 }
 
-fn bearer(metadata: &MetadataMap) -> Option<&str> {
-    if let Some(value) = metadata.get("coder-session-token") {
+impl Caller {
+    /// Names the agent or the token.
+    pub(crate) fn id(&self) -> Uuid {
+        match self {
+            Self::Agent(agent) => agent.agent_id.unwrap_or(agent.workspace.workspace_id),
+            Self::Api(token) => token.id,
+        }
+    }
+}
+
+/// The agent that calls, as the door recognized it. An API token is not an agent's.
+pub(crate) fn agent<T>(request: &Request<T>) -> Result<Arc<AgentIdentity>, Status> {
+    match request.extensions().get() {
+        Some(Caller::Agent(agent)) => Ok(Arc::clone(agent)),
+        _ => Err(Status::permission_denied("this call is for agents; the token is not an agent's")),
+    }
+}
+
+/// The bearer of an API token that may report. An agent's token is none.
+pub(crate) fn reporter<T>(request: &Request<T>) -> Result<Arc<ApiToken>, Status> {
+    match request.extensions().get() {
+        Some(Caller::Api(token)) if token.role.may_report() => Ok(Arc::clone(token)),
+        _ => Err(Status::permission_denied("this call needs a token of role reporter or admin")),
+    }
+}
+
+/// Whether the bearer of an API token may change the directory.
+pub(crate) fn directory_keeper<T>(request: &Request<T>) -> Result<(), Status> {
+    match request.extensions().get() {
+        Some(Caller::Api(token)) if token.role.may_keep_directory() && token.organizations.is_none() => Ok(()),
+        _ => {
+            let needed = "this call needs a token of role admin that is not limited to organizations";
+            Err(Status::permission_denied(needed))
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    if let Some(value) = headers.get("coder-session-token") {
         return value.to_str().ok().map(str::trim).filter(|token| !token.is_empty());
     }
-    let value = metadata.get("authorization")?.to_str().ok()?;
+    let value = headers.get("authorization")?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then_some(token.trim())
 }

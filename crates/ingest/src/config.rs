@@ -55,6 +55,15 @@ pub struct Config {
     /// Largest message, in bytes.
     #[arg(long, env = "CONNLOG_MAX_MESSAGE_BYTES", default_value_t = 4 << 20, value_parser = positive, value_name = "N")]
     pub max_message_bytes: usize,
+    /// Most bytes of messages that are not whole yet, of all callers; beyond it nobody is read until some are.
+    #[arg(long, env = "CONNLOG_MAX_UNDECODED_BYTES", default_value_t = 128 << 20, value_parser = positive, value_name = "N")]
+    pub max_undecoded_bytes: usize,
+    /// The same of one caller.
+    #[arg(long, env = "CONNLOG_MAX_UNDECODED_BYTES_PER_CALLER", default_value_t = 16 << 20, value_parser = positive, value_name = "N")]
+    pub max_undecoded_bytes_per_caller: usize,
+    /// How long a message may take from its first byte to its last.
+    #[arg(long, env = "CONNLOG_MESSAGE_TIMEOUT", default_value = "1m", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub message_timeout: TimeDelta,
     /// Events a second that an agent may send, after a burst of ten seconds' worth; a stream is read no faster.
     #[arg(long, env = "CONNLOG_AGENT_RATE", default_value = "5000", value_name = "N")]
     pub agent_rate: NonZeroU32,
@@ -67,6 +76,12 @@ pub struct Config {
     /// Most connections at once; further ones wait to be accepted.
     #[arg(long, env = "CONNLOG_INGEST_MAX_CONNECTIONS", default_value_t = 20_000, value_parser = positive, value_name = "N")]
     pub max_connections: usize,
+    /// Most connections of peers that sent no token that is recognized; for each further one of them ends.
+    #[arg(long, env = "CONNLOG_INGEST_MAX_UNRECOGNIZED", default_value_t = 2000, value_parser = positive, value_name = "N")]
+    pub max_unrecognized: usize,
+    /// How long a peer may leave an answer where it is; one that takes 16 KiB in that time is slow, and stays.
+    #[arg(long, env = "CONNLOG_STALL_TIMEOUT", default_value = "1m", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub stall_timeout: TimeDelta,
     /// Oldest time that an event may have.
     #[arg(long, env = "CONNLOG_MAX_EVENT_AGE", default_value = "400d", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub max_event_age: TimeDelta,

@@ -8,12 +8,14 @@ pub mod auth;
 pub mod commit;
 mod conclusions;
 pub mod config;
+mod door;
 pub mod grpc;
 pub mod pace;
 pub mod parse;
 mod peer;
 mod serve;
 pub mod service_log;
+mod undecoded;
 mod watch;
 
 pub use config::Config;

@@ -7,7 +7,7 @@ mod connection;
 mod shrink;
 mod web;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use chrono::{DateTime, Datelike as _, TimeDelta};
 use connlog_model::clock::{Timestamp, rfc3339, truncate_to_micros};
@@ -89,12 +89,16 @@ pub fn optional_id(field: &'static str, bytes: &[u8]) -> Result<Option<Uuid>, In
     if bytes.is_empty() || bytes == [0; 16] { Ok(None) } else { required_id(field, bytes).map(Some) }
 }
 
-/// An address; `localhost` is 127.0.0.1, and what cannot be read is unknown.
+/// An address, with a port or without; `localhost` is 127.0.0.1, an IPv4 address in IPv6 is itself, and what cannot be read is unknown.
 pub fn ip(text: &str) -> Option<IpAddr> {
     match text.trim() {
         "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         // A zone is a name on the client's machine; PostgreSQL cannot store it.
-        text => text.split('%').next().unwrap_or_default().parse().ok(),
+        text => {
+            let address = text.split('%').next().unwrap_or_default().parse::<IpAddr>().ok();
+            let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+            address.or_else(with_port).map(|address| address.to_canonical())
+        }
     }
 }
 
@@ -108,7 +112,12 @@ mod tests {
         assert_eq!(ip("localhost"), Some(IpAddr::from([127, 0, 0, 1])));
         assert_eq!(ip("fe80::1%eth0"), ip("fe80::1"));
         assert!(ip("fd7a:115c:a1e0::1").is_some());
-        for unreadable in ["", "pipe", "10.0.0.1:22", "300.1.1.1", "\0"] {
+        for (text, same) in
+            [("::ffff:192.0.2.1", "192.0.2.1"), ("10.0.0.1:22", "10.0.0.1"), ("[fd00::1]:22", "fd00::1")]
+        {
+            assert!(ip(text).is_some() && ip(text) == ip(same), "{text}");
+        }
+        for unreadable in ["", "pipe", "10.0.0.1:", "300.1.1.1", "\0"] {
             assert_eq!(ip(unreadable), None, "{unreadable:?}");
         }
     }

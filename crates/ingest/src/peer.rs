@@ -1,20 +1,31 @@
 //! A client's connection, as tonic wants to have it.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use connlog_runtime::listen::Socket;
+use connlog_runtime::strangers::Acquaintance;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-/// A connection, plain or with TLS.
-pub(crate) struct Peer(pub Socket);
+/// A connection, plain or with TLS, and where it comes from.
+pub(crate) struct Peer(pub Socket, pub SocketAddr);
+
+/// Whose connection a request came by: in the extensions of each.
+#[derive(Debug, Clone)]
+pub(crate) struct Visitor {
+    pub(crate) address: IpAddr,
+    pub(crate) acquaintance: Acquaintance,
+}
 
 impl Connected for Peer {
-    type ConnectInfo = ();
+    type ConnectInfo = Visitor;
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+    fn connect_info(&self) -> Visitor {
+        Visitor { address: self.1.ip().to_canonical(), acquaintance: self.0.acquaintance().clone() }
+    }
 }
 
 impl AsyncRead for Peer {

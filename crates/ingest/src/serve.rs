@@ -10,7 +10,7 @@ use connlog_proto::coder::agent_server::AgentServer;
 use connlog_proto::v1::connection_log_server::ConnectionLogServer;
 use connlog_proto::v1::directory_server::DirectoryServer;
 use connlog_runtime::admin::{self, Readiness};
-use connlog_runtime::listen::Connections;
+use connlog_runtime::listen::{ConnectionLimits, Connections};
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::telemetry;
 use connlog_runtime::tls::ServerTls;
@@ -27,6 +27,7 @@ use crate::auth::Authenticator;
 use crate::commit::{Committer, HeldStreams, Writers};
 use crate::conclusions::Conclusions;
 use crate::config::{Config, std_duration};
+use crate::door::{Door, MAX_OPEN_MESSAGE_BYTES};
 use crate::grpc::coder::CoderAgent;
 use crate::grpc::directory::{CONCURRENT_SYNCS, DirectorySync};
 use crate::grpc::measure::Measure;
@@ -37,6 +38,7 @@ use crate::grpc::unary::UnaryCalls;
 use crate::pace::Pace;
 use crate::peer::Peer;
 use crate::service_log::ServiceLog;
+use crate::undecoded::{Undecoded, UndecodedLimits};
 use crate::watch::Watch;
 
 /// Connections beyond those of the writers: authentication, signs of life, directory syncs, the watch.
@@ -47,8 +49,14 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Flow control: the window of a connection is far larger than that of a stream, so that one stream that is not read
 /// does not starve the others.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const STREAM_WINDOW_BYTES: u32 = 128 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// Calls at once of a connection.
+const MAX_STREAMS: u32 = 256;
+/// Calls that a peer took back before they were begun. Beyond it the connection ends: CVE-2023-44487, "rapid reset".
+const MAX_RESET_STREAMS: usize = 20;
+/// Largest head of a call.
+const MAX_HEAD_BYTES: u32 = 16 << 10;
 /// How long a writer's transaction may wait for it. Agents that come by another replica wait for the locks of one that is gone.
 const WRITER_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A queue that is full at so many looks one after another stays full.
@@ -69,10 +77,7 @@ pub async fn run(
     admin_listener: TcpListener,
     shutdown: Shutdown,
 ) -> anyhow::Result<bool> {
-    anyhow::ensure!(
-        config.agent_lost_after >= config.heartbeat_interval * 3,
-        "--agent-lost-after must be at least three times --heartbeat-interval: every agent would be taken for lost"
-    );
+    check(&config)?;
     let store = Store::new(&store_config(&config, "connlog-ingest", OTHER_CONNECTIONS))?;
     // Writers have connections of their own: whatever else goes on, a commit does not wait for one.
     let writers = store_config(&config, "connlog-ingest writer", usize::try_from(config.writers).unwrap_or(1));
@@ -93,7 +98,10 @@ pub async fn run(
 
     let (reporter, health) = tonic_health::server::health_reporter();
     report_health(&reporter, ServingStatus::NotServing).await;
-    shutdown.spawn("health", watch_health(reporter, store.clone(), committer.clone(), full, shutdown.clone()));
+    let undecoded = Undecoded::new(undecoded_limits(&config));
+    let health_watch =
+        watch_health(reporter, store.clone(), committer.clone(), undecoded.clone(), full, shutdown.clone());
+    shutdown.spawn("health", health_watch);
 
     let authenticator = Authenticator::new(store.clone(), config.clock.clone(), std_duration(config.token_cache));
     let (agents, reporters) = (pace(config.agent_rate, &config), pace(config.reporter_rate, &config));
@@ -122,34 +130,37 @@ pub async fn run(
     let directory = DirectorySync {
         running: Semaphore::new(CONCURRENT_SYNCS),
         shutdown: shutdown.clone(),
-        authenticator: authenticator.clone(),
         store,
         clock: config.clock.clone(),
     };
     let limit = config.max_message_bytes;
-    let service = ConnectionLogService { authenticator: authenticator.clone(), streams, calls: calls.clone(), reports };
+    let service = ConnectionLogService { streams, calls: calls.clone(), reports };
     let router = Server::builder()
         .layer(Measure)
+        .layer(Door::new(authenticator, undecoded))
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
+        .http2_max_header_list_size(MAX_HEAD_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .add_service(health)
+        .add_service(health.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES))
         .add_service(reflection()?)
         .add_service(ConnectionLogServer::new(service).max_decoding_message_size(limit))
         .add_service(DirectoryServer::new(directory).max_decoding_message_size(limit))
-        .add_service(AgentServer::new(CoderAgent { authenticator, calls }).max_decoding_message_size(limit));
+        .add_service(AgentServer::new(CoderAgent { calls }).max_decoding_message_size(limit));
 
     let drain_time = std_duration(config.grace_period) / 2;
     let address = listener.local_addr()?;
-    let connections = Connections::accept(listener, tls, config.max_connections);
+    let connections = Connections::accept(listener, tls, connection_limits(&config));
     tracing::info!(%address, "connlog-ingest is listening");
     shutdown.spawn("gRPC listener", {
         let shutdown = shutdown.clone();
         async move {
             let incoming = unfold(connections, async |mut connections| {
-                let (socket, _) = connections.next().await?;
-                Some((Ok::<_, std::io::Error>(Peer(socket)), connections))
+                let (socket, address) = connections.next().await?;
+                Some((Ok::<_, std::io::Error>(Peer(socket, address)), connections))
             });
             let ended = tokio::select! {
                 served = router.serve_with_incoming_shutdown(incoming, shutdown.begun()) => served,
@@ -163,6 +174,37 @@ pub async fn run(
     });
     shutdown.begun().await;
     Ok(shutdown.finish(std_duration(config.grace_period)).await)
+}
+
+/// Limits that make no sense together.
+fn check(config: &Config) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        config.agent_lost_after >= config.heartbeat_interval * 3,
+        "--agent-lost-after must be at least three times --heartbeat-interval: every agent would be taken for lost"
+    );
+    anyhow::ensure!(
+        config.max_message_bytes < config.max_undecoded_bytes_per_caller
+            && config.max_undecoded_bytes_per_caller <= config.max_undecoded_bytes,
+        "--max-message-bytes must be less than --max-undecoded-bytes-per-caller, and that at most --max-undecoded-bytes: \
+         a message would never become whole"
+    );
+    Ok(())
+}
+
+fn undecoded_limits(config: &Config) -> UndecodedLimits {
+    UndecodedLimits {
+        all: config.max_undecoded_bytes,
+        of_caller: config.max_undecoded_bytes_per_caller,
+        deadline: std_duration(config.message_timeout),
+    }
+}
+
+fn connection_limits(config: &Config) -> ConnectionLimits {
+    ConnectionLimits {
+        all: config.max_connections,
+        strangers: config.max_unrecognized,
+        stall: std_duration(config.stall_timeout),
+    }
 }
 
 fn watch(config: &Config, store: Store, conclusions: Conclusions) -> Watch {
@@ -215,6 +257,7 @@ async fn watch_health(
     reporter: HealthReporter,
     store: Store,
     committer: Committer,
+    undecoded: Undecoded,
     full: Arc<AtomicBool>,
     shutdown: Shutdown,
 ) {
@@ -224,6 +267,7 @@ async fn watch_health(
         full.store(looks_full >= LOOKS_FULL, Ordering::Relaxed);
         let queued = u32::try_from(committer.queued_events()).unwrap_or(u32::MAX);
         metrics::gauge!("connlog_ingest_queued_events").set(queued);
+        metrics::gauge!("connlog_ingest_undecoded_bytes").set(u32::try_from(undecoded.bytes()).unwrap_or(u32::MAX));
         let answers = tokio::time::timeout(HEALTH_TIMEOUT, store.ping()).await.is_ok_and(|ping| ping.is_ok());
         let serves = answers && looks_full < LOOKS_FULL;
         report_health(&reporter, if serves { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
@@ -273,5 +317,6 @@ fn reflection() -> anyhow::Result<
     Ok(tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(connlog_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?)
+        .build_v1()?
+        .max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES))
 }

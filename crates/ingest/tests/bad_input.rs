@@ -97,7 +97,7 @@ async fn what_can_be_mended_is_mended() {
     let service = Service::start(database.url(), &[]).await;
     let mut unary = client(service.address).await;
     let mut ids = Vec::new();
-    for ip in ["not an address", "localhost", "10.0.0.1:22", "fe80::1%eth0"] {
+    for ip in ["not an address", "localhost", "10.0.0.1:22", "fe80::1%eth0", "::ffff:192.0.2.1"] {
         let id = Uuid::new_v4();
         ids.push(id);
         let event = v1::Connection {
@@ -111,7 +111,7 @@ async fn what_can_be_mended_is_mended() {
     }
     let database = database.client().await.unwrap();
     let sql = "SELECT host(ip), app_name, disconnect_reason FROM connection_logs WHERE connection_id = $1";
-    for (id, ip) in ids.iter().zip([None, Some("127.0.0.1"), None, Some("fe80::1")]) {
+    for (id, ip) in ids.iter().zip([None, Some("127.0.0.1"), Some("10.0.0.1"), Some("fe80::1"), Some("192.0.2.1")]) {
         let row = database.query_one(sql, &[id]).await.unwrap();
         assert_eq!(row.get::<_, Option<&str>>(0), ip);
         let (app, reason): (&str, &str) = (row.get(1), row.get(2));

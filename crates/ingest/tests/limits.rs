@@ -12,8 +12,12 @@ use connlog_proto::v1::connection_log_client::ConnectionLogClient;
 use support::{
     HelloOf, Service, Stream, authorized, client, connect, database_with, disconnect, minutes_ago, number, web,
 };
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
@@ -122,6 +126,82 @@ async fn an_agent_has_so_many_streams() {
     let _other = open(1).await.unwrap();
     drop(first);
     until("the place of the stream that ended is free", async || open(0).await.is_ok()).await;
+}
+
+/// Whether a connection on which nothing was said has ended.
+async fn has_ended(connection: &mut TcpStream) -> bool {
+    matches!(tokio::time::timeout(Duration::from_millis(10), connection.read_u8()).await, Ok(Err(_)))
+}
+
+/// Without this, whoever opens connections and says nothing takes the places of all agents.
+#[tokio::test]
+async fn strangers_give_way_and_who_is_recognized_does_not() {
+    let (database, _store, sites) = database_with(1).await;
+    for flags in [["--max-connections", "4"], ["--max-unrecognized", "4"]] {
+        let service = Service::start(database.url(), &flags).await;
+        let mut silent = Vec::new();
+        for _ in 0..4 {
+            silent.push(TcpStream::connect(service.address).await.unwrap());
+        }
+        let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+        until("the oldest stranger gave way", async || has_ended(&mut silent[0]).await).await;
+        // More of them push out each other.
+        for _ in 0..20 {
+            silent.push(TcpStream::connect(service.address).await.unwrap());
+        }
+        until("others gave way", async || has_ended(&mut silent[10]).await).await;
+        let last = stream.send(vec![one()]).await;
+        assert_eq!(stream.acked(last).await.unwrap(), []);
+        assert!(service.admin("/metrics").await.1.contains("connlog_connections_ended_total{cause=\"stranger\"}"));
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_a_token_is_let_in_beside_a_neighbour_who_guesses() {
+    let (database, _store, sites) = database_with(2).await;
+    let service = Service::start(database.url(), &["--token-cache", "1ms"]).await;
+    let mut calls = client(service.address).await;
+    let mut call = async |token: &str| {
+        let request = v1::ReportConnectionRequest { connection: Some(one()) };
+        calls.report_connection(authorized(request, token)).await
+    };
+    call(&sites[0].token).await.unwrap();
+    for guess in 0..150 {
+        let refused = call(&format!("guess-{guess}")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    }
+    // One that was here before, and one that was not.
+    for site in &sites {
+        call(&site.token).await.unwrap();
+    }
+}
+
+/// What strangers may call is small, and there are so many calls at once.
+#[tokio::test]
+async fn health_takes_small_messages_and_so_many_calls_of_an_address() {
+    let (database, _store, _sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let channel = support::channel(service.address).await;
+    let mut health = HealthClient::new(channel);
+    health.check(HealthCheckRequest { service: String::new() }).await.unwrap();
+    let large = health.check(HealthCheckRequest { service: "x".repeat(5000) }).await.unwrap_err();
+    assert_eq!(large.code(), Code::OutOfRange, "{large}");
+    let mut watches = Vec::new();
+    let refused = loop {
+        match health.watch(HealthCheckRequest { service: String::new() }).await {
+            Ok(watch) => watches.push(watch),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((refused.code(), watches.len()), (Code::ResourceExhausted, 20), "{refused}");
+    drop(watches);
+    until_value(
+        "a place is free",
+        async || health.check(HealthCheckRequest { service: String::new() }).await,
+        Result::is_ok,
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

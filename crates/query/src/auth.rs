@@ -13,11 +13,12 @@ use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::http::request::Parts;
 use connlog_model::clock::Clock;
 use connlog_runtime::listen::PeerAddress;
+use connlog_runtime::strangers::Acquaintance;
 use connlog_store::Store;
 use connlog_store::read::Reach;
 use connlog_store::tokens::{self, ApiToken};
 use moka::future::Cache;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::audit::Caller;
 use crate::error::ApiError;
@@ -27,9 +28,11 @@ use crate::serve::Service;
 const CACHE_ENTRIES: u64 = 10_000;
 /// Tokens that an address may get wrong within a minute.
 const MAX_FAILED_ATTEMPTS: u32 = 20;
-/// How long a look-up waits once its address is over that, and how many wait at once.
-const GUESSING_PAUSE: Duration = Duration::from_millis(500);
-const SLOWED: usize = 20;
+/// Once it is over that, its look-ups go one after another: the pause after each, and how many may wait for their turn.
+const GUESSING_PAUSE: Duration = Duration::from_millis(5);
+const WAITING: usize = 200;
+/// How long it is remembered that a token was recognized.
+const KNOWN_FOR: Duration = Duration::from_hours(24);
 /// The dashboard's cookie.
 pub const SESSION_COOKIE: &str = "connlog_session";
 
@@ -39,27 +42,27 @@ pub struct Authenticator {
     store: Store,
     clock: Clock,
     tokens: Cache<Vec<u8>, Arc<ApiToken>>,
-    attempts: Attempts,
-    /// Look-ups at once of those from whose address somebody guesses.
-    slowed: Arc<Semaphore>,
+    /// Tokens that were recognized when they were last looked up, within the last day.
+    known: Cache<Vec<u8>, ()>,
+    guests: moka::sync::Cache<IpAddr, Arc<Guest>>,
 }
 
-/// Failed attempts of the last minute, by address.
-#[derive(Clone)]
-struct Attempts(moka::sync::Cache<IpAddr, Arc<AtomicU32>>);
+/// An address from which tokens are looked up.
+struct Guest {
+    /// Attempts that failed within the last minute.
+    failed: AtomicU32,
+    waiting: Semaphore,
+    /// One look-up after another, once too many have failed.
+    turn: Mutex<()>,
+}
 
-impl Attempts {
+impl Guest {
     fn new() -> Self {
-        Self(moka::sync::Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(Duration::from_mins(1)).build())
+        Self { failed: AtomicU32::new(0), waiting: Semaphore::new(WAITING), turn: Mutex::new(()) }
     }
 
-    fn may_try(&self, address: IpAddr) -> bool {
-        self.0.get(&address).is_none_or(|failed| failed.load(Ordering::Relaxed) < MAX_FAILED_ATTEMPTS)
-    }
-
-    fn failed(&self, address: IpAddr) {
-        metrics::counter!("connlog_query_failed_attempts_total").increment(1);
-        self.0.get_with(address, Arc::default).fetch_add(1, Ordering::Relaxed);
+    fn may_try(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) < MAX_FAILED_ATTEMPTS
     }
 }
 
@@ -67,7 +70,10 @@ impl Authenticator {
     /// Remembers what it recognized for `remember`.
     pub fn new(store: Store, clock: Clock, remember: Duration) -> Self {
         let tokens = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
-        Self { store, clock, tokens, attempts: Attempts::new(), slowed: Arc::new(Semaphore::new(SLOWED)) }
+        let known = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(KNOWN_FOR).build();
+        let minute = Duration::from_mins(1);
+        let guests = moka::sync::Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(minute).build();
+        Self { store, clock, tokens, known, guests }
     }
 
     /// The token of a request from `address`.
@@ -82,21 +88,27 @@ impl Authenticator {
             let expired = token.expires_at.is_some_and(|expires_at| expires_at <= now);
             return if expired { Err(unknown()) } else { Ok(token) };
         }
-        // Behind a proxy all have one address: whoever has a token is not kept out by a neighbour who guesses, but waits.
-        let may_try = self.attempts.may_try(address);
+        // Behind a proxy all have one address. Whoever was here a while ago is not held up by a neighbour who guesses; who has
+        // another token waits in the order in which all came, and is let in.
+        let guest = self.guests.get_with(address, || Arc::new(Guest::new()));
+        let may_try = guest.may_try() || self.known.get(&sha256).await.is_some();
         let _turn = if may_try {
             None
         } else {
-            let turn = self.slowed.try_acquire().map_err(|_| ApiError::too_many_attempts())?;
+            let waiting = guest.waiting.try_acquire().map_err(|_| ApiError::too_many_attempts())?;
+            let turn = guest.turn.lock().await;
             tokio::time::sleep(GUESSING_PAUSE).await;
-            Some(turn)
+            Some((turn, waiting))
         };
         // That a token is unknown is not remembered: it may be made any moment.
         let Some(token) = self.store.api_token(&sha256, now).await? else {
-            self.attempts.failed(address);
+            metrics::counter!("connlog_query_failed_attempts_total").increment(1);
+            guest.failed.fetch_add(1, Ordering::Relaxed);
+            self.known.invalidate(&sha256).await;
             return Err(if may_try { unknown() } else { ApiError::too_many_attempts() });
         };
         let token = Arc::new(token);
+        self.known.insert(sha256.clone(), ()).await;
         self.tokens.insert(sha256, Arc::clone(&token)).await;
         Ok(token)
     }
@@ -127,6 +139,9 @@ impl FromRequestParts<Service> for Auditor {
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, ApiError> {
         let address = peer(parts.extensions.get());
         let token = service.authenticator.recognize(&parts.headers, address).await?;
+        if let Some(acquaintance) = parts.extensions.get::<Acquaintance>() {
+            acquaintance.recognize();
+        }
         if let Some(caller) = parts.extensions.get::<Caller>() {
             caller.is(Arc::clone(&token));
         }

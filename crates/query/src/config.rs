@@ -55,6 +55,12 @@ pub struct Config {
     /// Most connections at once; further ones wait to be accepted.
     #[arg(long, env = "CONNLOG_QUERY_MAX_CONNECTIONS", default_value_t = 2000, value_parser = positive, value_name = "N")]
     pub max_connections: usize,
+    /// Most connections of peers that sent no token that is recognized; for each further one of them ends.
+    #[arg(long, env = "CONNLOG_QUERY_MAX_UNRECOGNIZED", default_value_t = 256, value_parser = positive, value_name = "N")]
+    pub max_unrecognized: usize,
+    /// How long a peer may leave an answer where it is; one that takes 16 KiB in that time is slow, and stays.
+    #[arg(long, env = "CONNLOG_STALL_TIMEOUT", default_value = "1m", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub stall_timeout: TimeDelta,
     /// How long a recognized token is remembered, and a revoked one still accepted.
     #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub token_cache: TimeDelta,

@@ -59,6 +59,17 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many failed attempts.", Some(detail))
     }
 
+    /// 413: a body that is larger than forms are.
+    pub(crate) fn too_large(most: usize) -> Self {
+        let detail = format!("At most {most} bytes are taken.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "The form is too large, or broke off.", Some(&detail))
+    }
+
+    /// 408: a body that does not come.
+    pub(crate) fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "The form took too long to come.", None)
+    }
+
     /// 503: there are too many of these already.
     pub fn too_many(what: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, &format!("Too many {what} at once."), Some("Try again soon."))

@@ -12,7 +12,7 @@ use axum::routing::get;
 use connlog_model::clock::Clock;
 use connlog_runtime::admin::{self, Readiness};
 use connlog_runtime::http::{self, HttpLimits};
-use connlog_runtime::listen::Connections;
+use connlog_runtime::listen::{ConnectionLimits, Connections};
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::tls::ServerTls;
 use connlog_runtime::{telemetry, traces};
@@ -34,6 +34,7 @@ use crate::contradictions::contradictions;
 use crate::dashboard;
 use crate::error::ApiError;
 use crate::export::export;
+use crate::forms::{Forms, read_forms};
 use crate::fresh::{Freshness, stated};
 use crate::gaps::gaps;
 use crate::list::list;
@@ -68,6 +69,8 @@ pub struct Service {
     pub(crate) tails: Arc<Semaphore>,
     /// Tails of each token.
     pub(crate) shares: Shares,
+    /// Forms that are being read.
+    pub(crate) forms: Forms,
     pub(crate) shutdown: Shutdown,
     /// Whether the listener speaks TLS.
     pub(crate) is_secure: bool,
@@ -115,6 +118,9 @@ pub async fn run(
     let metrics = telemetry::metrics();
     // Counters are there from the start: what begins with its first event has no increase to alert on.
     metrics::counter!("connlog_query_failed_attempts_total").increment(0);
+    for cause in ["too_many", "too_large", "too_slow"] {
+        metrics::counter!("connlog_query_refused_forms_total", "cause" => cause).increment(0);
+    }
     for kind in ["exports", "tails"] {
         metrics::gauge!("connlog_query_running", "kind" => kind).set(0);
     }
@@ -138,6 +144,7 @@ pub async fn run(
         exports: Arc::new(Semaphore::new(config.max_exports)),
         tails,
         shares: Shares::default(),
+        forms: Forms::default(),
         shutdown: shutdown.clone(),
         is_secure: tls.is_some(),
         limits: Limits {
@@ -150,7 +157,12 @@ pub async fn run(
     };
     let router = routes(service, request_timeout);
     let address = listener.local_addr()?;
-    let connections = Connections::accept(listener, tls, config.max_connections);
+    let limits = ConnectionLimits {
+        all: config.max_connections,
+        strangers: config.max_unrecognized,
+        stall: config.stall_timeout.to_std()?,
+    };
+    let connections = Connections::accept(listener, tls, limits);
     tracing::info!(%address, "connlog-query is listening");
     let limits = HttpLimits {
         head_timeout: config.idle_timeout.to_std()?,
@@ -181,6 +193,7 @@ fn routes(service: Service, request_timeout: Duration) -> Router {
         .merge(dashboard::routes())
         .fallback(dashboard::not_found)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(from_fn_with_state(service.clone(), read_forms))
         .layer(CatchPanicLayer::custom(|_| {
             tracing::error!("a request panicked");
             ApiError::internal().into_response()

@@ -29,6 +29,7 @@ use crate::dashboard::{Zone, live_row};
 use crate::dto::ConnectionLog;
 use crate::error::ApiError;
 use crate::give::give;
+use crate::json_text::one_line;
 use crate::list::parse_search;
 use crate::paging;
 use crate::serve::Service;
@@ -277,7 +278,7 @@ fn change(entry: Entry, form: As, now: Timestamp) -> Event {
     };
     let id = entry.position.map(|position| position.encode()).unwrap_or_default();
     let data = match form {
-        As::Entries => serde_json::to_string(&ConnectionLog::from(entry)).expect("writing plain data cannot fail"),
+        As::Entries => one_line(&ConnectionLog::from(entry)),
         As::Rows(zone) => live_row(&entry, zone, now).to_string(),
     };
     Event::default().event(kind).id(id).data(data)

@@ -134,3 +134,19 @@ async fn retention_is_proven_by_its_runs_and_their_numbers_are_for_those_who_see
     assert_eq!((body.get("backlog"), body["runs"][1].get("removed")), (None, None));
     assert_eq!(body["runs"][1]["outcome"], "complete");
 }
+
+/// Without this, one agent that tells absurd losses fails the page of all.
+#[tokio::test]
+async fn a_sum_that_no_number_holds_fails_no_page() {
+    let database = TestDatabase::create().await.unwrap();
+    let token = fixtures::api_token(&database.store().unwrap(), Role::Auditor, None, None, now()).await.unwrap();
+    let absurd = "INSERT INTO lost_events (id, recorded_at, organization_id, workspace_id, events, since, until, cause)
+        SELECT gen_random_uuid(), now(), gen_random_uuid(), gen_random_uuid(), 1::bigint << 53, '1970-01-01Z', '9999-12-31 23:59:59Z', 'x'
+        FROM generate_series(1, 2000)";
+    database.client().await.unwrap().batch_execute(absurd).await.unwrap();
+    let service = Service::start(database.url(), &[]).await;
+    let (status, body) = service.get_at("/api/v2/connectionlog/gaps", &token, &[]).await;
+    assert_eq!((status, &body["events_lost"]), (StatusCode::OK, &json!(i64::MAX)));
+    let page = reqwest::Client::new().get(format!("{}/record", service.base)).header("Coder-Session-Token", &token);
+    assert_eq!(page.send().await.unwrap().status(), StatusCode::OK);
+}

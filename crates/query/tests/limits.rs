@@ -11,6 +11,7 @@ use connlog_model::role::Role;
 use connlog_store::roles::QUERY;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::process::{Process, free_address};
+use connlog_testkit::wait::until;
 use futures::future::join_all;
 use reqwest::StatusCode;
 use support::Service;
@@ -68,9 +69,12 @@ async fn a_head_that_is_too_large_is_answered_with_431() {
 #[tokio::test]
 async fn beyond_the_most_connections_the_next_one_waits() {
     let database = TestDatabase::create().await.unwrap();
+    let token = fixtures::api_token(&database.store().unwrap(), Role::Auditor, None, None, now()).await.unwrap();
     let service = Service::start(database.url(), &["--max-connections", "1", "--idle-timeout", "60s"]).await;
     let mut held = raw(&service).await;
-    held.write_all(b"GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let request =
+        format!("GET /api/v2/connectionlog?limit=1 HTTP/1.1\r\nhost: x\r\nCoder-Session-Token: {token}\r\n\r\n");
+    held.write_all(request.as_bytes()).await.unwrap();
     held.read_u8().await.unwrap();
     let next = async || reqwest::get(format!("{}/docs", service.base)).await.unwrap().status();
     assert!(tokio::time::timeout(Duration::from_millis(700), next()).await.is_err());
@@ -119,4 +123,47 @@ async fn what_is_logged_is_changed_while_it_runs() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(text.contains("is not a filter"), "{text}");
     assert_eq!(put("").await, (StatusCode::OK, "warn\n".to_owned()));
+}
+
+/// Without this, whoever opens connections and says nothing takes the places of all auditors.
+#[tokio::test]
+async fn strangers_give_way_to_the_next_who_comes() {
+    let database = TestDatabase::create().await.unwrap();
+    for flags in [["--max-connections", "3"], ["--max-unrecognized", "3"]] {
+        let service = Service::start(database.url(), &flags).await;
+        let mut silent = Vec::new();
+        for _ in 0..3 {
+            silent.push(raw(&service).await);
+        }
+        let status = reqwest::get(format!("{}/docs", service.base)).await.unwrap().status();
+        assert_eq!(status, StatusCode::OK);
+        let first = tokio::time::timeout(Duration::from_secs(5), silent[0].read_u8()).await;
+        assert!(first.unwrap().is_err(), "the oldest gave way");
+    }
+}
+
+#[tokio::test]
+async fn a_form_is_small_and_comes_soon() {
+    let database = TestDatabase::create().await.unwrap();
+    let service = Service::start(database.url(), &[]).await;
+    let post = async |path: &str, bytes: usize| {
+        let form = format!("token={}", "a".repeat(bytes));
+        let request = reqwest::Client::new().post(format!("{}{path}", service.base));
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
+        request.send().await.unwrap().status()
+    };
+    for path in ["/signin", "/preferences"] {
+        assert_ne!(post(path, 10_000).await, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(post(path, 20_000).await, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    // One that does not come, and then a seventeenth of the address.
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        let mut stream = raw(&service).await;
+        let half_a_form = "POST /signin HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\nconnection: close\r\n\r\ntoken=";
+        stream.write_all(half_a_form.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    until("they are all being read", async || post("/signin", 10).await == StatusCode::SERVICE_UNAVAILABLE).await;
+    assert!(rest(held.remove(0)).await.starts_with("HTTP/1.1 408"));
 }

@@ -6,6 +6,7 @@ pub mod http;
 pub mod listen;
 pub mod program;
 pub mod shutdown;
+pub mod strangers;
 pub mod telemetry;
 pub mod tls;
 pub mod traces;

@@ -1,6 +1,7 @@
 //! Accepting connections, with or without TLS.
 //!
-//! Handshakes run beside each other and in bounded number and time: a peer that connects and says nothing holds up nobody.
+//! Handshakes run beside each other and in bounded number and time: a peer that connects and says nothing holds up nobody. So does
+//! one that does not take what it is given, or whom nobody recognizes (`strangers.rs`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,9 @@ use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use crate::strangers::{Acquaintance, Strangers};
 use crate::tls::ServerTls;
 
 /// How long a TLS handshake may take.
@@ -33,6 +36,20 @@ const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause when the system gives no further connection, for want of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A peer takes so many bytes in each [`ConnectionLimits::stall`] while something waits for it.
+const STALL_BYTES: usize = 16 << 10;
+
+/// What connections of a listener may take.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    /// Most at once. Beyond it one of a stranger ends for each new one; without strangers the new one waits.
+    pub all: usize,
+    /// Most of strangers: of peers that are not recognized yet. Beyond it one of them ends for each new one.
+    pub strangers: usize,
+    /// How long a peer may leave what waits for it where it is. One that takes 16 KiB in that time is slow, and stays.
+    pub stall: Duration,
+}
+
 /// A connection of a client. It counts among those at once until it is dropped.
 pub type Socket = Counted<Either<TcpStream, TlsStream<TcpStream>>>;
 
@@ -43,15 +60,16 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Accepts from `listener`, with TLS if there is one, until this is dropped: at most `max_connections` at once, while
-    /// further ones wait in the kernel's queue.
-    pub fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>, max_connections: usize) -> Self {
+    /// Accepts from `listener`, with TLS if there is one, until this is dropped.
+    pub fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>, limits: ConnectionLimits) -> Self {
         let (sender, ready) = mpsc::channel(READY);
-        let room = Arc::new(Semaphore::new(max_connections));
+        for cause in ["stranger", "stalled"] {
+            metrics::counter!("connlog_connections_ended_total", "cause" => cause).increment(0);
+        }
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}
-                () = accept_all(&listener, tls, &sender, &room) => {}
+                () = accept_all(&listener, tls, &sender, limits) => {}
             }
         });
         Self { ready }
@@ -67,11 +85,11 @@ async fn accept_all(
     listener: &TcpListener,
     tls: Option<Arc<ServerTls>>,
     sender: &mpsc::Sender<(Socket, SocketAddr)>,
-    room: &Arc<Semaphore>,
+    limits: ConnectionLimits,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let (handshakes, room) = (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Semaphore::new(limits.all)));
+    let strangers = Arc::new(Strangers::default());
     loop {
-        let Ok(place) = Arc::clone(room).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -84,8 +102,15 @@ async fn accept_all(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY cannot be set");
         }
+        if room.available_permits() == 0 {
+            strangers.end_one();
+        }
+        let acquaintance = strangers.admit(peer.ip(), limits.strangers);
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        let ended = acquaintance.ended();
+        let counted = move |stream| Counted::new(stream, place, acquaintance, limits.stall);
         let Some(tls) = &tls else {
-            if sender.send((Counted::new(Either::Left(stream), place), peer)).await.is_err() {
+            if sender.send((counted(Either::Left(stream)), peer)).await.is_err() {
                 return;
             }
             continue;
@@ -93,11 +118,14 @@ async fn accept_all(
         let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
         let (acceptor, sender) = (TlsAcceptor::from(tls.current()), sender.clone());
         tokio::spawn(async move {
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+            let handshake = tokio::select! {
+                done = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => done,
+                () = ended => return,
+            };
             drop(permit);
             match handshake {
                 // If nobody takes it the service is stopping.
-                Ok(Ok(stream)) => drop(sender.send((Counted::new(Either::Right(stream), place), peer)).await),
+                Ok(Ok(stream)) => drop(sender.send((counted(Either::Right(stream)), peer)).await),
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
             }
@@ -113,8 +141,46 @@ pub struct Counted<S> {
     silent_until: Option<Pin<Box<Sleep>>>,
     /// How much of the preface of HTTP/2 it has said.
     said: usize,
+    acquaintance: Acquaintance,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    stall: Stall,
     _place: OwnedSemaphorePermit,
     _open: Gauge,
+}
+
+/// Whether the peer takes what it is given.
+#[derive(Debug)]
+struct Stall {
+    time: Duration,
+    /// When it must have taken enough; none if nothing has had to wait yet.
+    until: Option<Pin<Box<Sleep>>>,
+    taken: usize,
+}
+
+impl Stall {
+    /// Passes on what became of a write; an error if the peer has left it waiting for too long.
+    fn watch(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(bytes)) => self.taken = self.taken.saturating_add(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                let time = self.time;
+                let until = self.until.get_or_insert_with(|| {
+                    self.taken = 0;
+                    Box::pin(tokio::time::sleep(time))
+                });
+                while until.as_mut().poll(context).is_ready() {
+                    if self.taken < STALL_BYTES {
+                        metrics::counter!("connlog_connections_ended_total", "cause" => "stalled").increment(1);
+                        return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")));
+                    }
+                    self.taken = 0;
+                    until.as_mut().reset(tokio::time::Instant::now() + time);
+                }
+            }
+        }
+        written
+    }
 }
 
 /// How many connections there are.
@@ -128,10 +194,25 @@ impl Drop for Gauge {
 }
 
 impl<S> Counted<S> {
-    fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
+    fn new(stream: S, place: OwnedSemaphorePermit, acquaintance: Acquaintance, stall: Duration) -> Self {
         metrics::gauge!("connlog_connections").increment(1.0);
         let silent_until = Some(Box::pin(tokio::time::sleep(FIRST_BYTE_TIMEOUT)));
-        Self { stream, silent_until, said: 0, _place: place, _open: Gauge }
+        let ended = Box::pin(acquaintance.ended());
+        let stall = Stall { time: stall, until: None, taken: 0 };
+        Self { stream, silent_until, said: 0, acquaintance, ended, stall, _place: place, _open: Gauge }
+    }
+
+    /// Whether the peer is recognized.
+    pub fn acquaintance(&self) -> &Acquaintance {
+        &self.acquaintance
+    }
+
+    /// An error once the connection has to give way.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.ended.as_mut().poll(context).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a stranger gives way to another peer"));
+        }
+        Ok(())
     }
 
     /// The connection itself.
@@ -146,6 +227,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check(context)?;
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if self.silent_until.is_none() {
@@ -167,7 +249,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.check(context)?;
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.stall.watch(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -183,7 +267,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        self.check(context)?;
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.stall.watch(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the commands that a developer needs, and that CI runs.
 
+mod abuse;
 mod bench;
 mod command;
 mod dashboard;
@@ -56,6 +57,12 @@ enum Command {
         #[arg(long, conflicts_with = "quick")]
         large: bool,
     },
+    /// Attacks the services as strangers and agents could, and prints what that costs them and others.
+    Abuse {
+        /// Each attack for a minute, not for a few seconds.
+        #[arg(long)]
+        whole: bool,
+    },
     /// Asks the API for what its description allows. Part of `test`.
     FuzzApi,
     /// Installs what the tests need, builds everything, and runs every test; the last line counts them.
@@ -83,6 +90,7 @@ fn main() -> ExitCode {
         Command::Dashboard => dashboard::check(),
         Command::PageTime { url, token } => dashboard::page_time(&url, &token),
         Command::Screenshots => dashboard::screenshots(),
+        Command::Abuse { whole } => abuse::run(whole),
         Command::Bench { quick, large } => bench::run(quick, large),
         Command::FuzzApi => fuzz_api::run(fuzz_api::EXAMPLES),
         Command::Test { pattern, fast } => test::run(&test::Selection { pattern, fast }),

@@ -4,14 +4,12 @@ use connlog_proto::coder::ReportConnectionRequest;
 use connlog_proto::coder::agent_server::Agent;
 use tonic::{Request, Response, Status};
 
-use crate::auth::Authenticator;
+use crate::auth;
 use crate::grpc::unary::UnaryCalls;
 use crate::parse::from_coder;
 
 /// The service.
 pub struct CoderAgent {
-    /// Recognizes agents.
-    pub authenticator: Authenticator,
     /// Commits their events.
     pub calls: UnaryCalls,
 }
@@ -19,7 +17,7 @@ pub struct CoderAgent {
 #[tonic::async_trait]
 impl Agent for CoderAgent {
     async fn report_connection(&self, request: Request<ReportConnectionRequest>) -> Result<Response<()>, Status> {
-        let agent = self.authenticator.agent(&request).await?;
+        let agent = auth::agent(&request)?;
         let connection = request.into_inner().connection.map(from_coder);
         self.calls.report_connection(agent, connection).await.map(Response::new)
     }

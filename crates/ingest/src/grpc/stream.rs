@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub use self::registry::Registry;
 use self::session::Session;
 pub(in crate::grpc) use self::session::listed;
-use crate::auth::Authenticator;
+use crate::auth;
 use crate::commit::Committer;
 use crate::conclusions::Conclusions;
 use crate::grpc::report::Reports;
@@ -72,8 +72,6 @@ pub struct Streams {
 
 /// The service.
 pub struct ConnectionLogService {
-    /// Recognizes callers.
-    pub authenticator: Authenticator,
     /// Serves streams.
     pub streams: Streams,
     /// Serves single events.
@@ -90,7 +88,7 @@ impl ConnectionLog for ConnectionLogService {
         &self,
         request: Request<Streaming<v1::StreamEventsRequest>>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let agent = self.authenticator.agent(&request).await?;
+        let agent = auth::agent(&request)?;
         let (outbound, answers) = mpsc::channel(OUTBOUND_ANSWERS);
         let session = Session::new(self.streams.clone(), agent, request.into_inner(), outbound)?;
         tokio::spawn(session.run());
@@ -98,7 +96,7 @@ impl ConnectionLog for ConnectionLogService {
     }
 
     async fn report_connection(&self, request: Request<v1::ReportConnectionRequest>) -> Result<Response<()>, Status> {
-        let agent = self.authenticator.agent(&request).await?;
+        let agent = auth::agent(&request)?;
         self.calls.report_connection(agent, request.into_inner().connection).await.map(Response::new)
     }
 
@@ -106,7 +104,7 @@ impl ConnectionLog for ConnectionLogService {
         &self,
         request: Request<v1::ReportEventsRequest>,
     ) -> Result<Response<v1::ReportEventsResponse>, Status> {
-        let token = self.authenticator.reporter(&request).await?;
+        let token = auth::reporter(&request)?;
         self.reports.report(&token, request.into_inner()).await.map(Response::new)
     }
 }

@@ -27,14 +27,20 @@ impl FromStr for AddressRange {
         };
         let address: IpAddr = address.parse().map_err(|_| Unparsable)?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
+        let prefix: u8 = match prefix {
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 digits.parse().ok().filter(|prefix| *prefix <= bits).ok_or(Unparsable)?
             }
             Some(_) => return Err(Unparsable),
             None => bits,
         };
-        Ok(Self { address: mask(address, prefix), prefix })
+        // An IPv4 address in IPv6 is stored as itself.
+        Ok(match (address.to_canonical(), prefix.checked_sub(96)) {
+            (IpAddr::V4(inner), Some(prefix)) if address.is_ipv6() => {
+                Self { address: mask(IpAddr::V4(inner), prefix), prefix }
+            }
+            _ => Self { address: mask(address, prefix), prefix },
+        })
     }
 }
 
@@ -125,6 +131,8 @@ mod tests {
             ("fd00::1", Some("fd00::1/128")),
             ("fd00::1:2/112", Some("fd00::1:0/112")),
             ("::/0", Some("::/0")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1/32")),
+            ("::ffff:192.0.2.0/120", Some("192.0.2.0/24")),
             ("10.1.2.3/33", None),
             ("10.1.2.3/", None),
             ("10.1.2.3/+8", None),

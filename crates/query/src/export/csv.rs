@@ -109,12 +109,48 @@ pub(super) fn finish(summary: &Summary, bytes: &mut Vec<u8>) {
     record(&fields, bytes);
 }
 
-/// What a spreadsheet takes for a formula begins so: <https://owasp.org/www-community/attacks/CSV_Injection>.
+/// What a spreadsheet takes for a formula begins so, behind blanks and in full width, too:
+/// <https://owasp.org/www-community/attacks/CSV_Injection>.
 fn guarded(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text.to_owned() }
+    const FORMULA: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+    let is_blank = |character: char| character.is_whitespace() || character.is_control() || character == '\u{feff}';
+    let shown = text.trim_start_matches(is_blank);
+    let begins_with_break = text.starts_with(['\t', '\r', '\n']);
+    if shown.starts_with(FORMULA) || begins_with_break { format!("'{text}") } else { text.to_owned() }
 }
 
 fn record(fields: &[String; COLUMNS.len()], bytes: &mut Vec<u8>) {
     let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(bytes);
     writer.write_record(fields).and_then(|()| Ok(writer.flush()?)).expect("writing to memory cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_spreadsheet_would_run_is_guarded() {
+        for text in [
+            "=1",
+            "+1",
+            "-1",
+            "@a",
+            "\ta",
+            "\ra",
+            "\na",
+            " =1",
+            "\u{a0}=1",
+            "\u{3000}@a",
+            "\u{feff}=1",
+            "＝1",
+            "＋1",
+            "－1",
+            "＠a",
+        ] {
+            assert_eq!(guarded(text), format!("'{text}"), "{text:?}");
+        }
+        for text in ["a", "a=1", " a", "1-2", ""] {
+            assert_eq!(guarded(text), text);
+        }
+    }
 }

@@ -5,11 +5,10 @@ use serde_json::json;
 
 use super::format::Summary;
 use crate::dto::ConnectionLog;
-
-const NEVER_FAILS: &str = "writing plain data to memory cannot fail";
+use crate::json_text::one_line;
 
 pub(super) fn write(entry: Entry, cursor: &str, bytes: &mut Vec<u8>) {
-    serde_json::to_writer(&mut *bytes, &ConnectionLog::from(entry)).expect(NEVER_FAILS);
+    bytes.extend_from_slice(one_line(&ConnectionLog::from(entry)).as_bytes());
     // Into the object that was just written; a cursor needs no escape.
     bytes.pop();
     bytes.extend_from_slice(b",\"cursor\":\"");
@@ -18,6 +17,6 @@ pub(super) fn write(entry: Entry, cursor: &str, bytes: &mut Vec<u8>) {
 }
 
 pub(super) fn finish(summary: &Summary, bytes: &mut Vec<u8>) {
-    serde_json::to_writer(&mut *bytes, &json!({ "export": summary })).expect(NEVER_FAILS);
+    bytes.extend_from_slice(one_line(&json!({ "export": summary })).as_bytes());
     bytes.push(b'\n');
 }

@@ -9,6 +9,7 @@ use connlog_store::read::Entry;
 use serde_json::{Map, Value, json};
 
 use super::format::Summary;
+use crate::json_text::one_line;
 
 /// The version of the schema.
 pub(super) const VERSION: &str = "1.3.0";
@@ -46,7 +47,7 @@ pub(super) fn finish(summary: &Summary, bytes: &mut Vec<u8>) {
 }
 
 fn put(event: &Value, bytes: &mut Vec<u8>) {
-    serde_json::to_writer(&mut *bytes, event).expect("writing plain data to memory cannot fail");
+    bytes.extend_from_slice(one_line(event).as_bytes());
     bytes.push(b'\n');
 }
 

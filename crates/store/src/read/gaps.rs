@@ -66,7 +66,7 @@ SELECT * FROM (
 
 const TOTALS: &str = "-- count_gaps
 SELECT lost.n + rejected.n AS count, lost.events AS lost, rejected.n AS rejected
-FROM (SELECT count(*) AS n, coalesce(sum(events), 0)::bigint AS events FROM lost_events
+FROM (SELECT count(*) AS n, least(coalesce(sum(events), 0), 9223372036854775807)::bigint AS events FROM lost_events
       WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)) AS lost,
      (SELECT count(*) AS n FROM rejected_events WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)) AS rejected";
 
