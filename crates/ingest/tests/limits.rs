@@ -12,7 +12,7 @@ use connlog_proto::v1::connection_log_client::ConnectionLogClient;
 use support::{
     HelloOf, Service, Stream, authorized, client, connect, database_with, disconnect, minutes_ago, number, web,
 };
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -154,6 +154,26 @@ async fn strangers_give_way_and_who_is_recognized_does_not() {
         assert_eq!(stream.acked(last).await.unwrap(), []);
         assert!(service.admin("/metrics").await.1.contains("connlog_connections_ended_total{cause=\"stranger\"}"));
     }
+}
+
+/// Without this, pings of strangers take all the time that there is.
+#[tokio::test]
+async fn a_stranger_who_goes_on_and_on_is_left() {
+    let (database, _store, _sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let mut stranger = TcpStream::connect(service.address).await.unwrap();
+    // The preface, empty settings, and pings whose answers are not read (RFC 9113, sections 3.4 and 6.7).
+    stranger.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let pings = b"\0\0\x08\x06\0\0\0\0\0abcdefgh".repeat(1000);
+    let mut said = 0;
+    while stranger.write_all(&pings).await.is_ok() {
+        said += pings.len();
+        assert!(said < 64 << 20, "it is listened to for ever");
+    }
+    until("it is counted", async || {
+        service.admin("/metrics").await.1.contains("connlog_connections_ended_total{cause=\"talkative\"} 1")
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -37,9 +37,10 @@ export function exporting(box) {
       // The end of the file says whether it is all, in every format.
       const end = new TextDecoder().decode(last.slice(-4096)).trimEnd().split("\n").at(-1);
       const json = end.startsWith("{");
-      const cells = end.trim().split(",");
-      const rows = Number(json ? end.match(/"rows":(\d+)/)?.[1] : cells.at(-3));
-      const isComplete = json ? end.includes('"complete":true') : cells.at(-2) === "true";
+      // Of CSV the columns "rows" and "complete", one beside the other; further ones may follow.
+      const told = json ? end.match(/"rows":(\d+)/) : [...end.matchAll(/,(\d+),(true|false),/g)].at(-1);
+      const rows = Number(told?.[1]);
+      const isComplete = json ? end.includes('"complete":true') : told?.[2] === "true";
       const file = document.createElement("a");
       file.href = URL.createObjectURL(new Blob(parts));
       file.download = link.download;

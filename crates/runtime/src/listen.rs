@@ -33,6 +33,9 @@ const READY: usize = 64;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a peer may take for that.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a stranger may say over one connection. Without a bound, a flood of what costs nothing to say, such as pings, keeps the service
+/// from everybody else.
+const STRANGER_BYTES: usize = 512 << 10;
 /// Pause when the system gives no further connection, for want of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -63,7 +66,7 @@ impl Connections {
     /// Accepts from `listener`, with TLS if there is one, until this is dropped.
     pub fn accept(listener: TcpListener, tls: Option<Arc<ServerTls>>, limits: ConnectionLimits) -> Self {
         let (sender, ready) = mpsc::channel(READY);
-        for cause in ["stranger", "stalled"] {
+        for cause in ["stranger", "stalled", "talkative"] {
             metrics::counter!("connlog_connections_ended_total", "cause" => cause).increment(0);
         }
         tokio::spawn(async move {
@@ -139,7 +142,7 @@ pub struct Counted<S> {
     stream: S,
     /// When a peer is given up of which nobody knows what it speaks.
     silent_until: Option<Pin<Box<Sleep>>>,
-    /// How much of the preface of HTTP/2 it has said.
+    /// How much it has said, while it matters.
     said: usize,
     acquaintance: Acquaintance,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -230,12 +233,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         self.check(context)?;
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let new = buffer.filled().get(before..).unwrap_or_default();
+        let expected = PREFACE.get(self.said..).unwrap_or_default();
+        self.said = self.said.saturating_add(new.len());
+        if self.said > STRANGER_BYTES && !self.acquaintance.is_recognized() {
+            metrics::counter!("connlog_connections_ended_total", "cause" => "talkative").increment(1);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a stranger says too much")));
+        }
         if self.silent_until.is_none() {
             return read;
         }
-        let new = buffer.filled().get(before..).unwrap_or_default();
-        let expected = PREFACE.get(self.said..).unwrap_or_default();
-        self.said += new.len();
         if !expected.starts_with(new) || self.said >= PREFACE.len() || (read.is_ready() && new.is_empty()) {
             self.silent_until = None;
         } else if let Some(deadline) = &mut self.silent_until

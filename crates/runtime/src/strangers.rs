@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -33,6 +34,7 @@ struct Stranger {
     address: IpAddr,
     number: u64,
     ended: CancellationToken,
+    is_recognized: AtomicBool,
 }
 
 impl Strangers {
@@ -49,7 +51,8 @@ impl Strangers {
         all.count += 1;
         all.of.entry(address).or_default().insert(number, ended.clone());
         drop(all);
-        Acquaintance(Arc::new(Stranger { strangers: Arc::clone(self), address, number, ended }))
+        let (strangers, is_recognized) = (Arc::clone(self), AtomicBool::new(false));
+        Acquaintance(Arc::new(Stranger { strangers, address, number, ended, is_recognized }))
     }
 
     /// Ends a connection of a stranger, if there is one.
@@ -83,7 +86,14 @@ impl All {
 impl Acquaintance {
     /// The peer is somebody who may be here: its connection no longer gives way to others.
     pub fn recognize(&self) {
-        self.0.leave();
+        if !self.0.is_recognized.swap(true, Ordering::Relaxed) {
+            self.0.leave();
+        }
+    }
+
+    /// Whether somebody recognized the peer.
+    pub(crate) fn is_recognized(&self) -> bool {
+        self.0.is_recognized.load(Ordering::Relaxed)
     }
 
     /// Until the connection has to give way.

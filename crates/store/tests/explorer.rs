@@ -29,7 +29,7 @@ use self::oracle::Initial;
 use self::world::World;
 
 /// Schedules of a scenario, unless everything is asked for.
-const CAP: usize = 6;
+const CAP: usize = 5;
 
 fn cap(by_default: usize) -> usize {
     if std::env::var_os("CONNLOG_TEST_FULL").is_some() { usize::MAX } else { by_default }
