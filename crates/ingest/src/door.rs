@@ -1,8 +1,8 @@
 //! The door: who calls is known before anything of the call is read.
 //!
-//! A stranger can make the service hold a head of a request, and what fits into the windows of flow control while a token is looked
-//! up, which so many at once may have done. Health and reflection are open to strangers: so many calls of them at once, with small
-//! messages.
+//! A stranger can make the service hold the head of a request and, while a token is looked up, one window of flow control. The number
+//! of look-ups at once is bounded. Health and reflection need no token: the number of their calls and the size of their messages are
+//! bounded.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use connlog_runtime::strangers::Acquaintance;
 use http_body::{Frame, SizeHint};
 use moka::sync::Cache;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
@@ -34,12 +33,12 @@ const OPEN_CALLS: usize = 1000;
 const OPEN_CALLS_OF_ADDRESS: usize = 20;
 /// How long an open call may take to say everything that it has to say.
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
-/// Tokens that are looked up, or wait for it, at once; the others are told to come back. So many of one address.
+/// Most look-ups of tokens at once, waiting ones included, in all and from one address. Further callers are told to come back.
 const LOOK_UPS: usize = 1024;
 const LOOK_UPS_OF_ADDRESS: usize = 256;
 /// Calls of one caller at once.
 const CALLS_OF_CALLER: usize = 128;
-/// Tokens that an address may get wrong within a minute before its look-ups go one after another, and the pause after each.
+/// An address with so many wrong tokens within a minute has its look-ups done one at a time, with a pause between them.
 const MAX_FAILED_ATTEMPTS: u32 = 100;
 const GUESSING_PAUSE: Duration = Duration::from_millis(5);
 /// Addresses and callers that are remembered.
@@ -92,7 +91,7 @@ impl Door {
         let address = visitor.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), |visitor| visitor.address);
         let caller = self.recognize(request.headers(), address).await?;
         if let Some(visitor) = &visitor {
-            Acquaintance::recognize(&visitor.acquaintance);
+            visitor.acquaintance.recognize();
         }
         let id = caller.id();
         let calls = self.callers.get_with(id, || Arc::new(Semaphore::new(CALLS_OF_CALLER)));

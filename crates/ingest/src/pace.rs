@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// A sender may save up so many seconds of its rate.
 const BURST_SECONDS: u32 = 10;
-/// An end whose connection is found nowhere near is looked for on each of 45 days: it counts as so many events more. Without this,
+/// A disconnect without a start is looked for on up to 45 days. Such a look-back costs its sender as much as this many events: else
 /// random ids make the database do forty times the work that their sender is allowed.
 const LOOK_BACK_EVENTS: usize = 50;
 /// How often senders that have not been heard of are forgotten.

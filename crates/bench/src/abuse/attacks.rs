@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{Request, Uri};
 
-/// Who is attacked, and with which token if with any.
+/// The services that are attacked, and a token for attacks that have one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) ingest: SocketAddr,
@@ -184,7 +184,7 @@ async fn silent(to: SocketAddr) -> Result<()> {
         let mut socket = TcpStream::connect(to).await?;
         match held.len() % 3 {
             0 => {}
-            1 => socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?,
+            1 => socket.write_all(PREFACE).await?,
             _ => socket.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-").await?,
         }
         held.push(socket);
@@ -194,7 +194,7 @@ async fn silent(to: SocketAddr) -> Result<()> {
     }
 }
 
-/// What a client that speaks HTTP/2 begins with: the preface and empty settings (RFC 9113, section 3.4).
+/// The first bytes of an HTTP/2 client: the preface and empty settings (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Writes the same bytes again and again after the preface, and reads nothing.

@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long a page may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the harmless saw.
+/// The waiting times of the harmless agent and auditor.
 pub(super) struct Witness {
     pub(super) ack_p99: Duration,
     pub(super) page_p99: Duration,

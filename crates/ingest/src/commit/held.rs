@@ -19,7 +19,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a stream that found no room is remembered: longer than it takes to end.
 const ENDED_FOR: Duration = Duration::from_mins(10);
-/// What a stream is told of what it sent after something that was given up.
+/// The answer to a submission whose stream had an earlier one given up.
 const GIVEN_UP: &str = "what the stream sent before is not committed, and comes first";
 /// Causes that `/readyz` lists; it says how many streams there are in all.
 const LISTED: usize = 3;
