@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::held::Held;
 use crate::argument::Argument;
-use crate::days::{day_of, day_table, windows};
+use crate::days::{MAX_DAYS_PER_STATEMENT, day_of, day_table, windows};
 use crate::row::{ALL_COLUMNS, Found, Recorded, RecordedWeb, found, id_of, target_of};
 use crate::session::{Step, query};
 use crate::{Store, StoreError};
@@ -23,8 +23,9 @@ const KNOWN_START_MARGIN: TimeDelta = TimeDelta::days(1);
 pub(crate) const LOOK_BACK: TimeDelta = connlog_model::connection::REACH;
 /// Rows from later than this many days ago share one look-up; older ones are rare and have their own.
 const NEAR: TimeDelta = TimeDelta::days(8);
-/// Most days of one statement.
-pub(crate) const MOST_DAYS: usize = 60;
+/// [`MAX_DAYS_PER_STATEMENT`], as a number of elements.
+#[expect(clippy::cast_possible_truncation, reason = "it is a small constant")]
+pub(crate) const MOST_DAYS: usize = MAX_DAYS_PER_STATEMENT as usize;
 /// How far in the future a row can lie: events are accepted up to a day ahead.
 const HORIZON: Days = Days::new(2);
 
