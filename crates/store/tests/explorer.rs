@@ -119,13 +119,11 @@ async fn two_agents_in_opposite_orders_never_deadlock() {
 /// Explores with SQL changed on the wire, or a function changed in the database, and returns whether any outcome was wrong.
 async fn is_caught(mutation: Mutation, combinations: &[Vec<Action>]) -> bool {
     let (rewrite, prepare) = match mutation {
-        Mutation::Statement(name, from, to) => {
+        Mutation::Statements(changes) => {
             let rewrite: Rewrite = Arc::new(move |sql| {
-                let is_it = sql.starts_with(&format!("-- {name}\n"));
-                is_it.then(|| {
-                    assert!(sql.contains(from), "{name} has no {from:?}");
-                    sql.replace(from, to)
-                })
+                let (name, from, to) = changes.iter().find(|(name, ..)| sql.starts_with(&format!("-- {name}\n")))?;
+                assert!(sql.contains(from), "{name} has no {from:?}");
+                Some(sql.replace(from, to))
             });
             (Some(rewrite), String::new())
         }
@@ -147,14 +145,14 @@ async fn is_caught(mutation: Mutation, combinations: &[Vec<Action>]) -> bool {
         failures.len(),
         failures.first().map_or("", String::as_str)
     );
-    !failures.is_empty()
+    !failures.is_empty() || world.deadlocks().await > 0
 }
 
 /// A change of what is shipped: where something has a text, it has another.
 #[derive(Clone, Copy)]
 enum Mutation {
-    /// Of the statement of a name.
-    Statement(&'static str, &'static str, &'static str),
+    /// Of statements, each by its name.
+    Statements(&'static [(&'static str, &'static str, &'static str)]),
     /// Of the function of a name, in several places.
     Function(&'static str, &'static [(&'static str, &'static str)]),
 }
@@ -174,16 +172,17 @@ macro_rules! caught {
 
 caught! {
     agents_that_are_not_locked_are_caught:
-        Mutation::Statement("lock_agents", " FOR NO KEY UPDATE", ""),
+        Mutation::Statements(&[("lock_agents", " FOR NO KEY UPDATE", "")]),
         [Connect, EarlierConnect], [EarlierConnect, Disconnect];
+    // Its look-ups see what the statement that locks the agents sees.
     a_raised_isolation_is_caught:
-        Mutation::Statement("begin_log_write", "READ COMMITTED", "REPEATABLE READ"),
+        Mutation::Statements(&[("begin_log_write", "READ COMMITTED", "REPEATABLE READ")]),
         [EarlierConnect, ConnectAndDisconnect];
     a_batch_that_does_not_lock_the_log_is_caught:
-        Mutation::Statement("begin_log_write", "; LOCK TABLE ONLY connection_logs IN ROW EXCLUSIVE MODE", ""),
+        Mutation::Statements(&[("begin_log_write", "; LOCK TABLE ONLY connection_logs IN ROW EXCLUSIVE MODE", "")]),
         [EarlierConnect, Purge];
     a_sweep_that_trusts_what_it_read_before_is_caught:
-        Mutation::Statement("spools_of_agents", "boot_id, last_seen_at", "boot_id, '2000-01-01Z'::timestamptz AS last_seen_at"),
+        Mutation::Statements(&[("spools_of_agents", "boot_id, last_seen_at", "boot_id, '2000-01-01Z'::timestamptz AS last_seen_at")]),
         [Sweep, Reopen];
     closing_without_a_lock_is_caught:
         Mutation::Function("close_days", &[("LOCK TABLE ONLY public.connection_logs IN SHARE MODE;", "")]),
@@ -196,6 +195,21 @@ caught! {
         [Connect, Close];
     a_swap_without_what_changed_meanwhile_is_caught:
         Mutation::Function("swap_compacted", &[("OR public.apply_to_compacted(wanted_by, swap_compacted.day) IS NULL", "")]),
+        [Disconnect, Compact];
+    a_floor_that_is_read_before_the_log_is_locked_is_caught:
+        Mutation::Statements(&[
+            ("begin_log_write", "; LOCK TABLE", "; SELECT set_config('test.floor', cutoff::text, true) FROM floor; LOCK TABLE"),
+            ("read_bounds", "SELECT greatest(cutoff,", "SELECT greatest(current_setting('test.floor')::timestamptz,"),
+        ]),
+        [EarlierConnect, Purge];
+    a_floor_that_is_raised_without_a_lock_is_caught:
+        Mutation::Function("raise_floor", &[("LOCK TABLE ONLY public.connection_logs IN SHARE MODE;", "")]),
+        [EarlierConnect, Purge];
+    a_swap_that_locks_the_day_before_the_log_is_caught:
+        Mutation::Function("swap_compacted", &[(
+            "PERFORM public.hold_day",
+            "EXECUTE format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', day_name); PERFORM public.hold_day",
+        )]),
         [Disconnect, Compact];
     a_drop_without_its_test_is_caught:
         Mutation::Function("drop_day", &[("OR EXISTS (SELECT FROM public.ongoing WHERE connect_time >= day_start AND connect_time < day_end)", "")]),

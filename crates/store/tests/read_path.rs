@@ -1,5 +1,7 @@
 //! Reading while something else happens, in a schedule that is forced.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +12,18 @@ use connlog_model::identity::{AgentIdentity, Workspace};
 use connlog_model::method::Method;
 use connlog_model::search::Search;
 use connlog_store::directory::DirectoryEntry;
-use connlog_store::read::{Count, Entry, PageRequest, Reach, StatsRequest};
+use connlog_store::read::{Count, Entry, Page, PageRequest, Reach, StatsRequest};
 use connlog_store::write::Batch;
 use connlog_store::{Store, StoreConfig, StoreError};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, now};
-use connlog_testkit::gate::{Gate, Report};
+use connlog_testkit::gate::{Gate, Report, Rewrite};
 use connlog_testkit::wait::until;
 use uuid::Uuid;
 
-#[tokio::test]
-async fn a_day_stays_as_long_as_a_page_is_read() {
+/// Drops a day before each statement of a page of two days. Returns how often that was refused, the page, and how many rows of
+/// the day went after it.
+async fn read_while_a_day_is_dropped(rewrite: Option<Rewrite>) -> (usize, Result<Page, StoreError>, Option<i64>) {
     let database = TestDatabase::create().await.unwrap();
     let store = database.store().unwrap();
     let site = fixtures::site(1, 1);
@@ -30,14 +33,12 @@ async fn a_day_stays_as_long_as_a_page_is_read() {
     let events = events.map(|(time, n)| fixtures::web(&site.agent, n, time, Method::WorkspaceApp)).collect();
     store.apply_batch(&Batch { events, ..Batch::default() }, 1, now()).await.unwrap();
 
-    let server = database.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
-    let mut gate = Gate::open(server.clone(), None).await.unwrap();
-    let url = database.url().replace(&server, &format!("127.0.0.1:{}", gate.port())) + "?sslmode=disable";
+    let (mut gate, url) = Gate::before(database.url(), rewrite).await.unwrap();
     let reader = Store::new(&StoreConfig::new(url, "reader", 1)).unwrap();
     let search = Search::parse(&format!("workspace_id:{}", site.agent.workspace.workspace_id)).unwrap();
     let request = PageRequest::first(100, now());
-    let page = async || reader.page(&search, &Reach::default(), request).await.unwrap().unwrap();
-    assert_eq!(page().await.count.entries, 2);
+    let page = async || reader.page(&search, &Reach::default(), request).await.map(Result::unwrap);
+    assert_eq!(page().await.unwrap().count.entries, 2);
 
     store.close_days(now()).await.unwrap();
     gate.close().await;
@@ -52,19 +53,38 @@ async fn a_day_stays_as_long_as_a_page_is_read() {
                 // Whatever it has read by now, the day stays for the rest.
                 if !["begin_read", "rollback"].contains(&waiting.name.as_str()) {
                     let dropped = store.drop_day(old.date_naive(), Duration::from_millis(10)).await;
-                    assert!(matches!(dropped, Err(StoreError::LockTimeout(_))), "{dropped:?}");
-                    refused += 1;
+                    refused += usize::from(matches!(dropped, Err(StoreError::LockTimeout(_))));
                 }
                 waiting.release();
             }
         }
     };
-    assert!(refused >= 2, "it was refused {refused} times");
-    assert_eq!((page.count.entries, page.entries.len()), (2, 2));
     gate.reopen().await;
-    assert_eq!(store.drop_day(old.date_naive(), Duration::from_secs(5)).await.unwrap(), Some(1));
-    let page = reader.page(&search, &Reach::default(), request).await.unwrap().unwrap();
-    assert_eq!((page.count.entries, page.entries[0].connect_time), (1, recent));
+    let gone = store.drop_day(old.date_naive(), Duration::from_secs(5)).await.unwrap();
+    let after = reader.page(&search, &Reach::default(), request).await.unwrap().unwrap();
+    assert_eq!((after.count.entries, after.entries[0].connect_time), (1, recent));
+    (refused, page, gone)
+}
+
+#[tokio::test]
+async fn a_day_stays_as_long_as_a_page_is_read() {
+    let (refused, page, gone) = read_while_a_day_is_dropped(None).await;
+    assert!(refused >= 2, "it was refused {refused} times");
+    let page = page.unwrap();
+    assert_eq!((page.count.entries, page.entries.len(), gone), (2, 2, Some(1)));
+}
+
+#[tokio::test]
+async fn a_page_without_its_lock_is_caught() {
+    let unlocked: Rewrite = Arc::new(|sql| {
+        let lock = "; LOCK TABLE ONLY connection_logs IN ACCESS SHARE MODE";
+        sql.starts_with("-- begin_read\n").then(|| {
+            assert!(sql.contains(lock), "{sql}");
+            sql.replace(lock, "")
+        })
+    });
+    let (_, page, _) = read_while_a_day_is_dropped(Some(unlocked)).await;
+    assert!(page.is_err() || page.is_ok_and(|page| page.entries.len() < 2), "the day went while it was read");
 }
 
 /// A workspace as it is for a while: its number, and those of its owner and its organization, and its name.

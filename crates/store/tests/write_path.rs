@@ -304,7 +304,6 @@ fn full_batch(agent: &Arc<AgentIdentity>, stream: &Hello, time: Timestamp) -> Ba
 async fn a_batch_that_breaks_off_at_any_statement_leaves_nothing_half_done() {
     let database = TestDatabase::create().await.unwrap();
     let (store, client) = (database.store().unwrap(), database.client().await.unwrap());
-    let server = database.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
     let mut names = Vec::new();
     for cut in 0.. {
         let site = fixtures::site(u128::from(1000_u32 + cut), 1);
@@ -329,8 +328,7 @@ async fn a_batch_that_breaks_off_at_any_statement_leaves_nothing_half_done() {
             (row.get::<_, i64>(0), row.get::<_, i64>(1))
         };
 
-        let mut gate = Gate::open(server.clone(), None).await.unwrap();
-        let url = database.url().replace(&server, &format!("127.0.0.1:{}", gate.port())) + "?sslmode=disable";
+        let (mut gate, url) = Gate::before(database.url(), None).await.unwrap();
         let cut_off = Store::new(&StoreConfig::new(url, "cut off", 1)).unwrap();
         cut_off.ping().await.unwrap();
         gate.close().await;

@@ -53,7 +53,7 @@ struct Control {
 
 impl Gate {
     /// Opens a gate to the server at `server` (`host:port`). It lets everything through until [`close`](Self::close).
-    pub async fn open(server: String, rewrite: Option<Rewrite>) -> Result<Self> {
+    async fn open(server: String, rewrite: Option<Rewrite>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let (sender, reports) = mpsc::unbounded_channel();
@@ -82,9 +82,12 @@ impl Gate {
         Ok(Self { port, reports, control })
     }
 
-    /// The port to connect to.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// A gate to the server of `url`, and the URL that leads through it.
+    pub async fn before(url: &str, rewrite: Option<Rewrite>) -> Result<(Self, String)> {
+        let server = url.split('@').nth(1).and_then(|rest| rest.split('/').next()).context("the URL names a server")?;
+        let gate = Self::open(server.to_owned(), rewrite).await?;
+        let through = url.replace(server, &format!("127.0.0.1:{}", gate.port));
+        Ok((gate, format!("{through}?sslmode=disable")))
     }
 
     /// From now on every statement waits to be let through.

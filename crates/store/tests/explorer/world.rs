@@ -60,12 +60,10 @@ impl World {
         let database = TestDatabase::create().await.unwrap();
         let monitor = database.client().await.unwrap();
         let store = database.store().unwrap();
-        let server = database.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
         let mut world = Self { actors: Vec::new(), agents: 1, connections: 1, store, monitor, stories: 0, database };
         for number in 0..actors {
-            let gate = Gate::open(server.clone(), rewrite.clone()).await.unwrap();
-            let through_gate = world.database.url().replace(&server, &format!("127.0.0.1:{}", gate.port()));
-            let url = format!("{through_gate}?sslmode=disable&options=-c%20deadlock_timeout%3D10ms");
+            let (gate, through_gate) = Gate::before(world.database.url(), rewrite.clone()).await.unwrap();
+            let url = format!("{through_gate}&options=-c%20deadlock_timeout%3D10ms");
             let name = format!("actor-{number}");
             let config = StoreConfig { by_key: true, ..StoreConfig::new(url, name.clone(), 1) };
             let store = Store::new(&config).unwrap();
