@@ -212,8 +212,8 @@ COMMENT ON COLUMN connection_logs.tx_bytes IS 'Bytes sent to the client, if its 
 -- No index has a column that an end sets: ending a connection touches no index. Each day has a unique index of its ids besides.
 CREATE INDEX connection_logs_connect_time ON connection_logs (connect_time);
 COMMENT ON INDEX connection_logs_connect_time IS 'Pages, newest first, and trimming the boundary day.';
-CREATE INDEX connection_logs_target ON connection_logs (target, connect_time);
-COMMENT ON INDEX connection_logs_target IS 'The filters workspace_owner, workspace_owner_email, workspace and workspace_id, rare matches of organization, and what an agent has open.';
+CREATE INDEX connection_logs_target ON connection_logs (target, connect_time, method, app_name);
+COMMENT ON INDEX connection_logs_target IS 'The filters workspace_owner, workspace_owner_email, workspace and workspace_id, also with method, type or app, rare matches of organization, and what an agent has open.';
 CREATE INDEX connection_logs_user ON connection_logs (user_id) WHERE user_id IS NOT NULL;
 COMMENT ON INDEX connection_logs_user IS 'The filters username and user_email.';
 CREATE INDEX connection_logs_connection ON connection_logs (connection_id) WHERE connection_id IS NOT NULL;

@@ -3040,28 +3040,28 @@ COMMENT ON INDEX public.connection_logs_20200101_method_app_name_idx IS 'The fil
 -- Name: connection_logs_target; Type: INDEX; Schema: public; Owner: connlog_owner
 --
 
-CREATE INDEX connection_logs_target ON ONLY public.connection_logs USING btree (target, connect_time);
+CREATE INDEX connection_logs_target ON ONLY public.connection_logs USING btree (target, connect_time, method, app_name);
 
 
 --
 -- Name: INDEX connection_logs_target; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON INDEX public.connection_logs_target IS 'The filters workspace_owner, workspace_owner_email, workspace and workspace_id, rare matches of organization, and what an agent has open.';
+COMMENT ON INDEX public.connection_logs_target IS 'The filters workspace_owner, workspace_owner_email, workspace and workspace_id, also with method, type or app, rare matches of organization, and what an agent has open.';
 
 
 --
--- Name: connection_logs_20200101_target_connect_time_idx; Type: INDEX; Schema: public; Owner: connlog_owner
+-- Name: connection_logs_20200101_target_connect_time_method_app_nam_idx; Type: INDEX; Schema: public; Owner: connlog_owner
 --
 
-CREATE INDEX connection_logs_20200101_target_connect_time_idx ON public.connection_logs_20200101 USING btree (target, connect_time);
+CREATE INDEX connection_logs_20200101_target_connect_time_method_app_nam_idx ON public.connection_logs_20200101 USING btree (target, connect_time, method, app_name);
 
 
 --
--- Name: INDEX connection_logs_20200101_target_connect_time_idx; Type: COMMENT; Schema: public; Owner: connlog_owner
+-- Name: INDEX connection_logs_20200101_target_connect_time_method_app_nam_idx; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON INDEX public.connection_logs_20200101_target_connect_time_idx IS 'The filters workspace_owner, workspace_owner_email, workspace and workspace_id, rare matches of organization, and what an agent has open.';
+COMMENT ON INDEX public.connection_logs_20200101_target_connect_time_method_app_nam_idx IS 'The filters workspace_owner, workspace_owner_email, workspace and workspace_id, also with method, type or app, rare matches of organization, and what an agent has open.';
 
 
 --
@@ -3324,10 +3324,10 @@ ALTER INDEX public.connection_logs_kind ATTACH PARTITION public.connection_logs_
 
 
 --
--- Name: connection_logs_20200101_target_connect_time_idx; Type: INDEX ATTACH; Schema: public; Owner: connlog_owner
+-- Name: connection_logs_20200101_target_connect_time_method_app_nam_idx; Type: INDEX ATTACH; Schema: public; Owner: connlog_owner
 --
 
-ALTER INDEX public.connection_logs_target ATTACH PARTITION public.connection_logs_20200101_target_connect_time_idx;
+ALTER INDEX public.connection_logs_target ATTACH PARTITION public.connection_logs_20200101_target_connect_time_method_app_nam_idx;
 
 
 --

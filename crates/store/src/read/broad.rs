@@ -126,7 +126,11 @@ impl Days {
     }
 }
 
-async fn counted(transaction: &Transaction<'_>, filter: &Filter) -> Result<Vec<(NaiveDate, i64)>, StoreError> {
+/// How many entries each day has, as far as the counts tell.
+pub(super) async fn counted(
+    transaction: &Transaction<'_>,
+    filter: &Filter,
+) -> Result<Vec<(NaiveDate, i64)>, StoreError> {
     let mut conditions = Conditions::of_counts(filter);
     if let Some(after) = filter.connected_after {
         conditions.add("day >= ?", after.date_naive());

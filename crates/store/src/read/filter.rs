@@ -65,6 +65,8 @@ pub struct Filter {
     pub(super) open_at: Option<Timestamp>,
     /// Days that begin before are closed; known if only what is open is asked for.
     pub(super) closed_before: Option<Timestamp>,
+    /// Whether few rows have the kind that is asked for.
+    pub(super) is_of_rare_kind: bool,
     /// What "now" is to the duration of an open connection.
     pub(super) now: Timestamp,
 }
@@ -177,6 +179,7 @@ impl Filter {
             received_before: search.received_before,
             open_at: None,
             closed_before,
+            is_of_rare_kind: false,
             now,
         }))
     }
@@ -234,13 +237,19 @@ impl Filter {
         }
     }
 
+    /// Whether it asks for a method, a type or an app.
+    pub(super) fn has_kinds(&self) -> bool {
+        self.method.is_some() || self.connection_type.is_some() || self.app.is_some()
+    }
+
     /// Whether it is about one thing that has an index, so that there is nothing to weigh for a planner.
     pub(super) fn is_one_look_up(&self) -> bool {
-        let kinds = self.method.is_some() || self.connection_type.is_some() || self.app.is_some();
+        // The index of targets has the kinds, too; another one would be weighed against that of kinds.
+        let are_covered = !self.has_kinds() || self.targets.is_some() && !self.is_of_rare_kind;
         // Of many, it depends on how many rows there are.
         let are_few = self.targets.as_ref().is_none_or(|targets| targets.len() <= FEW_TARGETS);
         let keys = [self.targets.is_some(), self.users.is_some(), self.connection_id.is_some(), self.id.is_some()];
-        !kinds && are_few && keys.into_iter().filter(|key| *key).count() == 1
+        are_covered && are_few && keys.into_iter().filter(|key| *key).count() == 1
     }
 
     /// Whether a name that nobody has, or two conditions that exclude each other, leave nothing to look for.

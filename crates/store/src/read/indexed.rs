@@ -1,15 +1,16 @@
 //! Searches for somebody or something that an index finds: an owner, a user, a workspace, a connection.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
+use chrono::NaiveDate;
 use tokio_postgres::Row;
 
-use super::Budget;
 use super::filter::Filter;
 use super::page::Count;
 use super::rows::{self, Order, Place, Slice};
 use super::windows::{Calendar, Window};
+use super::{Budget, broad};
 use crate::StoreError;
 use crate::session::Transaction;
 
@@ -17,9 +18,13 @@ use crate::session::Transaction;
 const FEW: i64 = 2000;
 /// A window is counted so far: what one statement may cost.
 const MOST_COUNTED: i64 = 20_000;
+/// A kind with so many rows is rare: its index may have fewer to look at than that of targets.
+const RARE: i64 = 20_000;
 
 /// What is known of the windows of a search.
 pub(super) struct Windows {
+    /// The search, and the days that can have a match.
+    filter: Filter,
     calendar: Calendar,
     /// The windows that are still to be read, with how many matches each has, if that is known.
     parts: VecDeque<(Window, Option<i64>)>,
@@ -41,8 +46,14 @@ impl Windows {
     ) -> Result<Self, StoreError> {
         let (mut parts, mut rows, mut offset) = (VecDeque::new(), Vec::new(), slice.offset);
         let (mut entries, mut exact) = (0_i64, true);
-        let calendar = Calendar::of(transaction).await?;
-        let windows = calendar.window(filter).map(Window::parts).unwrap_or_default();
+        let (mut filter, mut calendar) = (filter.clone(), Calendar::of(transaction).await?);
+        if filter.has_kinds() {
+            // How many rows of a kind a day has is counted already.
+            let of_kind: HashMap<NaiveDate, i64> = broad::counted(transaction, &filter).await?.into_iter().collect();
+            calendar.keep(|day| of_kind.get(&day).is_some_and(|entries| *entries > 0));
+            filter.is_of_rare_kind = of_kind.values().sum::<i64>() <= RARE;
+        }
+        let windows = calendar.window(&filter).map(Window::parts).unwrap_or_default();
         let (mut days, mut days_left) = (0, windows.iter().map(|part| part.days()).sum::<i64>());
         let began = Instant::now();
         for window in windows {
@@ -59,7 +70,7 @@ impl Windows {
             let wanted = slice.limit - i64::try_from(rows.len()).unwrap_or(i64::MAX);
             if wanted > 0 && parts.is_empty() {
                 let part = Slice { limit: wanted, offset, after: slice.after };
-                let (matches, of_window) = rows::count_and_read(transaction, filter, place, FEW + 1, part).await?;
+                let (matches, of_window) = rows::count_and_read(transaction, &filter, place, FEW + 1, part).await?;
                 if matches <= FEW {
                     entries += matches;
                     offset = (offset - matches).max(0);
@@ -70,24 +81,20 @@ impl Windows {
             // Up to the cap counting goes on, whatever it takes; past it, as far as the time that is left will do.
             let affordable = budget.affords(entries, began.elapsed());
             let limit = affordable.clamp(cap + 1 - entries.min(cap), MOST_COUNTED.max(cap + 1));
-            let matches = rows::count(transaction, filter, place, limit).await?;
+            let matches = rows::count(transaction, &filter, place, limit).await?;
             entries += matches;
             exact = matches < limit;
             // What was counted up to its limit is not known.
             parts.push_back((window, Some(matches).filter(|_| exact)));
         }
         let entries = if exact { entries } else { entries.min(cap + 1) };
-        Ok(Self { calendar, parts, count: Count { entries, exact }, rows, offset })
+        Ok(Self { filter, calendar, parts, count: Count { entries, exact }, rows, offset })
     }
 
     /// The slice, newest first.
-    pub(super) async fn read(
-        mut self,
-        transaction: &Transaction<'_>,
-        filter: &Filter,
-        slice: Slice,
-    ) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn read(mut self, transaction: &Transaction<'_>, slice: Slice) -> Result<Vec<Row>, StoreError> {
         let (mut rows, mut offset) = (std::mem::take(&mut self.rows), self.offset);
+        let filter = self.filter;
         while let Some((window, matches)) = self.parts.pop_front() {
             let wanted = slice.limit - i64::try_from(rows.len()).unwrap_or(i64::MAX);
             if wanted <= 0 {
@@ -101,7 +108,7 @@ impl Windows {
             let place = Place::Days(window, self.calendar.days(window));
             let part = Slice { limit: wanted, offset, after: slice.after };
             if matches.is_none_or(|matches| matches <= FEW) {
-                let (matches, of_window) = rows::count_and_read(transaction, filter, place, FEW + 1, part).await?;
+                let (matches, of_window) = rows::count_and_read(transaction, &filter, place, FEW + 1, part).await?;
                 if matches <= FEW {
                     offset = (offset - matches).max(0);
                     rows.extend(of_window);
@@ -116,9 +123,9 @@ impl Windows {
                 }
                 continue;
             }
-            let of_window = rows::read(transaction, filter, Place::Span(rest), part, Order::Walk).await?;
+            let of_window = rows::read(transaction, &filter, Place::Span(rest), part, Order::Walk).await?;
             if of_window.is_empty() && offset > 0 {
-                offset = (offset - rows::count(transaction, filter, place, offset).await?).max(0);
+                offset = (offset - rows::count(transaction, &filter, place, offset).await?).max(0);
             } else if !of_window.is_empty() {
                 offset = 0;
             }

@@ -147,7 +147,7 @@ impl Store {
                     let count = windows.count;
                     // An exact count says when there is nothing to look for.
                     let beyond = count.exact && count.entries <= request.offset;
-                    let rows = if beyond { Vec::new() } else { windows.read(&transaction, &filter, slice).await? };
+                    let rows = if beyond { Vec::new() } else { windows.read(&transaction, slice).await? };
                     (rows, count)
                 }
                 Shape::Scanned => {

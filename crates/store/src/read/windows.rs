@@ -49,6 +49,11 @@ impl Calendar {
         Ok(Self(days))
     }
 
+    /// Leaves the days out that `is_wanted` does not hold for.
+    pub(super) fn keep(&mut self, is_wanted: impl Fn(NaiveDate) -> bool) {
+        self.0.retain(|day| is_wanted(*day));
+    }
+
     /// All days that can have a match of `filter`; none if there is nothing.
     pub(super) fn window(&self, filter: &Filter) -> Option<Window> {
         let (first, last) = (*self.0.first()?, *self.0.last()?);
