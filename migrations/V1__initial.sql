@@ -67,12 +67,14 @@ COMMENT ON INDEX workspace_agents_workspace IS 'An event that a reporter files u
 CREATE TABLE agent_tokens (
     sha256     bytea PRIMARY KEY,
     agent_id   uuid NOT NULL,
-    expires_at timestamptz
+    expires_at timestamptz,
+    revoked_at timestamptz
 );
 COMMENT ON TABLE agent_tokens IS 'Credentials of agents: the SHA-256 of each token.';
 COMMENT ON COLUMN agent_tokens.expires_at IS '24 h after the token was replaced, or its agent or workspace deleted, so that a spool can drain.';
+COMMENT ON COLUMN agent_tokens.revoked_at IS 'From then on it is not accepted, whatever a directory says of it later.';
 CREATE INDEX agent_tokens_agent ON agent_tokens (agent_id);
-COMMENT ON INDEX agent_tokens_agent IS 'Expiring the earlier tokens of an agent.';
+COMMENT ON INDEX agent_tokens_agent IS 'Expiring the earlier tokens of an agent, and revoking all of them.';
 
 CREATE TABLE api_tokens (
     id            uuid PRIMARY KEY,
@@ -89,6 +91,14 @@ COMMENT ON COLUMN api_tokens.user_id IS 'Whom `me` means; NULL for a token witho
 COMMENT ON COLUMN api_tokens.organizations IS 'The only organizations whose entries the token reaches; NULL is all.';
 CREATE INDEX api_tokens_sha256 ON api_tokens (sha256);
 COMMENT ON INDEX api_tokens_sha256 IS 'Authentication.';
+
+CREATE TABLE revocations (
+    one     boolean PRIMARY KEY DEFAULT true CHECK (one),
+    version bigint NOT NULL
+);
+INSERT INTO revocations (version) VALUES (0);
+COMMENT ON TABLE revocations IS 'What services ask for every few seconds: once it is another number, they look up the tokens of all calls that go on.';
+COMMENT ON COLUMN revocations.version IS 'How often tokens were revoked.';
 
 ---------------------------------------------------------------------------------------------------- the log
 
@@ -723,7 +733,7 @@ CREATE FUNCTION hold_day(partition_name text, patience text) RETURNS void
     AS $$
     BEGIN
         -- A vacuum that runs on its own gives way to who waits for longer than deadlock_timeout, which the next lock does not.
-        PERFORM set_config('lock_timeout', '5s', true);
+        PERFORM set_config('lock_timeout', '2s', true);
         EXECUTE format('LOCK TABLE public.%I IN SHARE UPDATE EXCLUSIVE MODE', partition_name);
         -- No patience at all would be patience without end.
         PERFORM set_config('lock_timeout', least(greatest(extract(epoch FROM patience::interval) * 1000, 1), 60000)::integer::text, true);

@@ -639,7 +639,7 @@ CREATE FUNCTION public.hold_day(partition_name text, patience text) RETURNS void
     AS $$
     BEGIN
         -- A vacuum that runs on its own gives way to who waits for longer than deadlock_timeout, which the next lock does not.
-        PERFORM set_config('lock_timeout', '5s', true);
+        PERFORM set_config('lock_timeout', '2s', true);
         EXECUTE format('LOCK TABLE public.%I IN SHARE UPDATE EXCLUSIVE MODE', partition_name);
         -- No patience at all would be patience without end.
         PERFORM set_config('lock_timeout', least(greatest(extract(epoch FROM patience::interval) * 1000, 1), 60000)::integer::text, true);
@@ -1269,7 +1269,8 @@ COMMENT ON COLUMN public.agent_spools.unclosed_since IS 'The last sign of life o
 CREATE TABLE public.agent_tokens (
     sha256 bytea NOT NULL,
     agent_id uuid NOT NULL,
-    expires_at timestamp with time zone
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone
 );
 
 
@@ -1287,6 +1288,13 @@ COMMENT ON TABLE public.agent_tokens IS 'Credentials of agents: the SHA-256 of e
 --
 
 COMMENT ON COLUMN public.agent_tokens.expires_at IS '24 h after the token was replaced, or its agent or workspace deleted, so that a spool can drain.';
+
+
+--
+-- Name: COLUMN agent_tokens.revoked_at; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.agent_tokens.revoked_at IS 'From then on it is not accepted, whatever a directory says of it later.';
 
 
 --
@@ -2490,6 +2498,33 @@ COMMENT ON COLUMN public.rejected_events.message IS 'The protobuf message of typ
 
 
 --
+-- Name: revocations; Type: TABLE; Schema: public; Owner: connlog_owner
+--
+
+CREATE TABLE public.revocations (
+    one boolean DEFAULT true NOT NULL,
+    version bigint NOT NULL,
+    CONSTRAINT revocations_one_check CHECK (one)
+);
+
+
+ALTER TABLE public.revocations OWNER TO connlog_owner;
+
+--
+-- Name: TABLE revocations; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON TABLE public.revocations IS 'What services ask for every few seconds: once it is another number, they look up the tokens of all calls that go on.';
+
+
+--
+-- Name: COLUMN revocations.version; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.revocations.version IS 'How often tokens were revoked.';
+
+
+--
 -- Name: targets; Type: TABLE; Schema: public; Owner: connlog_owner
 --
 
@@ -2807,6 +2842,14 @@ ALTER TABLE ONLY public.rejected_events
 
 
 --
+-- Name: revocations revocations_pkey; Type: CONSTRAINT; Schema: public; Owner: connlog_owner
+--
+
+ALTER TABLE ONLY public.revocations
+    ADD CONSTRAINT revocations_pkey PRIMARY KEY (one);
+
+
+--
 -- Name: targets targets_pkey; Type: CONSTRAINT; Schema: public; Owner: connlog_owner
 --
 
@@ -2849,7 +2892,7 @@ CREATE INDEX agent_tokens_agent ON public.agent_tokens USING btree (agent_id);
 -- Name: INDEX agent_tokens_agent; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON INDEX public.agent_tokens_agent IS 'Expiring the earlier tokens of an agent.';
+COMMENT ON INDEX public.agent_tokens_agent IS 'Expiring the earlier tokens of an agent, and revoking all of them.';
 
 
 --
@@ -3910,6 +3953,14 @@ GRANT SELECT ON TABLE public.rejected_events TO connlog_query;
 --
 
 GRANT SELECT(received_at) ON TABLE public.rejected_events TO connlog_purge;
+
+
+--
+-- Name: TABLE revocations; Type: ACL; Schema: public; Owner: connlog_owner
+--
+
+GRANT SELECT ON TABLE public.revocations TO connlog_ingest;
+GRANT SELECT ON TABLE public.revocations TO connlog_query;
 
 
 --

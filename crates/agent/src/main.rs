@@ -15,6 +15,7 @@ use connlog_agent::Config;
 use connlog_agent::client::{TlsFiles, TokenSource, check_address};
 use connlog_agent::sidecar::{self, Accepted, HandOverError};
 use connlog_proto::v1;
+use connlog_runtime::program;
 use connlog_runtime::traces::Traces;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
@@ -105,7 +106,7 @@ enum Report {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match program::try_parse::<Arguments>() {
         Ok(arguments) => arguments,
         Err(error) => {
             let _nowhere_to_complain = error.print();

@@ -61,6 +61,9 @@ impl Round {
     }
 }
 
+/// By then signs of life are noted, between two rounds.
+const NOTED: Duration = Duration::from_secs(1);
+
 /// Starts `connlog-ingest` with as many writers as the other side has, and further flags.
 pub(crate) fn start(database_url: &str, further: &[&str]) -> Result<Ingest> {
     let writers = WRITERS.to_string();
@@ -249,6 +252,7 @@ pub(crate) async fn stream_round(
         // As an agent does each half minute: it has nothing open any more.
         stream.beat().await?;
     }
+    tokio::time::sleep(NOTED).await;
     Ok(Round { elapsed, service: after.0 - before.0, database: after.1 - before.1 })
 }
 

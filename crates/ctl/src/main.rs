@@ -1,5 +1,6 @@
 //! `connlogctl`: migrations, the directory and tokens, and the log itself, from a terminal.
 
+mod agent;
 mod directory;
 mod feed;
 mod logs;
@@ -37,6 +38,9 @@ enum Command {
     /// Keeps organizations, users, workspaces and agents.
     #[command(subcommand)]
     Directory(directory::Command),
+    /// Revokes the tokens of agents.
+    #[command(subcommand)]
+    Agent(agent::Command),
     /// Makes, lists and revokes API tokens.
     #[command(subcommand)]
     Token(token::Command),
@@ -93,6 +97,7 @@ async fn run(database_url: &str, command: Command) -> anyhow::Result<()> {
     schema::check(&store).await?;
     match command {
         Command::Directory(command) => directory::run(command, &store).await,
+        Command::Agent(command) => agent::run(command, &store).await,
         Command::Token(command) => token::run(command, &store).await,
         Command::Retention(command) => retention::run(&command, &store).await,
         Command::Feed(command) => feed::run(&command, &store).await,

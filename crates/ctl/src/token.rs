@@ -29,7 +29,7 @@ pub(crate) enum Command {
     },
     /// Lists all tokens, without their secrets.
     List,
-    /// Revokes a token; it stops being accepted within a minute.
+    /// Revokes a token; calls that go on with it end within 10 seconds.
     Revoke {
         /// Its id, as `list` shows it.
         id: Uuid,
@@ -47,7 +47,7 @@ pub(crate) async fn run(command: Command, store: &Store) -> anyhow::Result<()> {
             if !store.revoke_token(id, now).await? {
                 bail!("there is no token {id} that is not revoked yet");
             }
-            println!("revoked {id}");
+            println!("revoked {id} at {}; calls that go on end within 10 seconds", rfc3339(now));
         }
     }
     Ok(())

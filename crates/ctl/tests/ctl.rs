@@ -97,6 +97,10 @@ async fn an_import_is_all_or_nothing_and_names_the_line() {
         ),
         (r#"{"kind": "user", "id": "00000000-0000-0000-0000-000000000009", "username": ""}"#, "username is empty"),
         ("{", "EOF"),
+        ("\u{feff}{}", "byte order mark"),
+        (&workspace(false), "owner_id 00000000-0000-0000-0000-000000000002 is not in the directory"),
+        (&agent("a-token-that-is-long"), "workspace_id 00000000-0000-0000-0000-000000000003 is not in the directory"),
+        (&agent("12345"), "the token has 5 characters, and needs 16"),
     ] {
         let output = ctl.import(&[ORGANIZATION, "", line]);
         let message = String::from_utf8(output.stderr).unwrap();
@@ -105,6 +109,74 @@ async fn an_import_is_all_or_nothing_and_names_the_line() {
     }
     let count: i64 = client.query_one("SELECT count(*) FROM organizations", &[]).await.unwrap().get(0);
     assert_eq!(count, 0);
+    // What is named may come later.
+    let lines = [&agent("a-token-that-is-long"), &workspace(false), USER, ORGANIZATION];
+    assert!(ctl.import(&lines).status.success());
+}
+
+/// Without this, a token is for whichever of two the database gives first.
+#[tokio::test]
+async fn a_name_that_two_have_in_other_letters_case_means_the_exact_one_or_is_refused() {
+    let ctl = ctl().await;
+    let organization = |id: u32, name: &str| {
+        format!(r#"{{"kind": "organization", "id": "00000000-0000-0000-0000-{id:012}", "name": "{name}"}}"#)
+    };
+    let user = |id: u32, name: &str| {
+        format!(r#"{{"kind": "user", "id": "00000000-0000-0000-0000-{id:012}", "username": "{name}"}}"#)
+    };
+    let lines = [organization(1, "Default"), organization(2, "default"), user(3, "Alice"), user(4, "alice")];
+    assert!(ctl.import(&lines.each_ref().map(String::as_str)).status.success());
+    let client = ctl.database.client().await.unwrap();
+    for (organization, user, of, is) in [("Default", "Alice", 1, 3), ("default", "alice", 2, 4)] {
+        ctl.ok(&["token", "create", "--role", "auditor", "--organization", organization, "--user", user]);
+        let sql = "SELECT organizations[1], user_id FROM api_tokens ORDER BY created_at DESC LIMIT 1";
+        let row = client.query_one(sql, &[]).await.unwrap();
+        let wanted = |id: u32| format!("00000000-0000-0000-0000-{id:012}").parse::<uuid::Uuid>().unwrap();
+        assert_eq!((row.get::<_, uuid::Uuid>(0), row.get::<_, uuid::Uuid>(1)), (wanted(of), wanted(is)));
+    }
+    for (flag, name, ids) in [("--organization", "DEFAULT", [1, 2]), ("--user", "ALICE", [3, 4])] {
+        let refused = ctl.run(&["token", "create", "--role", "auditor", flag, name]);
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{message}");
+        for id in ids {
+            assert!(message.contains(&format!("00000000-0000-0000-0000-{id:012}")), "{message}");
+        }
+    }
+    ctl.ok(&["token", "create", "--role", "auditor", "--user", "00000000-0000-0000-0000-000000000004"]);
+}
+
+#[tokio::test]
+async fn an_empty_variable_is_none_and_what_surrounds_a_value_is_cut_off() {
+    let ctl = ctl().await;
+    let with = |value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_connlogctl"));
+        command.env("CODER_PG_CONNECTION_URL", value).args(["token", "list"]).output().unwrap()
+    };
+    for url in [format!(" {}", ctl.database.url()), format!("{}\n", ctl.database.url())] {
+        assert!(with(&url).status.success(), "{url:?}: {:?}", with(&url));
+    }
+    for empty in ["", " ", "\n"] {
+        let message = String::from_utf8(with(empty).stderr).unwrap();
+        assert!(message.contains("--database-url is missing"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_an_agent_are_revoked_for_good() {
+    let ctl = ctl().await;
+    let lines = [ORGANIZATION, USER, &workspace(false), &agent("a-token-that-is-long")];
+    assert!(ctl.import(&lines).status.success());
+    let id = "00000000-0000-0000-0000-000000000004";
+    let said = ctl.ok(&["agent", "revoke", id]);
+    assert!(said.starts_with("revoked 1 tokens at 20"), "{said}");
+    assert!(ctl.import(&lines).status.success(), "a directory may go on naming it");
+    let again = ctl.run(&["agent", "revoke", id]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("no token that is accepted"));
+    assert!(ctl.import(&[&agent("another-long-token")]).status.success());
+    let of_workspace = ["agent", "revoke", "--workspace", "00000000-0000-0000-0000-000000000003"];
+    assert!(ctl.ok(&of_workspace).starts_with("revoked 1 tokens"));
+    assert_eq!(ctl.run(&["agent", "revoke"]).status.code(), Some(64));
 }
 
 #[tokio::test]
@@ -117,17 +189,17 @@ async fn tokens_of_agents_expire_by_what_is_deleted_not_by_the_order_of_lines() 
         rows.iter().map(|row| row.get::<_, Option<std::time::SystemTime>>(0)).collect::<Vec<_>>()
     };
     let (alive, deleted) = (workspace(false), workspace(true));
-    assert!(ctl.import(&[ORGANIZATION, USER, &alive, &agent("one")]).status.success());
+    assert!(ctl.import(&[ORGANIZATION, USER, &alive, &agent("the-first-token-1")]).status.success());
     assert_eq!(states().await, [None]);
-    assert!(ctl.import(&[&agent("two")]).status.success());
+    assert!(ctl.import(&[&agent("the-second-token")]).status.success());
     let rotated = states().await;
     assert!(rotated.len() == 2 && rotated[0].is_none() && rotated[1].is_some(), "the replaced one is accepted a while");
-    for lines in [[&deleted, &agent("two")], [&agent("two"), &deleted]] {
+    for lines in [[&deleted, &agent("the-second-token")], [&agent("the-second-token"), &deleted]] {
         assert!(ctl.import(&lines.map(String::as_str)).status.success());
         assert!(states().await.iter().all(Option::is_some), "none is good for ever");
     }
     let before = states().await;
-    assert!(ctl.import(&[&agent("two"), &deleted]).status.success());
+    assert!(ctl.import(&[&agent("the-second-token"), &deleted]).status.success());
     assert_eq!(states().await, before, "an import is idempotent");
 }
 

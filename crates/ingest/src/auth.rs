@@ -4,6 +4,7 @@
 //! of the database does not lock agents out at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use connlog_model::clock::Clock;
@@ -38,6 +39,8 @@ pub struct Authenticator {
     /// Tokens that were recognized within the last day.
     known: Cache<Vec<u8>, ()>,
     agents: Cache<(Uuid, String), Arc<AgentIdentity>>,
+    /// How often everything was forgotten: what was looked up before is not remembered after.
+    forgotten: Arc<AtomicU64>,
 }
 
 impl Authenticator {
@@ -46,7 +49,7 @@ impl Authenticator {
         let callers = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
         let known = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(KNOWN_FOR).build();
         let agents = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
-        Self { store, clock, callers, known, agents }
+        Self { store, clock, callers, known, agents, forgotten: Arc::default() }
     }
 
     /// The agent that a reporter names, if the directory knows the workspace. That it does not is not remembered: it may
@@ -82,8 +85,15 @@ impl Authenticator {
         self.known.get(sha256).await.is_some()
     }
 
+    /// Forgets who was recognized: something was revoked.
+    pub(crate) fn forget(&self) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.callers.invalidate_all();
+    }
+
     /// The bearer of a token, by the database.
     pub(crate) async fn look_up(&self, sha256: Vec<u8>) -> Result<Option<Caller>, StoreError> {
+        let forgotten = self.forgotten.load(Ordering::SeqCst);
         let now = self.clock.now();
         let caller = match self.store.agent_by_token(&sha256, now).await? {
             Some(agent) => Some(Caller::Agent(agent)),
@@ -91,7 +101,9 @@ impl Authenticator {
         };
         if let Some(caller) = &caller {
             self.known.insert(sha256.clone(), ()).await;
-            self.callers.insert(sha256, caller.clone()).await;
+            if forgotten == self.forgotten.load(Ordering::SeqCst) {
+                self.callers.insert(sha256, caller.clone()).await;
+            }
         } else {
             self.known.invalidate(&sha256).await;
         }

@@ -88,6 +88,10 @@ pub struct Config {
     /// Silence after which what an agent had open is closed.
     #[arg(long, env = "CONNLOG_AGENT_LOST_AFTER", default_value = "10m", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub agent_lost_after: TimeDelta,
+    /// How long a connection that was reported by single calls may be without an end; for ever, if not given. Such an agent gives no
+    /// sign of life. It is looked at once its day is closed.
+    #[arg(long, env = "CONNLOG_UNARY_LOST_AFTER", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub unary_lost_after: Option<TimeDelta>,
     /// How often agents give a sign of life.
     #[arg(long, env = "CONNLOG_HEARTBEAT_INTERVAL", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub heartbeat_interval: TimeDelta,

@@ -17,13 +17,14 @@ use moka::sync::Cache;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 use uuid::Uuid;
 
 use crate::auth::{Authenticator, Caller};
 use crate::grpc::{too_much, unavailable};
 use crate::peer::Visitor;
+use crate::revoked::{Answer, Call, Calls};
 use crate::undecoded::Undecoded;
 
 /// Largest message of an open service, in bytes.
@@ -49,6 +50,7 @@ const REMEMBERED: u64 = 100_000;
 pub struct Door {
     authenticator: Authenticator,
     undecoded: Undecoded,
+    calls: Calls,
     open_calls: Arc<Semaphore>,
     open_calls_of: Cache<IpAddr, Arc<Semaphore>>,
     look_ups: Arc<Semaphore>,
@@ -65,11 +67,11 @@ struct Guest {
 }
 
 /// A place among the calls at once, for as long as it is held.
-struct Place(#[expect(dead_code, reason = "it is only ever dropped")] Vec<OwnedSemaphorePermit>);
+struct Place(#[expect(dead_code, reason = "it is only ever dropped")] Vec<OwnedSemaphorePermit>, Option<Call>);
 
 impl Door {
-    /// A door at which `authenticator` recognizes callers, whose messages have room in `undecoded`.
-    pub fn new(authenticator: Authenticator, undecoded: Undecoded) -> Self {
+    /// A door at which `authenticator` recognizes callers, whose messages have room in `undecoded`, and who are noted in `calls`.
+    pub fn new(authenticator: Authenticator, undecoded: Undecoded, calls: Calls) -> Self {
         for cause in ["no_token", "unknown_token", "too_many_look_ups", "too_many_calls", "too_many_open_calls"] {
             metrics::counter!("connlog_ingest_refused_calls_total", "cause" => cause).increment(0);
         }
@@ -77,6 +79,7 @@ impl Door {
         Self {
             authenticator,
             undecoded,
+            calls,
             open_calls: Arc::new(Semaphore::new(OPEN_CALLS)),
             open_calls_of: Cache::builder().max_capacity(REMEMBERED).time_to_idle(minute).build(),
             look_ups: Arc::new(Semaphore::new(LOOK_UPS)),
@@ -89,7 +92,13 @@ impl Door {
     async fn admit(&self, request: &mut Request<Body>) -> Result<Place, Status> {
         let visitor = request.extensions().get::<Visitor>().cloned();
         let address = visitor.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), |visitor| visitor.address);
-        let caller = self.recognize(request.headers(), address).await?;
+        let Some(sha256) = Authenticator::digest(request.headers()) else {
+            refused("no_token");
+            let how = "a token is needed, as `authorization: Bearer …` or `coder-session-token`";
+            return Err(Status::unauthenticated(how));
+        };
+        let call = self.calls.begin(sha256.clone());
+        let caller = self.recognize(sha256, address).await?;
         if let Some(visitor) = &visitor {
             visitor.acquaintance.recognize();
         }
@@ -100,9 +109,9 @@ impl Door {
             too_much("the caller has too many calls at once")
         })?;
         let body = std::mem::take(request.body_mut());
-        *request.body_mut() = Body::new(self.undecoded.meter(id, body));
+        *request.body_mut() = Body::new(call.bound(self.undecoded.meter(id, body)));
         request.extensions_mut().insert(caller);
-        Ok(Place(vec![place]))
+        Ok(Place(vec![place], Some(call)))
     }
 
     /// Lets a call of health or reflection in.
@@ -111,18 +120,13 @@ impl Door {
         let own = self.open_calls_of.get_with(address, || Arc::new(Semaphore::new(OPEN_CALLS_OF_ADDRESS)));
         let own = own.try_acquire_owned();
         let places = own.and_then(|own| Ok(vec![own, Arc::clone(&self.open_calls).try_acquire_owned()?]));
-        places.map(Place).map_err(|_| {
+        places.map(|places| Place(places, None)).map_err(|_| {
             refused("too_many_open_calls");
             too_much("too many calls of health and reflection at once")
         })
     }
 
-    async fn recognize(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, Status> {
-        let Some(sha256) = Authenticator::digest(headers) else {
-            refused("no_token");
-            let how = "a token is needed, as `authorization: Bearer …` or `coder-session-token`";
-            return Err(Status::unauthenticated(how));
-        };
+    async fn recognize(&self, sha256: Vec<u8>, address: IpAddr) -> Result<Caller, Status> {
         if let Some(caller) = self.authenticator.remembered(&sha256).await {
             return Ok(caller);
         }
@@ -170,7 +174,7 @@ fn refused(cause: &'static str) {
 
 /// Whether a method is of health or reflection, for which nobody needs a token.
 fn is_open(path: &str) -> bool {
-    path.starts_with("/grpc.health.v1.") || path.starts_with("/grpc.reflection.v1.")
+    ["/grpc.health.v1.", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha."].iter().any(|open| path.starts_with(open))
 }
 
 impl<S> Layer<S> for Door {
@@ -221,7 +225,13 @@ where
             } else {
                 inner.call(request).await?
             };
-            Ok(answered.map(|body| Body::new(Held { body, _place: place })))
+            Ok(answered.map(|body| {
+                let body = match &place.1 {
+                    Some(call) => Body::new(Answer(call.bound(body))),
+                    None => body,
+                };
+                Body::new(Held { body, _place: place })
+            }))
         })
     }
 }

@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod pace;
 pub mod parse;
 mod peer;
+mod revoked;
 mod serve;
 pub mod service_log;
 mod undecoded;

@@ -12,6 +12,12 @@ const BURST_SECONDS: u32 = 10;
 /// A disconnect without a start is looked for on up to 45 days. Such a look-back costs its sender as much as this many events: else
 /// random ids make the database do forty times the work that their sender is allowed.
 const LOOK_BACK_EVENTS: usize = 50;
+/// A dead letter is kept whole, for as long as the retention of dead letters says: it costs as much as this many events. At the default
+/// rate an agent that sends nothing else leaves ten a second, and not the 5,000 that would fill 150 GB a day.
+const LETTER_EVENTS: usize = 500;
+/// What a batch costs its sender is paid within so many bursts, half a minute's worth: an agent that is not read for longer would count as
+/// lost.
+const LETTER_BURSTS: usize = 3;
 /// How often senders that have not been heard of are forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -47,14 +53,14 @@ impl Pace {
         }
     }
 
-    /// Takes what `look_backs` cost, as soon as `sender` has it: each as much as fifty events, all together a burst at most.
-    pub async fn pay(&self, sender: Uuid, look_backs: usize) {
-        if look_backs > 0 {
-            metrics::counter!("connlog_ingest_look_backs_total").increment(look_backs as u64);
-            // A burst at most, ten seconds' worth: an agent that is not read for long counts as lost.
-            let most = usize::try_from(self.burst.get()).unwrap_or(usize::MAX);
-            self.wait(sender, look_backs.saturating_mul(LOOK_BACK_EVENTS).min(most)).await;
-        }
+    /// Takes what look-backs and dead letters cost, as soon as `sender` has it: each as much as fifty, or five hundred, events. Look-backs
+    /// cost a burst at most, ten seconds' worth, and letters three.
+    pub async fn pay(&self, sender: Uuid, look_backs: usize, letters: usize) {
+        metrics::counter!("connlog_ingest_look_backs_total").increment(look_backs as u64);
+        let burst = usize::try_from(self.burst.get()).unwrap_or(usize::MAX);
+        let of_look_backs = look_backs.saturating_mul(LOOK_BACK_EVENTS).min(burst);
+        let of_letters = letters.saturating_mul(LETTER_EVENTS).min(burst.saturating_mul(LETTER_BURSTS));
+        self.wait(sender, of_look_backs.saturating_add(of_letters)).await;
     }
 
     /// Forgets senders that have all of their burst again, for as long as somebody uses this.

@@ -18,6 +18,7 @@ use connlog_store::{Store, StoreConfig, schema};
 use futures::stream::unfold;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tonic::codec::CompressionEncoding::Gzip;
 use tonic::server::NamedService as _;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -37,6 +38,7 @@ use crate::grpc::stream::{ConnectionLogService, Registry, StreamLimits, Streams}
 use crate::grpc::unary::UnaryCalls;
 use crate::pace::Pace;
 use crate::peer::Peer;
+use crate::revoked::Calls;
 use crate::service_log::ServiceLog;
 use crate::undecoded::{Undecoded, UndecodedLimits};
 use crate::watch::Watch;
@@ -83,7 +85,7 @@ pub async fn run(
     let writers = store_config(&config, "connlog-ingest writer", usize::try_from(config.writers).unwrap_or(1));
     let writers_store = Store::new(&StoreConfig { by_key: true, idle_timeout: WRITER_IDLE_TIMEOUT, ..writers })?;
     schema::check_for_service(&store).await.context("cannot start on this database")?;
-    let tls = ServerTls::load(&config.tls, &["h2"], &shutdown)?;
+    let tls = ServerTls::load(&config.tls, listener.local_addr()?, &["h2"], &shutdown)?;
     let metrics = telemetry::metrics();
     begin_counting();
     let service_log = Arc::new(ServiceLog::open(config.log_json.as_deref(), config.log_human.as_deref()).await?);
@@ -104,6 +106,9 @@ pub async fn run(
     shutdown.spawn("health", health_watch);
 
     let authenticator = Authenticator::new(store.clone(), config.clock.clone(), std_duration(config.token_cache));
+    let ongoing = Calls::default();
+    let over = ongoing.clone().watch(store.clone(), authenticator.clone(), config.clock.clone(), shutdown.clone());
+    shutdown.spawn("revocations", over);
     let (agents, reporters) = (pace(config.agent_rate, &config), pace(config.reporter_rate, &config));
     let calls = UnaryCalls {
         committer: committer.clone(),
@@ -137,7 +142,7 @@ pub async fn run(
     let service = ConnectionLogService { streams, calls: calls.clone(), reports };
     let router = Server::builder()
         .layer(Measure)
-        .layer(Door::new(authenticator, undecoded))
+        .layer(Door::new(authenticator, undecoded, ongoing))
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
         .http2_max_header_list_size(MAX_HEAD_BYTES)
@@ -146,10 +151,12 @@ pub async fn run(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_service(health.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES))
-        .add_service(reflection()?)
-        .add_service(ConnectionLogServer::new(service).max_decoding_message_size(limit))
-        .add_service(DirectoryServer::new(directory).max_decoding_message_size(limit))
-        .add_service(AgentServer::new(CoderAgent { calls }).max_decoding_message_size(limit));
+        .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES))
+        .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES))
+        // The limit is that of what was decompressed, too.
+        .add_service(ConnectionLogServer::new(service).max_decoding_message_size(limit).accept_compressed(Gzip))
+        .add_service(DirectoryServer::new(directory).max_decoding_message_size(limit).accept_compressed(Gzip))
+        .add_service(AgentServer::new(CoderAgent { calls }).max_decoding_message_size(limit).accept_compressed(Gzip));
 
     let drain_time = std_duration(config.grace_period) / 2;
     let address = listener.local_addr()?;
@@ -212,6 +219,7 @@ fn watch(config: &Config, store: Store, conclusions: Conclusions) -> Watch {
         store,
         clock: config.clock.clone(),
         lost_after: config.agent_lost_after,
+        unary_lost_after: config.unary_lost_after,
         feed_retention: config.feed_retention,
         feed_max_bytes: config.feed_max_bytes,
         shutdown: conclusions.shutdown.clone(),
@@ -224,7 +232,7 @@ fn begin_counting() {
     for outcome in ["committed", "rejected", "lost"] {
         metrics::counter!("connlog_ingest_events_total", "outcome" => outcome).increment(0);
     }
-    for cause in ["lost", "restarted", "deleted", "disconnect_lost"] {
+    for cause in ["lost", "restarted", "deleted", "disconnect_lost", "no_end"] {
         metrics::counter!("connlog_ingest_inferred_total", "cause" => cause).increment(0);
     }
     metrics::gauge!("connlog_ingest_held_streams").set(0);
@@ -311,12 +319,8 @@ fn readiness(
     })
 }
 
-fn reflection() -> anyhow::Result<
-    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
-> {
-    Ok(tonic_reflection::server::Builder::configure()
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(connlog_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?
-        .max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES))
 }

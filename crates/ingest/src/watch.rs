@@ -28,6 +28,8 @@ pub(crate) struct Watch {
     pub clock: Clock,
     pub conclusions: Conclusions,
     pub lost_after: TimeDelta,
+    /// How long what is open without a boot may be so; none for ever.
+    pub unary_lost_after: Option<TimeDelta>,
     /// How long changes are kept.
     pub feed_retention: TimeDelta,
     /// Most bytes that are kept longer for consumers.
@@ -91,6 +93,10 @@ impl Watch {
         self.conclusions.ended(Uuid::new_v4(), "lost", &silent).await;
         let deleted = self.store.sweep_deleted().await?;
         self.conclusions.ended(Uuid::new_v4(), "deleted", &deleted).await;
+        if let Some(lost_after) = self.unary_lost_after {
+            let without_end = self.store.sweep_without_boot(now - lost_after).await?;
+            self.conclusions.ended(Uuid::new_v4(), "no_end", &without_end).await;
+        }
         Ok(())
     }
 

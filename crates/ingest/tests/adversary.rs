@@ -55,7 +55,8 @@ async fn ten_thousand_events_of_an_adversary_rewrite_hide_and_remove_nothing() {
     println!("seed {SEED}");
     let random = &mut SmallRng::seed_from_u64(SEED);
     let (database, store, sites) = database_with(2).await;
-    let service = Service::start(database.url(), &[]).await;
+    // As many as it likes: what most of them leave is dead letters, which cost their sender.
+    let service = Service::start(database.url(), &["--agent-rate", "1000000", "--reporter-rate", "1000000"]).await;
     let reporter = fixtures::api_token(&store, Role::Reporter, None, None, now()).await.unwrap();
     let superuser = database.client().await.unwrap();
     let log = Log { superuser, service, reporter };

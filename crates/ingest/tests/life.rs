@@ -258,6 +258,29 @@ async fn unary_agents_are_never_swept() {
 }
 
 #[tokio::test]
+async fn what_single_calls_reported_ends_without_an_end_if_the_operator_says_so() {
+    let (database, store, sites) = database_with(2).await;
+    let service = Service::start(database.url(), &["--unary-lost-after", "2d"]).await;
+    let mut calls = client(service.address).await;
+    let report =
+        |event: v1::Connection, token: &str| authorized(v1::ReportConnectionRequest { connection: Some(event) }, token);
+    let (old, days_ago) = (Uuid::new_v4(), |days: i64| minutes_ago(days * 1440));
+    calls.report_connection(report(connect(old, days_ago(5)), &sites[0].token)).await.unwrap();
+    calls.report_connection(report(connect(Uuid::new_v4(), days_ago(1)), &sites[1].token)).await.unwrap();
+    let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+    let streamed = stream.send(vec![connect(Uuid::new_v4(), days_ago(5))]).await;
+    stream.acked(streamed).await.unwrap();
+    store.close_days(now()).await.unwrap();
+    let client = database.client().await.unwrap();
+    until("the old one has ended", async || number(&client, ENDED).await == 1).await;
+    let inferred = "SELECT count(*) FROM connection_logs
+        WHERE disconnect_inferred AND disconnect_reason = 'no end came' AND disconnect_time = connect_time";
+    assert_eq!((number(&client, inferred).await, number(&client, ONGOING).await), (1, 2));
+    calls.report_connection(report(disconnect(old, days_ago(4)), &sites[0].token)).await.unwrap();
+    assert_eq!((number(&client, inferred).await, number(&client, ENDED).await), (0, 1), "a real end takes its place");
+}
+
+#[tokio::test]
 async fn deleting_a_workspace_closes_what_it_had_open_and_lets_its_spool_drain() {
     let (database, store, sites) = database_with(1).await;
     let service = Service::start(database.url(), &[]).await;

@@ -90,6 +90,44 @@ async fn ends_that_are_looked_for_far_back_count_as_many_events() {
     assert_eq!(number(&database.client().await.unwrap(), "SELECT count(*) FROM connection_logs").await, 31);
 }
 
+/// Without this, one agent fills the disk with dead letters as fast as it may send events.
+#[tokio::test]
+async fn dead_letters_count_as_many_events() {
+    let (database, _store, sites) = database_with(2).await;
+    let service = Service::start(database.url(), &["--agent-rate", "500"]).await;
+    let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+    let bad = |count: usize| {
+        let event = || v1::Connection { id: Vec::new(), ..connect(Uuid::new_v4(), minutes_ago(5)) };
+        (0..count).map(|_| event()).collect::<Vec<_>>()
+    };
+    // Ten of 500 events each are allowed at once, and two more cost two seconds.
+    let last = stream.send(bad(12)).await;
+    assert_eq!(stream.acked(last).await.unwrap().len(), 12, "they are kept, and told");
+    let since = Instant::now();
+    let last = stream.send(vec![connect(Uuid::new_v4(), minutes_ago(5))]).await;
+    stream.acked(last).await.unwrap();
+    assert!(since.elapsed() >= Duration::from_millis(1500), "{:?}", since.elapsed());
+    let mut calls = client(service.address).await;
+    let mut call = async |event: v1::Connection| {
+        calls
+            .report_connection(authorized(v1::ReportConnectionRequest { connection: Some(event) }, &sites[1].token))
+            .await
+    };
+    let since = Instant::now();
+    let mut kept = 0;
+    while kept < 12 {
+        match call(bad(1).remove(0)).await.unwrap_err().code() {
+            Code::InvalidArgument => kept += 1,
+            // It is told to come back.
+            Code::ResourceExhausted => tokio::time::sleep(Duration::from_millis(20)).await,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(since.elapsed() >= Duration::from_millis(1500), "{:?}", since.elapsed());
+    let database = database.client().await.unwrap();
+    assert_eq!(number(&database, "SELECT count(*) FROM rejected_events").await, 24);
+}
+
 #[tokio::test]
 async fn a_reporter_has_a_rate_of_its_own() {
     let (database, store, sites) = database_with(1).await;

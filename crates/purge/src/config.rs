@@ -1,5 +1,6 @@
 //! Configuration of `connlog-purge`: flag before environment before file. An empty variable is unset.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,9 @@ use clap::Parser;
 use connlog_model::clock::{Timestamp, truncate_to_micros};
 use connlog_model::retention::{Retention, parse_duration};
 use serde::Deserialize;
+
+/// So many letters of a key may be wrong, and it is taken for a slip rather than for somebody else's key.
+const MISSPELT: usize = 2;
 
 /// Removes connection logs that are older than the retention.
 #[derive(Debug, Clone, Parser)]
@@ -91,19 +95,23 @@ pub struct Retentions {
     pub audit: Retention,
 }
 
+/// A configuration that others read, too: sections that are not known here are theirs.
 #[derive(Debug, Default, Deserialize)]
 struct File {
     #[serde(default)]
     retention: RetentionSection,
+    #[serde(flatten)]
+    others: BTreeMap<String, serde_norway::Value>,
 }
 
-/// Other keys are those of others who read the same file.
 #[derive(Debug, Default, Deserialize)]
 struct RetentionSection {
     connection_logs: Option<String>,
     rejected_events: Option<String>,
     lost_events: Option<String>,
     audit: Option<String>,
+    #[serde(flatten)]
+    others: BTreeMap<String, serde_norway::Value>,
 }
 
 impl Settings {
@@ -154,6 +162,18 @@ fn from_file(path: &Path) -> Result<RetentionSection, String> {
         return Ok(RetentionSection::default());
     }
     let file: File = serde_norway::from_str(&text).map_err(|error| named(&error))?;
+    for (known, section, others) in [
+        (&["retention"][..], "", &file.others),
+        (&["connection_logs", "rejected_events", "lost_events", "audit"], "retention.", &file.retention.others),
+    ] {
+        for key in others.keys() {
+            if let Some(meant) =
+                known.iter().find(|known| strsim::damerau_levenshtein(known, &key.to_lowercase()) <= MISSPELT)
+            {
+                return Err(named(&format!("unknown key `{section}{key}`; did you mean `{section}{meant}`?")));
+            }
+        }
+    }
     if file.retention.connection_logs.is_none() {
         eprintln!("warning: --config {} has no retention.connection_logs", path.display());
     }

@@ -12,5 +12,5 @@ mod summary;
 
 pub use config::{Config, Settings};
 pub use run::{Failure, run};
-pub use serve::serve;
+pub use serve::{open, serve};
 pub use summary::{Outcome, Summary};

@@ -47,7 +47,7 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
         return Ok(Summary::kept_forever());
     }
     let live_since = started_at - settings.config.agent_lost_after;
-    let mut purge = Purge { settings, store, shutdown, due, live_since };
+    let mut purge = Purge { settings, store, shutdown, due, live_since, refused: Vec::new() };
     let mut run = PurgeRun {
         id: Uuid::now_v7(),
         started_at,
@@ -84,13 +84,14 @@ pub async fn run(settings: &Settings, store: &Store, shutdown: &Shutdown) -> Res
     let worked = worked.and(left.map(|_| ()));
     let kept_forever = purge.due.is_nothing() && run.removed.days_compacted == 0;
     let outcome = match &worked {
-        Ok(()) if kept_forever => return Ok(Summary::kept_forever()),
-        Ok(()) if run.rows_left == 0 => Outcome::Complete,
+        Ok(()) if kept_forever && purge.refused.is_empty() => return Ok(Summary::kept_forever()),
+        Ok(()) if run.rows_left == 0 && purge.refused.is_empty() => Outcome::Complete,
         Ok(()) if shutdown.has_begun() => Outcome::Interrupted,
         Ok(()) | Err(_) => Outcome::Incomplete,
     };
     outcome.as_str().clone_into(&mut run.outcome);
-    run.error = worked.as_ref().err().map(chain);
+    let problems: Vec<String> = worked.as_ref().err().map(chain).into_iter().chain(purge.refused).collect();
+    run.error = (!problems.is_empty()).then(|| problems.join("; "));
     run.finished_at = truncate_to_micros(Utc::now());
     store.record_purge_run(&run).await?;
     if let Some(error) = &run.error {
@@ -182,6 +183,8 @@ struct Purge<'a> {
     shutdown: &'a Shutdown,
     due: Due,
     live_since: Timestamp,
+    /// The days that something stood in the way of, each with what it was.
+    refused: Vec<String>,
 }
 
 impl Purge<'_> {
@@ -230,18 +233,24 @@ impl Purge<'_> {
         self.store.close_days(truncate_to_micros(Utc::now())).await?;
         // Open rows first: a day goes as a whole only once nothing of it is open.
         self.remove_open(log.cutoff, removed).await?;
-        let mut refused = Ok(());
-        for day in self.store.days_before(log.cutoff).await? {
-            if self.shutdown.has_begun() {
-                break;
-            }
-            match self.purge_day(day, log.cutoff, removed).await {
-                // Somebody's view on one day, say, does not keep the others.
-                Err(error) if error.is_refusal() => refused = refused.and(Err(error)),
-                outcome => outcome?,
+        // Somebody's lock or view on one day does not keep the others. It is tried again at the end.
+        let mut left: Vec<(NaiveDate, Option<StoreError>)> =
+            self.store.days_before(log.cutoff).await?.into_iter().map(|day| (day, None)).collect();
+        for _ in 0..2 {
+            for (day, problem) in std::mem::take(&mut left) {
+                if self.shutdown.has_begun() {
+                    left.push((day, problem));
+                    continue;
+                }
+                match self.purge_day(day, log.cutoff, removed).await {
+                    Err(error) if is_of_one_day(&error) => left.push((day, Some(error))),
+                    outcome => outcome?,
+                }
             }
         }
-        refused
+        let problems = left.into_iter().filter_map(|(day, problem)| Some(format!("day {day}: {}", chain(&problem?))));
+        self.refused.extend(problems);
+        Ok(())
     }
 
     async fn purge_day(&self, day: NaiveDate, cutoff: Timestamp, removed: &mut Removed) -> Result<(), StoreError> {
@@ -321,11 +330,10 @@ impl Purge<'_> {
     }
 
     /// Rewrites closed days without the room that their pages had for ends. What goes wrong with one keeps no other.
-    async fn compact_all(&self, run: Uuid, removed: &mut Removed) -> Result<(), StoreError> {
+    async fn compact_all(&mut self, run: Uuid, removed: &mut Removed) -> Result<(), StoreError> {
         if !self.settings.config.compact {
             return Ok(());
         }
-        let mut refused = Ok(());
         for day in self.store.uncompacted_days().await? {
             if self.shutdown.has_begun() {
                 break;
@@ -333,11 +341,13 @@ impl Purge<'_> {
             match self.compact(run, day).await {
                 Ok(true) => removed.days_compacted += 1,
                 Ok(false) => tracing::info!(%day, "the day is not compacted; a later run does it"),
-                Err(error) if error.is_refusal() => refused = refused.and(Err(error)),
+                Err(error) if is_of_one_day(&error) => {
+                    self.refused.push(format!("compacting day {day}: {}", chain(&error)));
+                }
                 Err(error) => return Err(error),
             }
         }
-        refused
+        Ok(())
     }
 
     async fn compact(&self, run: Uuid, day: NaiveDate) -> Result<bool, StoreError> {
@@ -369,12 +379,20 @@ impl Purge<'_> {
                     break;
                 }
             }
-            if self.shutdown.has_begun() || self.store.rows_in_day(day, cutoff).await? == 0 {
+            if self.shutdown.has_begun() || self.rows_in_day(day, cutoff).await? == 0 {
                 break;
             }
             tokio::time::sleep(LOCK_PAUSE).await;
         }
         Ok(())
+    }
+
+    /// Rows of a day that are due: of one that somebody holds, what the counts say of the day.
+    async fn rows_in_day(&self, day: NaiveDate, cutoff: Timestamp) -> Result<i64, StoreError> {
+        match self.store.rows_in_day(day, cutoff).await {
+            Err(StoreError::LockTimeout(_)) => self.store.counted_in_day(day).await,
+            counted => counted,
+        }
     }
 
     /// What a run would remove now.
@@ -383,7 +401,7 @@ impl Purge<'_> {
         if let Some(DueLog { cutoff, .. }) = self.due.log {
             due.open_removed = self.store.due_open(cutoff, self.live_since).await?;
             for day in self.store.days_before(cutoff).await? {
-                let rows = self.store.rows_in_day(day, cutoff).await?;
+                let rows = self.rows_in_day(day, cutoff).await?;
                 if day.succ_opt().is_some_and(|next| next.and_time(chrono::NaiveTime::MIN).and_utc() <= cutoff) {
                     due.days_dropped += 1;
                     due.rows_dropped += rows;
@@ -410,6 +428,11 @@ impl Purge<'_> {
     fn lock_timeout(&self) -> Duration {
         self.settings.config.lock_timeout.to_std().unwrap_or_default()
     }
+}
+
+/// Whether something stands in the way of one day, and says nothing of the others.
+fn is_of_one_day(error: &StoreError) -> bool {
+    error.is_refusal() || matches!(error, StoreError::LockTimeout(_))
 }
 
 fn chain(error: &StoreError) -> String {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use connlog_runtime::admin::{self, Readiness};
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::telemetry;
-use connlog_store::{Store, StoreConfig, schema};
+use connlog_store::{Store, StoreConfig, StoreError, schema};
 use opentelemetry::trace::{Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context as OpenTelemetry, global};
 use tokio::net::TcpListener;
@@ -25,12 +25,17 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a statement runs.
 const STATEMENT_TIMEOUT: Duration = Duration::from_mins(5);
 
+/// The database, as a purge uses it.
+pub fn open(database_url: &str) -> Result<Store, StoreError> {
+    let mut config = StoreConfig::new(database_url, "connlog-purge", CONNECTIONS);
+    (config.lock_timeout, config.statement_timeout) = (Some(LOCK_TIMEOUT), Some(STATEMENT_TIMEOUT));
+    Store::new(&config)
+}
+
 /// Purges once and returns what was done; with `--every`, purges until `shutdown` and returns nothing.
 pub async fn serve(settings: &Settings, shutdown: &Shutdown) -> Result<Option<Summary>> {
     telemetry::metrics();
-    let mut config = StoreConfig::new(&settings.config.database_url, "connlog-purge", CONNECTIONS);
-    (config.lock_timeout, config.statement_timeout) = (Some(LOCK_TIMEOUT), Some(STATEMENT_TIMEOUT));
-    let store = Store::new(&config)?;
+    let store = open(&settings.config.database_url)?;
     let Some(every) = settings.config.every else {
         let outcome = measured(settings, &store, shutdown).await;
         if !settings.config.dry_run && !matches!(outcome, Err(Failure::Busy)) {

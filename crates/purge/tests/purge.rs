@@ -15,9 +15,9 @@ use connlog_model::identity::BootNumber;
 use connlog_model::method::Method;
 use connlog_purge::{Config, Failure, Outcome, Settings, Summary};
 use connlog_runtime::shutdown::Shutdown;
+use connlog_store::Store;
 use connlog_store::infer::Hello;
 use connlog_store::roles::PURGE;
-use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, now};
 use connlog_testkit::stage::write;
@@ -33,7 +33,7 @@ fn settings(database: &TestDatabase, flags: &[&str]) -> Settings {
 }
 
 async fn purge(database: &TestDatabase, flags: &[&str]) -> Result<Summary, Failure> {
-    let store = Store::new(&StoreConfig::new(database.url_as(PURGE), "connlog-purge", 4)).unwrap();
+    let store = connlog_purge::open(&database.url_as(PURGE)).unwrap();
     let settings = settings(database, flags);
     connlog_purge::run(&settings, &store, &Shutdown::new()).await
 }
@@ -229,6 +229,31 @@ async fn a_day_that_cannot_go_keeps_no_other_and_neither_does_one_that_cannot_be
     client.batch_execute(&format!("DROP VIEW somebodys; DROP TABLE {}", of(tomorrow))).await.unwrap();
     let summary = purge(&database, &["--connection-logs-retention", "30d"]).await.unwrap();
     assert_eq!((summary.outcome, summary.rows_dropped), (Outcome::Complete, 1));
+}
+
+/// Without this, a lock that somebody holds on the oldest day keeps all of them, and the summary says that nothing is left.
+#[tokio::test]
+async fn a_day_that_somebody_has_locked_keeps_no_other_and_the_summary_says_what_is_left_and_why() {
+    let database = TestDatabase::create().await.unwrap();
+    history(&database.store().unwrap(), 40, 1).await;
+    for (mode, oldest) in [("ACCESS EXCLUSIVE", 39), ("SHARE", 34)] {
+        let locked = now() - TimeDelta::days(oldest);
+        let mut somebody = database.client().await.unwrap();
+        let lock = somebody.transaction().await.unwrap();
+        let table = format!("connection_logs_{}", locked.format("%Y%m%d"));
+        lock.batch_execute(&format!("LOCK TABLE {table} IN {mode} MODE")).await.unwrap();
+        let retention = format!("{}d", oldest - 4);
+        let flags = ["--connection-logs-retention", &retention, "--lock-timeout", "50ms", "--lock-attempts", "1"];
+        let summary = purge(&database, &flags).await.unwrap();
+        let found = (summary.outcome, summary.rows_dropped, summary.rows_left);
+        assert_eq!(found, (Outcome::Incomplete, 3, 1), "{mode}");
+        let run = database.store().unwrap().purge_runs(1).await.unwrap().remove(0);
+        let (error, day) = (run.error.unwrap(), format!("day {}", locked.date_naive()));
+        assert!(error.contains(&day) && error.contains("a lock was not granted in time"), "{error}");
+        lock.rollback().await.unwrap();
+        let summary = purge(&database, &flags).await.unwrap();
+        assert_eq!((summary.outcome, summary.rows_dropped, summary.rows_left), (Outcome::Complete, 1, 0));
+    }
 }
 
 #[tokio::test]
@@ -523,10 +548,24 @@ async fn each_kind_of_record_has_its_retention_and_by_default_that_of_the_log() 
     let summary =
         purge(&database, &["--config", config.to_str().unwrap(), "--audit-retention", "39d12h"]).await.unwrap();
     assert_eq!((summary.rejected_removed, summary.lost_removed, summary.audit_removed), (20, 10, 1));
-    std::fs::write(&config, "retention: {audit: soon}\n").unwrap();
-    let output = binary(&database, &["--config", config.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(64));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("retention.audit: \"soon\" is not a duration"));
+    for (text, wrong) in [
+        ("retention: {audit: soon}", "retention.audit: \"soon\" is not a duration"),
+        ("retension: {connection_logs: 90d}", "unknown key `retension`; did you mean `retention`?"),
+        ("Retention: {connection_logs: 90d}", "unknown key `Retention`; did you mean `retention`?"),
+        (
+            "retention: {connection-logs: 90d}",
+            "unknown key `retention.connection-logs`; did you mean `retention.connection_logs`?",
+        ),
+    ] {
+        std::fs::write(&config, format!("{text}\n")).unwrap();
+        let output = binary(&database, &["--config", config.to_str().unwrap()]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{text}: {stderr}");
+        assert!(stderr.contains(wrong), "{text}: {stderr}");
+    }
+    // What others read of the same file is theirs.
+    std::fs::write(&config, "networking: {http_address: a}\nretention: {audit_logs: 7d, audit: 0}\n").unwrap();
+    assert_eq!(binary(&database, &["--config", config.to_str().unwrap()]).status.code(), Some(0));
 }
 
 /// A Pushgateway's side of a push: takes one request and answers 200.

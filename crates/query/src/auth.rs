@@ -1,10 +1,10 @@
 //! Who asks: the bearer of an API token, from `Coder-Session-Token`, `Authorization: Bearer`, or the dashboard's cookie.
 //!
-//! Recognized tokens are remembered for a short while, so a revoked one stops working within a minute.
+//! Recognized tokens are remembered for a short while, and forgotten once one was revoked.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
@@ -13,6 +13,7 @@ use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::http::request::Parts;
 use connlog_model::clock::Clock;
 use connlog_runtime::listen::PeerAddress;
+use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::strangers::Acquaintance;
 use connlog_store::Store;
 use connlog_store::read::Reach;
@@ -33,6 +34,8 @@ const GUESSING_PAUSE: Duration = Duration::from_millis(5);
 const WAITING: usize = 200;
 /// How long it is remembered that a token was recognized.
 const KNOWN_FOR: Duration = Duration::from_hours(24);
+/// How often it is asked whether a token was revoked.
+const REVOCATION_ROUND: Duration = Duration::from_secs(2);
 /// The dashboard's cookie.
 pub const SESSION_COOKIE: &str = "connlog_session";
 
@@ -45,6 +48,8 @@ pub struct Authenticator {
     /// Tokens that were recognized when they were last looked up, within the last day.
     known: Cache<Vec<u8>, ()>,
     guests: moka::sync::Cache<IpAddr, Arc<Guest>>,
+    /// How often everything was forgotten: what was looked up before is not remembered after.
+    forgotten: Arc<AtomicU64>,
 }
 
 /// An address from which tokens are looked up.
@@ -73,7 +78,27 @@ impl Authenticator {
         let known = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(KNOWN_FOR).build();
         let minute = Duration::from_mins(1);
         let guests = moka::sync::Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(minute).build();
-        Self { store, clock, tokens, known, guests }
+        Self { store, clock, tokens, known, guests, forgotten: Arc::default() }
+    }
+
+    /// Forgets who was recognized once a token was revoked, until the service stops.
+    pub async fn follow_revocations(self, shutdown: Shutdown) {
+        let mut seen = None;
+        loop {
+            match self.store.revocations().await {
+                Ok(version) if seen == Some(version) => {}
+                Ok(version) => {
+                    self.forgotten.fetch_add(1, Ordering::SeqCst);
+                    self.tokens.invalidate_all();
+                    seen = Some(version);
+                }
+                Err(error) => tracing::debug!(error = error.one_line(), "whether tokens were revoked is unknown"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(REVOCATION_ROUND) => {}
+                () = shutdown.begun() => return,
+            }
+        }
     }
 
     /// The token of a request from `address`.
@@ -100,6 +125,7 @@ impl Authenticator {
             tokio::time::sleep(GUESSING_PAUSE).await;
             Some((turn, waiting))
         };
+        let forgotten = self.forgotten.load(Ordering::SeqCst);
         // That a token is unknown is not remembered: it may be made any moment.
         let Some(token) = self.store.api_token(&sha256, now).await? else {
             metrics::counter!("connlog_query_failed_attempts_total").increment(1);
@@ -109,7 +135,9 @@ impl Authenticator {
         };
         let token = Arc::new(token);
         self.known.insert(sha256.clone(), ()).await;
-        self.tokens.insert(sha256, Arc::clone(&token)).await;
+        if forgotten == self.forgotten.load(Ordering::SeqCst) {
+            self.tokens.insert(sha256, Arc::clone(&token)).await;
+        }
         Ok(token)
     }
 

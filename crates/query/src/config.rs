@@ -67,6 +67,12 @@ pub struct Config {
     /// Most exports at once.
     #[arg(long, env = "CONNLOG_MAX_EXPORTS", default_value_t = 4, value_name = "N")]
     pub max_exports: usize,
+    /// Most exports of one token at once, so that nobody takes all of them. Further ones wait.
+    #[arg(long, env = "CONNLOG_MAX_EXPORTS_PER_TOKEN", default_value_t = 2, value_parser = positive, value_name = "N")]
+    pub max_exports_per_token: usize,
+    /// How long an export waits for its turn before it is refused.
+    #[arg(long, env = "CONNLOG_EXPORT_PATIENCE", default_value = "10s", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub export_patience: TimeDelta,
     /// Most tails at once.
     #[arg(long, env = "CONNLOG_MAX_TAILS", default_value_t = 100, value_name = "N")]
     pub max_tails: usize,

@@ -34,12 +34,10 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use connlog_model::role::Role;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
 
 use crate::audit::Caller;
 use crate::error::ApiError;
-use crate::serve::Service;
+use crate::serve::{Service, compression};
 
 pub(crate) use self::live::render as live_row;
 pub(crate) use self::zone::Zone;
@@ -51,7 +49,6 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// The pages.
 pub(crate) fn routes() -> Router<Service> {
     // Events of the tail are small and have to arrive at once.
-    let compression = CompressionLayer::new().compress_when(SizeAbove::new(1024).and(NotForContentType::SSE));
     Router::new()
         .route("/", get(log::log))
         .route("/filter", get(filter::filter))
@@ -67,7 +64,7 @@ pub(crate) fn routes() -> Router<Service> {
         .route("/signout", post(session::sign_out))
         .route("/preferences", post(preferences::set))
         .route("/assets/{version}/{name}", get(assets::asset))
-        .layer(compression)
+        .layer(compression())
         .layer(from_fn(guarded))
 }
 

@@ -39,13 +39,14 @@ use crate::paging;
 use crate::serve::Service;
 use crate::slot::Slot;
 
-/// Chunks that wait for the client to read.
-const WAITING_CHUNKS: usize = 1;
+/// Pieces that wait for the client to read, about a chunk in all, and how many bytes one has at most.
+const WAITING_PIECES: usize = 64;
+const PIECE: usize = 64 << 10;
 /// Attempts at a chunk while the database is unavailable, and the pause between them.
 const ATTEMPTS: u32 = 60;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often the token is looked at again.
-const TOKEN_INTERVAL: Duration = Duration::from_secs(30);
+const TOKEN_INTERVAL: Duration = Duration::from_secs(5);
 /// Where the change feed stood when the export began.
 const POSITION_HEADER: HeaderName = HeaderName::from_static("connlog-position");
 
@@ -83,7 +84,7 @@ pub async fn export(
     if let Some(unreachable) = service.reads.unreachable(&search, &auditor.reach()).await? {
         return Err(ApiError::out_of_reach(&unreachable));
     }
-    let slot = Slot::take(&service.exports, "exports")?;
+    let slot = service.exports.enter(auditor.0.id, "exports").await?;
     let end = service.follows.feed_end().await?;
     if let Some(since) = since {
         paging::check_position(&service, since).await?;
@@ -100,7 +101,7 @@ pub async fn export(
         Some(since) => Source::changes(search, auditor.reach(), since, end),
         None => Source::pages(search, auditor.reach(), cursor.map(|cursor| (cursor.time, cursor.id)), began_at),
     };
-    let (sender, chunks) = mpsc::channel(WAITING_CHUNKS);
+    let (sender, chunks) = mpsc::channel(WAITING_PIECES);
     let job = Job { service, headers, source, record, _slot: slot };
     tokio::spawn(job.run(format, sender));
     let body = Body::from_stream(ReceiverStream::new(chunks).map(Ok::<Bytes, std::convert::Infallible>));
@@ -201,11 +202,13 @@ impl Job {
             let count = entries.len() as u64;
             let writing = tokio::task::spawn_blocking(move || format.write(entries, cursors));
             let (written, next) = tokio::join!(writing, self.next());
-            let bytes = written.map_err(|_| Stopped::Because("an internal error".to_owned()))?;
-            if !bytes.is_empty() {
-                give(sender, bytes, &shutdown).await?;
-            } else if sender.is_closed() {
+            let mut bytes = written.map_err(|_| Stopped::Because("an internal error".to_owned()))?;
+            if bytes.is_empty() && sender.is_closed() {
                 return Err(Stopped::Gone);
+            }
+            // Piece by piece: a client that reads slowly is not taken for one that does not read.
+            while !bytes.is_empty() {
+                give(sender, bytes.split_to(bytes.len().min(PIECE)), &shutdown).await?;
             }
             *rows += count;
             read = next?;

@@ -22,7 +22,10 @@ use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::{Status, TraceContextExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{And, NotForContentType, Predicate as _, SizeAbove};
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -42,7 +45,7 @@ use crate::one::one;
 use crate::openapi;
 use crate::pulse::Pulse;
 use crate::retention::{self, retention};
-use crate::slot::Shares;
+use crate::slot::{Queue, Shares};
 use crate::stats::stats;
 use crate::tail::tail;
 
@@ -64,8 +67,9 @@ pub struct Service {
     pub(crate) freshness: Freshness,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
-    /// Exports that may still begin, and tails.
-    pub(crate) exports: Arc<Semaphore>,
+    /// Exports, which wait for their turn.
+    pub(crate) exports: Queue,
+    /// Tails that may still begin.
     pub(crate) tails: Arc<Semaphore>,
     /// Tails of each token.
     pub(crate) shares: Shares,
@@ -108,7 +112,7 @@ pub async fn run(
         }
         None => store.clone(),
     };
-    let tls = ServerTls::load(&config.tls, &["h2", "http/1.1"], &shutdown)?;
+    let tls = ServerTls::load(&config.tls, listener.local_addr()?, &["h2", "http/1.1"], &shutdown)?;
     let follows = Store::new(&StoreConfig {
         url: config.database_read_url.clone().unwrap_or(config.database_url.clone()),
         max_connections: FOLLOWING_CONNECTIONS,
@@ -121,6 +125,7 @@ pub async fn run(
     for cause in ["too_many", "too_large", "too_slow"] {
         metrics::counter!("connlog_query_refused_forms_total", "cause" => cause).increment(0);
     }
+    metrics::counter!("connlog_query_refused_total", "kind" => "exports").increment(0);
     for kind in ["exports", "tails"] {
         metrics::gauge!("connlog_query_running", "kind" => kind).set(0);
     }
@@ -132,16 +137,18 @@ pub async fn run(
         let (tails, most) = (Arc::clone(&tails), config.max_tails);
         move || tails.available_permits() < most
     };
+    let authenticator = Authenticator::new(store.clone(), clock.clone(), config.token_cache.to_std()?);
+    shutdown.spawn("revocations", authenticator.clone().follow_revocations(shutdown.clone()));
     let service = Service {
         primary: store.clone(),
-        authenticator: Authenticator::new(store.clone(), clock.clone(), config.token_cache.to_std()?),
+        authenticator,
         audit: Audit::start(store, clock.clone(), &shutdown),
         pulse: Pulse::start(follows.clone(), has_followers, &shutdown),
         freshness: Freshness::start(reads.clone(), clock.clone(), &shutdown),
         reads,
         follows,
         clock,
-        exports: Arc::new(Semaphore::new(config.max_exports)),
+        exports: Queue::new(config.max_exports, config.max_exports_per_token, config.export_patience.to_std()?),
         tails,
         shares: Shares::default(),
         forms: Forms::default(),
@@ -185,6 +192,7 @@ fn routes(service: Service, request_timeout: Duration) -> Router {
         .route("/api/v2/connectionlog/stats", get(stats))
         .route("/api/v2/connectionlog/gaps", get(gaps))
         .route("/api/v2/connectionlog/retention", get(retention))
+        .layer(compression())
         .layer(from_fn_with_state(service.clone(), stated));
     log.route("/api/v2/connectionlog/openapi.json", get(openapi::openapi))
         .route("/docs", get(openapi::docs))
@@ -210,6 +218,12 @@ fn routes(service: Service, request_timeout: Duration) -> Router {
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         .with_state(service)
+}
+
+/// What is large is compressed for whom it suits. Streams of events are not: each is read as soon as it is there.
+pub(crate) fn compression() -> CompressionLayer<And<SizeAbove, NotForContentType>> {
+    let is_worth_it = SizeAbove::new(1024).and(NotForContentType::SSE);
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(is_worth_it)
 }
 
 fn readiness(store: Store) -> Readiness {

@@ -42,7 +42,7 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(15);
 /// How often the feed is looked at while nothing tells of changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the token is looked at again.
-const TOKEN_INTERVAL: Duration = Duration::from_secs(20);
+const TOKEN_INTERVAL: Duration = Duration::from_secs(5);
 /// Events that wait for the client to read them.
 const WAITING_EVENTS: usize = 8;
 /// Pause after a failed look.

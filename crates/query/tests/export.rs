@@ -22,7 +22,7 @@ use connlog_store::roles::QUERY;
 use connlog_testkit::process::{Process, free_address};
 use reqwest::StatusCode;
 use serde_json::Value;
-use support::Served;
+use support::{Served, Service};
 use uuid::Uuid;
 
 const EXPORT: &str = "/api/v2/connectionlog/export";
@@ -100,6 +100,37 @@ impl Exports {
 
 fn ids(rows: &[Value]) -> Vec<&str> {
     rows.iter().map(|row| row["id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_is_large_is_compressed_for_who_can_read_it() {
+    let stage = stage().await;
+    stage.sessions(1..200).await;
+    let magic: [(&str, &[u8]); 2] = [("gzip", &[0x1f, 0x8b]), ("zstd", &[0x28, 0xb5, 0x2f, 0xfd])];
+    for path in ["/api/v2/connectionlog?limit=100", EXPORT] {
+        let plain = stage.service.open(path, &stage.auditor, &[]).await;
+        assert_eq!(plain.headers().get("content-encoding"), None);
+        let plain = plain.bytes().await.unwrap();
+        for (encoding, begins) in magic {
+            let answer = stage.service.compressed(path, &stage.auditor, encoding).await;
+            assert_eq!(answer.headers()["content-encoding"], encoding, "{path}");
+            assert!(answer.headers().get_all("vary").iter().any(|vary| vary == "accept-encoding"));
+            let bytes = answer.bytes().await.unwrap();
+            assert!(bytes.starts_with(begins) && bytes.len() * 4 < plain.len(), "{path}: {}", bytes.len());
+        }
+    }
+    let tail = stage.service.compressed("/api/v2/connectionlog/tail", &stage.auditor, "gzip").await;
+    assert_eq!(tail.headers().get("content-encoding"), None, "each event is read as soon as it is there");
+}
+
+#[tokio::test]
+async fn an_export_whose_turn_does_not_come_is_refused_and_told_when_to_come_again() {
+    let stage = stage().await;
+    let service = Service::start(stage.database.url(), &["--max-exports", "0", "--export-patience", "100ms"]).await;
+    let refused = service.open(EXPORT, &stage.auditor, &[]).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert!(refused.text().await.unwrap().contains("Too many exports at once."));
 }
 
 #[tokio::test]

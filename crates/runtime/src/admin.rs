@@ -1,12 +1,13 @@
 //! The admin listener: `/livez`, `/readyz`, `/metrics` and `/log`, away from what users reach.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -49,7 +50,8 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Prometh
         .route("/metrics", get(async |State(admin): State<Admin>| admin.metrics.render()))
         .route("/log", get(filter).put(set_filter))
         .with_state(admin);
-    if let Err(error) = axum::serve(listener, router).await {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    if let Err(error) = axum::serve(listener, service).await {
         tracing::error!(%error, "the admin listener failed");
     }
 }
@@ -62,8 +64,12 @@ async fn filter() -> (StatusCode, String) {
     }
 }
 
-/// Changes it until the end of the process.
-async fn set_filter(text: String) -> (StatusCode, String) {
+/// Changes it until the end of the process. Nobody has a token here, so it is for who is on this machine, or in this pod.
+async fn set_filter(ConnectInfo(peer): ConnectInfo<SocketAddr>, text: String) -> (StatusCode, String) {
+    if !peer.ip().to_canonical().is_loopback() {
+        let advice = "only from this machine: by kubectl port-forward, say";
+        return (StatusCode::FORBIDDEN, format!("the filter of diagnostics is changed {advice}\n"));
+    }
     match telemetry::set_filter(&text) {
         Ok(()) => {
             let filter = telemetry::filter().unwrap_or_default();

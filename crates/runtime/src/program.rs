@@ -18,9 +18,7 @@ pub const EXIT_TEMPORARY: u8 = 75;
 /// Reads the configuration from flags and environment. On a bad value, one line that names it, and exit code 64. An
 /// empty environment variable is unset.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
-    let command = unset_empty_variables(C::command());
-    let parsed = command.try_get_matches().and_then(|matches| C::from_arg_matches(&matches));
-    parsed.map_err(|error| match error.kind() {
+    try_parse().map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             print!("{error}");
             ExitCode::SUCCESS
@@ -33,11 +31,26 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     })
 }
 
-/// Clap takes an empty variable for a value; here it is no value.
-fn unset_empty_variables(command: clap::Command) -> clap::Command {
-    command.mut_args(|argument| match argument.get_env() {
-        Some(name) if std::env::var_os(name).is_some_and(|value| value.is_empty()) => argument.env(None::<&str>),
-        _ => argument,
+/// The same, with what went wrong as clap tells it.
+pub fn try_parse<C: Parser>() -> Result<C, clap::Error> {
+    let matches = tidy_variables(C::command()).try_get_matches()?;
+    C::from_arg_matches(&matches)
+}
+
+/// Clap takes an empty variable for a value, and the newline at the end of a mounted file for a part of it. Here the one is no
+/// value, and the other is cut off.
+fn tidy_variables(command: clap::Command) -> clap::Command {
+    command.mut_subcommands(tidy_variables).mut_args(|argument| {
+        let value = argument.get_env().and_then(std::env::var_os).and_then(|value| value.into_string().ok());
+        match value.as_deref().map(|value| (value, value.trim())) {
+            Some((_, "")) => argument.env(None::<&str>),
+            Some((value, trimmed)) if value != trimmed => {
+                // Once for each variable, at the start of the program.
+                let trimmed: &'static str = Box::leak(trimmed.to_owned().into_boxed_str());
+                argument.env(None::<&str>).required(false).default_value(trimmed)
+            }
+            _ => argument,
+        }
     })
 }
 

@@ -3,6 +3,7 @@
 //! The files are looked at every few seconds; new ones serve new connections, without a restart. Files that do not make
 //! sense are reported and the ones before stay in force: a certificate that is being written does not cut anyone off.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub struct TlsOptions {
     /// Authorities of the clients' certificates, as PEM; with it, a client without one is turned away.
     #[arg(long, env = "CONNLOG_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
+    /// Does not start without TLS.
+    #[arg(long, env = "CONNLOG_REQUIRE_TLS")]
+    pub require_tls: bool,
 }
 
 /// What is wrong with the files.
@@ -45,6 +49,9 @@ pub enum TlsError {
     /// They do not fit together.
     #[error("the certificate, its key or the clients' authority cannot be used: {0}")]
     Unusable(String),
+    /// There are none.
+    #[error("--require-tls is given, and --tls-cert and --tls-key are not")]
+    Missing,
 }
 
 /// The TLS of a listener, as its files have it now.
@@ -73,14 +80,23 @@ struct Contents {
 const RELOAD_FAILURES: &str = "connlog_tls_reload_failures_total";
 
 impl ServerTls {
-    /// Reads the files. Nothing is returned if none are configured. `alpn` lists the protocols that the listener speaks.
-    /// New files are picked up until `shutdown`.
+    /// Reads the files of the listener at `address`. Nothing is returned if none are configured; a listener that other machines
+    /// reach is warned of then. `alpn` lists the protocols that it speaks. New files are picked up until `shutdown`.
     pub fn load(
         options: &TlsOptions,
+        address: SocketAddr,
         alpn: &'static [&'static str],
         shutdown: &Shutdown,
     ) -> Result<Option<Arc<Self>>, TlsError> {
-        let (Some(cert), Some(key)) = (options.tls_cert.clone(), options.tls_key.clone()) else { return Ok(None) };
+        let (Some(cert), Some(key)) = (options.tls_cert.clone(), options.tls_key.clone()) else {
+            if options.require_tls {
+                return Err(TlsError::Missing);
+            }
+            if !address.ip().to_canonical().is_loopback() {
+                tracing::warn!(%address, "other machines reach this listener, and it speaks no TLS: tokens and events pass in clear text");
+            }
+            return Ok(None);
+        };
         let files = Files { cert, key, client_ca: options.tls_client_ca.clone() };
         let contents = files.read()?;
         let current = ArcSwap::from_pointee(files.configure(&contents, alpn)?);

@@ -15,7 +15,7 @@ SELECT a.id, a.name, w.organization_id, w.owner_id, w.id AS workspace_id, w.name
 FROM agent_tokens t
 JOIN workspace_agents a ON a.id = t.agent_id
 JOIN workspaces w ON w.id = a.workspace_id
-WHERE t.sha256 = $1 AND (t.expires_at IS NULL OR t.expires_at > $2)";
+WHERE t.sha256 = $1 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2)";
 
 const BY_NAME: &str = "-- agent_by_name
 SELECT a.id, $2::text AS name, w.organization_id, w.owner_id, w.id AS workspace_id, w.name AS workspace_name

@@ -5,6 +5,7 @@
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
 use serde::Deserialize;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::argument::Argument;
@@ -13,6 +14,8 @@ use crate::{Store, StoreError};
 
 /// How long the token of a deleted agent, or one that was replaced, is still accepted.
 pub const TOKEN_GRACE: TimeDelta = TimeDelta::hours(24);
+/// Fewest characters of an agent's token. One that is shorter can be guessed.
+pub const MIN_TOKEN_CHARS: usize = 16;
 
 /// One entry, in the form of a directory file: an object a line.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -108,10 +111,72 @@ FROM workspace_agents a JOIN workspaces w ON w.id = a.workspace_id
 WHERE t.agent_id = a.id AND (a.deleted OR w.deleted)
     AND (t.expires_at IS NULL OR t.expires_at > least(a.deleted_at, w.deleted_at) + make_interval(hours => $1))";
 
+const UNKNOWN_ORGANIZATION: &str = "-- unknown_organization
+SELECT k.entry, k.id FROM unnest($1::bigint[], $2::uuid[]) AS k (entry, id)
+WHERE NOT EXISTS (SELECT FROM organizations AS o WHERE o.id = k.id) ORDER BY k.entry LIMIT 1";
+
+const UNKNOWN_USER: &str = "-- unknown_user
+SELECT k.entry, k.id FROM unnest($1::bigint[], $2::uuid[]) AS k (entry, id)
+WHERE NOT EXISTS (SELECT FROM users AS u WHERE u.id = k.id) ORDER BY k.entry LIMIT 1";
+
+const UNKNOWN_WORKSPACE: &str = "-- unknown_workspace
+SELECT k.entry, k.id FROM unnest($1::bigint[], $2::uuid[]) AS k (entry, id)
+WHERE NOT EXISTS (SELECT FROM workspaces AS w WHERE w.id = k.id) ORDER BY k.entry LIMIT 1";
+
 /// A directory import in progress: nothing is seen before [`commit`](Import::commit).
 pub struct Import<'a> {
     transaction: Transaction<'a>,
     now: Timestamp,
+    /// Entries so far.
+    entries: usize,
+    /// What they name: it may come after them.
+    organizations: Named,
+    owners: Named,
+    workspaces: Named,
+}
+
+/// What entries name, each with the number of the entry.
+#[derive(Default)]
+struct Named {
+    entries: Vec<i64>,
+    ids: Vec<Uuid>,
+}
+
+impl Named {
+    fn add(&mut self, entry: usize, id: Uuid) {
+        self.entries.push(i64::try_from(entry).unwrap_or(i64::MAX));
+        self.ids.push(id);
+    }
+
+    /// The first of them that is not there, by `sql`, as an error about `field`.
+    async fn unknown(
+        &self,
+        transaction: &Transaction<'_>,
+        sql: &str,
+        field: &'static str,
+    ) -> Result<Option<(usize, StoreError)>, StoreError> {
+        let rows = query(transaction, sql, &[&self.entries, &self.ids]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let entry = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(usize::MAX);
+        Ok(Some((entry, StoreError::Unknown { entry, field, id: row.try_get(1)? })))
+    }
+}
+
+/// The one that a name means: what has it in exactly these letters, or else the only one that has it in others.
+fn meant(what: &'static str, name: &str, rows: &[Row]) -> Result<Option<Uuid>, StoreError> {
+    let mut found = Vec::new();
+    for row in rows {
+        let id: Uuid = row.try_get(0)?;
+        if row.try_get::<_, &str>(1)? == name || id.to_string() == name {
+            return Ok(Some(id));
+        }
+        found.push(id);
+    }
+    match found[..] {
+        [] => Ok(None),
+        [id] => Ok(Some(id)),
+        [one, other, ..] => Err(StoreError::Ambiguous { what, name: name.to_owned(), one, other }),
+    }
 }
 
 impl Store {
@@ -120,35 +185,51 @@ impl Store {
         self.client().await
     }
 
-    /// The id of the user of that name, in any case; deleted users do not match.
+    /// The id of the user of that name, or with that id; deleted users do not match. The name in other letters' case will do, if
+    /// nobody else has it.
     pub async fn user_id(&self, username: &str) -> Result<Option<Uuid>, StoreError> {
         let client = self.client().await?;
-        let sql = "-- user_id\nSELECT id FROM users WHERE username_key = $1 AND NOT deleted ORDER BY id LIMIT 1";
-        Ok(client.query_opt(sql, &[&username.to_lowercase()]).await?.map(|row| row.try_get(0)).transpose()?)
+        let sql = "-- user_id\nSELECT id, username FROM users WHERE (username_key = $1 OR id = $2) AND NOT deleted ORDER BY id";
+        let rows = client.query(sql, &[&username.to_lowercase(), &Uuid::try_parse(username).ok()]).await?;
+        meant("user", username, &rows)
     }
 
-    /// The id of the organization of that name, in any case, or with that id; a deleted one only by id.
+    /// The id of the organization of that name, or with that id; a deleted one only by id. The name in other letters' case will
+    /// do, if no other one has it.
     pub async fn organization_id(&self, name: &str) -> Result<Option<Uuid>, StoreError> {
         let client = self.client().await?;
-        let sql = "-- organization_id\nSELECT id FROM organizations WHERE (name_key = $1 AND NOT deleted) OR id = $2 ORDER BY id LIMIT 1";
-        Ok(client
-            .query_opt(sql, &[&name.to_lowercase(), &Uuid::try_parse(name).ok()])
-            .await?
-            .map(|row| row.try_get(0))
-            .transpose()?)
+        let sql = "-- organization_id\nSELECT id, name FROM organizations WHERE (name_key = $1 AND NOT deleted) OR id = $2 ORDER BY id";
+        let rows = client.query(sql, &[&name.to_lowercase(), &Uuid::try_parse(name).ok()]).await?;
+        meant("organization", name, &rows)
     }
 }
 
 impl<'a> Import<'a> {
     /// Begins an import.
     pub async fn begin(connection: &'a mut Session, now: Timestamp) -> Result<Self, StoreError> {
-        Ok(Self { transaction: begin_write(connection).await?, now })
+        Ok(Self {
+            transaction: begin_write(connection).await?,
+            now,
+            entries: 0,
+            organizations: Named::default(),
+            owners: Named::default(),
+            workspaces: Named::default(),
+        })
     }
 
-    /// Adds or changes one entry.
-    pub async fn apply(&self, entry: &DirectoryEntry) -> Result<(), StoreError> {
-        let (transaction, now) = (&self.transaction, &self.now);
+    /// Adds or changes one entry. What it names has to be there by the time of the commit.
+    pub async fn apply(&mut self, entry: &DirectoryEntry) -> Result<(), StoreError> {
         check_text(entry)?;
+        match entry {
+            DirectoryEntry::Workspace { organization_id, owner_id, .. } => {
+                self.organizations.add(self.entries, *organization_id);
+                self.owners.add(self.entries, *owner_id);
+            }
+            DirectoryEntry::Agent { workspace_id, .. } => self.workspaces.add(self.entries, *workspace_id),
+            DirectoryEntry::Organization { .. } | DirectoryEntry::User { .. } => {}
+        }
+        self.entries += 1;
+        let (transaction, now) = (&self.transaction, &self.now);
         match entry {
             DirectoryEntry::Organization { id, name, display_name, icon, deleted } => {
                 execute(
@@ -192,6 +273,11 @@ impl<'a> Import<'a> {
         if token.is_empty() {
             return Ok(());
         }
+        let chars = token.chars().count();
+        if chars < MIN_TOKEN_CHARS {
+            let reason = format!("the token has {chars} characters, and needs {MIN_TOKEN_CHARS}");
+            return Err(StoreError::Invalid(reason));
+        }
         let sha256 = crate::tokens::digest(token);
         if query(&self.transaction, ADD_AGENT_TOKEN, &[&sha256, &agent_id]).await?.is_empty() {
             return Err(StoreError::Invalid("the token already belongs to another agent".to_owned()));
@@ -200,8 +286,19 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    /// Makes the import visible.
+    /// Makes the import visible, unless an entry names what is not there: an error names the first of those.
     pub async fn commit(self) -> Result<(), StoreError> {
+        let mut unknown = Vec::new();
+        for (named, sql, field) in [
+            (&self.organizations, UNKNOWN_ORGANIZATION, "organization_id"),
+            (&self.owners, UNKNOWN_USER, "owner_id"),
+            (&self.workspaces, UNKNOWN_WORKSPACE, "workspace_id"),
+        ] {
+            unknown.extend(named.unknown(&self.transaction, sql, field).await?);
+        }
+        if let Some((_, error)) = unknown.into_iter().min_by_key(|(entry, _)| *entry) {
+            return Err(error);
+        }
         let hours = i32::try_from(TOKEN_GRACE.num_hours()).unwrap_or(i32::MAX);
         execute(&self.transaction, EXPIRE_TOKENS_OF_DELETED, &[&hours]).await?;
         Ok(self.transaction.commit().await?)

@@ -4,6 +4,7 @@ mod blame;
 
 use chrono::NaiveDate;
 use deadpool_postgres::PoolError;
+use uuid::Uuid;
 
 use self::blame::{Blame, blame};
 
@@ -66,6 +67,28 @@ pub enum StoreError {
     /// What a caller gave cannot be stored.
     #[error("{0}")]
     Invalid(String),
+    /// An entry of a directory names what is neither in the directory nor among the other entries.
+    #[error("entry {entry}: {field} {id} is not in the directory")]
+    Unknown {
+        /// The entry, from 0.
+        entry: usize,
+        /// The field that names it.
+        field: &'static str,
+        /// What it names.
+        id: Uuid,
+    },
+    /// A name that several things have, in other letters' case.
+    #[error("{what} {name:?} may be {one} or {other}: give the id, or the name in exactly its letters")]
+    Ambiguous {
+        /// Of what kind they are.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// One of them.
+        one: Uuid,
+        /// Another one.
+        other: Uuid,
+    },
     /// The data is at fault: trying again is of no use.
     #[error("the database refused a value: {}", described(.0))]
     Database(#[source] tokio_postgres::Error),
@@ -148,7 +171,7 @@ impl From<tokio_postgres::Error> for StoreError {
 }
 
 /// An error in one line: its SQLSTATE, message, table and constraint, as far as there are any.
-fn described(error: &tokio_postgres::Error) -> String {
+pub(crate) fn described(error: &tokio_postgres::Error) -> String {
     let Some(error) = error.as_db_error() else { return error.to_string() };
     let mut text = format!("{}: {}", error.code().code(), error.message());
     let objects = [("table", error.table()), ("constraint", error.constraint()), ("hint", error.hint())];

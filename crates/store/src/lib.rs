@@ -19,6 +19,7 @@ pub mod read;
 mod records;
 pub mod retention;
 mod retry;
+mod revocation;
 pub mod roles;
 mod row;
 pub mod schema;

@@ -239,6 +239,14 @@ WHERE connect_time >= $1 AND connect_time < $2 AND (disconnect_time IS NOT NULL 
         Ok(client.query_one(sql, &[&start_of(day), &end]).await?.try_get(0)?)
     }
 
+    /// How many rows a day has, by the counts.
+    pub async fn counted_in_day(&self, day: NaiveDate) -> Result<i64, StoreError> {
+        let client = self.client().await?;
+        let sql =
+            "-- counted_in_day\nSELECT coalesce(sum(entries), 0)::bigint FROM connection_log_counts WHERE day = $1";
+        Ok(client.query_one(sql, &[&day]).await?.try_get(0)?)
+    }
+
     /// Keeps the proof that a run happened.
     pub async fn record_purge_run(&self, run: &PurgeRun) -> Result<(), StoreError> {
         let client = self.client().await?;

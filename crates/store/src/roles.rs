@@ -42,7 +42,7 @@ DECLARE
 BEGIN
     SELECT string_agg(relname, ', ') INTO object FROM pg_class c
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN (
-        'organizations', 'users', 'workspaces', 'workspace_agents', 'agent_tokens', 'api_tokens', 'number_key', 'agents', 'agent_spools',
+        'organizations', 'users', 'workspaces', 'workspace_agents', 'agent_tokens', 'api_tokens', 'revocations', 'number_key', 'agents', 'agent_spools',
         'targets', 'connection_logs', 'ongoing', 'contradictions', 'changes', 'connection_log_counts', 'ingest_attendance',
         'rejected_events', 'lost_events', 'floor', 'purge_lease', 'compactions', 'purge_runs', 'api_audit', 'feed_consumers', 'refinery_schema_history')
         AND relname !~ '^compacted_[0-9]{8}$'
@@ -91,7 +91,7 @@ GRANT SELECT ON refinery_schema_history TO connlog_ingest, connlog_query, connlo
 GRANT EXECUTE ON FUNCTION day_table(date), start_of(date), days() TO connlog_ingest, connlog_query, connlog_purge;
 
 GRANT SELECT, INSERT, UPDATE ON organizations, users, workspaces, workspace_agents, agent_tokens TO connlog_ingest;
-GRANT SELECT ON api_tokens, number_key, floor, feed_consumers TO connlog_ingest;
+GRANT SELECT ON api_tokens, revocations, number_key, floor, feed_consumers TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE (open_since) ON agents TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE ON agent_spools TO connlog_ingest;
 GRANT SELECT, INSERT ON targets, connection_logs, changes, rejected_events, contradictions TO connlog_ingest;
@@ -100,7 +100,7 @@ GRANT SELECT, INSERT, UPDATE ON connection_log_counts, ingest_attendance, lost_e
 GRANT EXECUTE ON FUNCTION attach_day(date), take_unknown_starts(date, uuid[]), close_days(timestamptz, pg_snapshot, uuid[]),
     unattached_days(), trim_changes(timestamptz, bigint), restart_feed() TO connlog_ingest;
 
-GRANT SELECT ON organizations, users, workspaces, workspace_agents, api_tokens TO connlog_query;
+GRANT SELECT ON organizations, users, workspaces, workspace_agents, api_tokens, revocations TO connlog_query;
 GRANT SELECT ON agents, agent_spools, targets, connection_logs, ongoing, changes, connection_log_counts, feed_consumers TO connlog_query;
 GRANT SELECT ON rejected_events, lost_events, contradictions, ingest_attendance, floor, purge_runs TO connlog_query;
 GRANT SELECT, INSERT ON api_audit TO connlog_query;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use self::embedded::migrations;
+use crate::error::described;
 use crate::{Store, StoreError, roles};
 
 // Generated, so in a private module of its own.
@@ -21,8 +22,15 @@ pub async fn migrate(store: &Store) -> Result<Vec<i32>, StoreError> {
         return Err(StoreError::UnknownSchema { found: version(store).await?, known: known_version(), advice: ANEW });
     }
     let mut client = store.client().await?;
+    let encoding: String = client.query_one("-- encoding\nSHOW server_encoding", &[]).await?.try_get(0)?;
+    if encoding != "UTF8" {
+        let advice = "make it with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'";
+        return Err(StoreError::Invalid(format!("the encoding of the database is {encoding}: {advice}")));
+    }
+    // A bound on statements is for those who wait for an answer.
+    client.batch_execute("-- take_time\nSET statement_timeout = 0").await?;
     let outcome = apply(&mut client).await;
-    client.batch_execute("-- become_oneself\nRESET ROLE").await?;
+    client.batch_execute("-- become_oneself\nRESET ROLE; RESET statement_timeout").await?;
     outcome
 }
 
@@ -52,7 +60,7 @@ async fn apply(client: &mut tokio_postgres::Client) -> Result<Vec<i32>, StoreErr
                 attempt += 1;
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(error) => return Err(StoreError::Invalid(format!("a migration failed: {error}"))),
+            Err(error) => return Err(StoreError::Invalid(format!("a migration failed: {}", explained(&error)))),
         }
     }
     if owned {
@@ -61,9 +69,28 @@ async fn apply(client: &mut tokio_postgres::Client) -> Result<Vec<i32>, StoreErr
     Ok(applied)
 }
 
+/// What the database says, and what to do about it.
+fn explained(error: &refinery::Error) -> String {
+    let Some(source) = of_database(error) else { return error.to_string() };
+    let advice = match source.code() {
+        Some(state) if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
+            "; migrate as a role that may create in the schema public: the owner of the database, or GRANT CREATE ON SCHEMA public TO it"
+        }
+        Some(state) if *state == SqlState::READ_ONLY_SQL_TRANSACTION => {
+            "; it is a standby, or default_transaction_read_only is on: migrate on the primary, as a role that may write"
+        }
+        _ => "",
+    };
+    format!("{}{advice}", described(source))
+}
+
+fn of_database(error: &refinery::Error) -> Option<&tokio_postgres::Error> {
+    error.source()?.downcast_ref()
+}
+
 /// A deadlock, or an object that another migration has just made.
 fn is_passing(error: &refinery::Error) -> bool {
-    let source = error.source().and_then(|source| source.downcast_ref::<tokio_postgres::Error>());
+    let source = of_database(error);
     let passing = [
         SqlState::T_R_DEADLOCK_DETECTED,
         SqlState::UNIQUE_VIOLATION,

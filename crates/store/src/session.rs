@@ -37,7 +37,7 @@ const MAX_PREPARED: usize = 150;
 
 /// Checks that `url` can be read, for a command line: the error does not repeat it, since it may hold a password.
 pub fn parse_url(url: &str) -> Result<(), String> {
-    let (rest, tls) = tls::take_parameters(url)?;
+    let (rest, tls) = tls::take_parameters(url.trim())?;
     tokio_postgres::Config::from_str(&rest).map_err(|_| "is not a PostgreSQL URL")?;
     tls.client_config().map(|_| ()).map_err(|error| format!("has an unusable {error}"))
 }
@@ -109,7 +109,7 @@ pub struct Store {
 impl Store {
     /// Prepares the pool. No connection is made yet.
     pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
-        let (url, tls) = tls::take_parameters(&config.url).map_err(StoreError::Url)?;
+        let (url, tls) = tls::take_parameters(config.url.trim()).map_err(StoreError::Url)?;
         let mut postgres =
             tokio_postgres::Config::from_str(&url).map_err(|error| StoreError::Url(error.to_string()))?;
         postgres.application_name(&config.application_name);
@@ -200,6 +200,8 @@ fn settings(config: &StoreConfig) -> Vec<(&'static str, String)> {
         ("plan_cache_mode", plans.to_owned()),
         ("jit", "off".to_owned()),
         ("timezone", "UTC".to_owned()),
+        // Otherwise a schema with the name of the role would come first.
+        ("search_path", "public".to_owned()),
         // Starting workers for a statement of a millisecond takes ten.
         ("max_parallel_workers_per_gather", "0".to_owned()),
     ];

@@ -85,13 +85,6 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         let sql = format!("-- api_tokens\nSELECT {COLUMNS} FROM api_tokens ORDER BY created_at, id");
         client.query(&sql, &[]).await?.iter().map(api_token).collect()
     }
-
-    /// Revokes a token. Returns false if there is none of that id, or it was revoked before.
-    pub async fn revoke_token(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
-        let client = self.client().await?;
-        let sql = "-- revoke_token\nUPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
-        Ok(client.execute(sql, &[&id, &now]).await? == 1)
-    }
 }
 
 fn api_token(row: &Row) -> Result<ApiToken, StoreError> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use connlog_store::{StoreError, schema};
+use connlog_store::{Store, StoreConfig, StoreError, schema};
 use connlog_testkit::database::TestDatabase;
 
 /// What `pg_dump` of PostgreSQL 15 says of a database that was just made.
@@ -33,6 +33,52 @@ async fn a_database_from_before_the_first_release_is_left_alone_and_says_what_to
     }
     let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
     assert_eq!(client.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 1);
+}
+
+/// Without this, each of these says no more than "db error", or makes a second set of tables elsewhere.
+#[tokio::test]
+async fn a_database_that_cannot_be_migrated_says_why_and_what_to_do() {
+    let role = format!("somebody_{}", uuid::Uuid::new_v4().simple());
+    let wanted = [
+        ("", "ALTER DATABASE {db} SET statement_timeout = 1", None),
+        ("", "CREATE SCHEMA {role} AUTHORIZATION {role}; ALTER DATABASE {db} OWNER TO {role}", None),
+        (
+            "",
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+            Some("42501: permission denied for schema public; migrate as a role"),
+        ),
+        ("", "ALTER DATABASE {db} SET default_transaction_read_only = on", Some("25006: cannot execute CREATE TABLE")),
+        (
+            "TEMPLATE template0 LOCALE 'C' ENCODING 'LATIN1'",
+            "",
+            Some("the encoding of the database is LATIN1: make it with"),
+        ),
+    ];
+    for (options, prepare, error) in wanted {
+        let database = TestDatabase::create_with(options).await.unwrap();
+        let client = database.client().await.unwrap();
+        let name: String = client.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
+        let make = format!("DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object THEN NULL; END $$");
+        client.batch_execute(&make).await.unwrap();
+        client.batch_execute(&prepare.replace("{db}", &name).replace("{role}", &role)).await.unwrap();
+        let store = Store::new(&StoreConfig::new(database.url_as(&role), "test", 1)).unwrap();
+        let migrated = schema::migrate(&store).await;
+        if let Some(part) = error {
+            let error = migrated.unwrap_err().to_string();
+            assert!(error.contains(part), "{prepare}: {error}");
+            continue;
+        }
+        if prepare.contains("statement_timeout") {
+            // Its role may not create there; a superuser has the same bound.
+            schema::migrate(&database.store().unwrap()).await.unwrap();
+        } else {
+            migrated.unwrap();
+        }
+        let sql =
+            "SELECT count(*) FROM pg_class WHERE relname = 'connection_logs' AND relnamespace = 'public'::regnamespace";
+        assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 1, "{prepare}");
+        schema::check(&database.store().unwrap()).await.unwrap();
+    }
 }
 
 /// Without this, a change of the schema is seen only by whoever reads the functions that make it.

@@ -44,9 +44,14 @@ impl TestDatabase {
 
     /// An empty database, without a schema.
     pub async fn create_empty() -> Result<Self> {
+        Self::create_with("STRATEGY file_copy").await
+    }
+
+    /// The same with options of `CREATE DATABASE`: a locale, say.
+    pub async fn create_with(options: &str) -> Result<Self> {
         let server = shared_server()?;
         let name = format!("test_{}", Uuid::new_v4().simple());
-        connect(&server).await?.batch_execute(&format!("CREATE DATABASE {name} STRATEGY file_copy")).await?;
+        connect(&server).await?.batch_execute(&format!("CREATE DATABASE {name} {options}")).await?;
         Ok(Self { url: with_database(&server, &name)? })
     }
 

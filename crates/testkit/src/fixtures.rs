@@ -23,7 +23,7 @@ pub fn now() -> Timestamp {
 /// Imports directory entries in one transaction.
 pub async fn import(store: &Store, entries: &[DirectoryEntry], now: Timestamp) -> Result<(), StoreError> {
     let mut connection = store.import_connection().await?;
-    let import = Import::begin(&mut connection, now).await?;
+    let mut import = Import::begin(&mut connection, now).await?;
     for entry in entries {
         import.apply(entry).await?;
     }
@@ -47,7 +47,7 @@ pub fn site(number: u128, organization: u128) -> Site {
     let owner_id = Uuid::from_u128(0xb000_0000 + number);
     let workspace_id = Uuid::from_u128(0xc000_0000 + number);
     let agent_id = Uuid::from_u128(0xd000_0000 + number);
-    let token = format!("agent-token-{number}");
+    let token = format!("agent-token-{number:08}");
     let directory = vec![
         DirectoryEntry::Organization {
             id: organization_id,

@@ -48,7 +48,7 @@ impl Directory for DirectorySync {
 impl DirectorySync {
     async fn import(&self, mut entries: Streaming<v1::DirectoryEntry>) -> Result<Response<v1::SyncSummary>, Status> {
         let mut connection = self.store.import_connection().await.map_err(|error| status(&error))?;
-        let import = Import::begin(&mut connection, self.clock.now()).await.map_err(|error| status(&error))?;
+        let mut import = Import::begin(&mut connection, self.clock.now()).await.map_err(|error| status(&error))?;
         let (mut summary, mut index) = (v1::SyncSummary::default(), 0_u32);
         while let Some(entry) = next(&mut entries).await? {
             let entry = parse(entry, &mut summary).map_err(|error| invalid(&at(index, &error)))?;
@@ -58,7 +58,13 @@ impl DirectorySync {
             })?;
             index += 1;
         }
-        import.commit().await.map_err(|error| status(&error))?;
+        import.commit().await.map_err(|error| match error {
+            connlog_store::StoreError::Unknown { entry, field, id } => {
+                let index = u32::try_from(entry).unwrap_or(u32::MAX);
+                invalid(&at(index, &Invalid::new(field, format!("{id} is not in the directory"))))
+            }
+            error => status(&error),
+        })?;
         Ok(Response::new(summary))
     }
 }

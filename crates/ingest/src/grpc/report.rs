@@ -97,6 +97,7 @@ impl Reports {
         for presence in &presences {
             self.presences.note(token.id, presence).await.map_err(|error| status(&error))?;
         }
+        self.pace.pay(token.id, committed.looked_back, rejected.len() + committed.refused.len()).await;
         let accepted = accepted - committed.refused.len();
         rejected.extend(committed.refused.into_iter().map(|(seq, field, reason)| v1::Rejection {
             seq,

@@ -58,7 +58,7 @@ impl UnaryCalls {
             Ok(event) => {
                 submission.items.push(Item { event: Event::Agent(event), seq: 0, message, agent });
                 let committed = self.commit(key, submission).await?;
-                self.pace.pay(paced, committed.looked_back).await;
+                self.pace.pay(paced, committed.looked_back, committed.refused.len()).await;
                 match committed.refused.into_iter().next() {
                     Some((_, field, reason)) => Err(invalid(&Invalid::new(field, reason))),
                     None => Ok(()),
@@ -68,6 +68,7 @@ impl UnaryCalls {
                 let sender = &submission.sender;
                 submission.rejected.push(letter(sender, 0, Some(&agent), &message, error.field, &error.reason, now));
                 self.commit(key, submission).await?;
+                self.pace.pay(paced, 0, 1).await;
                 Err(invalid(&error))
             }
         }

@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::format::Summary;
 use crate::dto::ConnectionLog;
-use crate::json_text::one_line;
+use crate::json_text::write_line;
 
 pub(super) fn write(entry: Entry, cursor: &str, bytes: &mut Vec<u8>) {
-    bytes.extend_from_slice(one_line(&ConnectionLog::from(entry)).as_bytes());
+    write_line(&ConnectionLog::from(entry), bytes);
     // Into the object that was just written; a cursor needs no escape.
     bytes.pop();
     bytes.extend_from_slice(b",\"cursor\":\"");
@@ -17,6 +17,6 @@ pub(super) fn write(entry: Entry, cursor: &str, bytes: &mut Vec<u8>) {
 }
 
 pub(super) fn finish(summary: &Summary, bytes: &mut Vec<u8>) {
-    bytes.extend_from_slice(one_line(&json!({ "export": summary })).as_bytes());
+    write_line(&json!({ "export": summary }), bytes);
     bytes.push(b'\n');
 }

@@ -9,7 +9,7 @@ use connlog_store::read::Entry;
 use serde_json::{Map, Value, json};
 
 use super::format::Summary;
-use crate::json_text::one_line;
+use crate::json_text::write_line;
 
 /// The version of the schema.
 pub(super) const VERSION: &str = "1.3.0";
@@ -47,7 +47,7 @@ pub(super) fn finish(summary: &Summary, bytes: &mut Vec<u8>) {
 }
 
 fn put(event: &Value, bytes: &mut Vec<u8>) {
-    bytes.extend_from_slice(one_line(event).as_bytes());
+    write_line(event, bytes);
     bytes.push(b'\n');
 }
 

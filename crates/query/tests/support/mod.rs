@@ -55,6 +55,12 @@ impl Service {
         request.header("Coder-Session-Token", token).send().await.unwrap()
     }
 
+    /// An answer to a client that can read what is compressed.
+    pub async fn compressed(&self, path: &str, token: &str, encoding: &str) -> reqwest::Response {
+        let request = self.http.get(format!("{}{path}", self.base)).header("Accept-Encoding", encoding);
+        request.header("Coder-Session-Token", token).send().await.unwrap()
+    }
+
     /// The list without parameters, as it is on the wire.
     pub async fn text(&self, token: &str) -> String {
         let request = self.http.get(format!("{}/api/v2/connectionlog", self.base));

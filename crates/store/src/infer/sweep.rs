@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::TimeDelta;
 use connlog_model::clock::Timestamp;
-use connlog_model::connection::{Connection, REASON_AGENT_LOST, REASON_WORKSPACE_DELETED};
+use connlog_model::connection::{Connection, REASON_AGENT_LOST, REASON_NO_END_CAME, REASON_WORKSPACE_DELETED};
 use connlog_model::identity::BootNumber;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -46,12 +46,19 @@ LEFT JOIN LATERAL (
     WHERE a.workspace_id = agents.workspace_id AND a.name = agents.agent_name) AS named ON true
 WHERE open_since IS NOT NULL AND (w.id IS NOT NULL OR named.are_deleted) ORDER BY agents.agent";
 
+/// Agents that have something open without a boot since before. What is open of days that are written is looked at once they are
+/// closed.
+const WITHOUT_BOOT: &str = "-- agents_without_boot
+SELECT DISTINCT agent FROM ongoing WHERE boot IS NULL AND connect_time < $1 ORDER BY agent";
+
 /// Why and when connections of agents end.
 enum Cause {
     /// Silence: before this time they should have been heard.
     Silence(Timestamp),
     /// When each was deleted.
     Deletion(BTreeMap<i64, Timestamp>),
+    /// No end came of what is open without a boot, and began before this time.
+    NoEnd(Timestamp),
 }
 
 /// The last signs of life of the boots of an agent.
@@ -105,6 +112,16 @@ impl Store {
         }
         let agents: Vec<i64> = deleted.keys().copied().collect();
         self.sweep(&agents, &Cause::Deletion(deleted)).await
+    }
+
+    /// Ends what began before `cutoff` and is open without a boot, when it began: an agent that only makes single calls gives no sign
+    /// of life later than that. Returns it. Of days that are not closed yet, nothing ends.
+    pub async fn sweep_without_boot(&self, cutoff: Timestamp) -> Result<Vec<Connection>, StoreError> {
+        let client = self.client().await?;
+        let agents = client.query(WITHOUT_BOOT, &[&cutoff]).await?;
+        drop(client);
+        let agents = agents.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+        self.sweep(&agents, &Cause::NoEnd(cutoff)).await
     }
 
     /// Some agents at a time; if that fails, one by one, so that one whose rows cannot be changed holds up nobody else.
@@ -176,6 +193,10 @@ impl Cause {
                 (seen < *cutoff).then_some((seen, REASON_AGENT_LOST))
             }
             Self::Deletion(deleted) => Some((*deleted.get(&agent)?, REASON_WORKSPACE_DELETED)),
+            Self::NoEnd(cutoff) => {
+                let Connection { connect_time, boot, .. } = recorded.connection;
+                (boot.is_none() && connect_time < *cutoff).then_some((connect_time, REASON_NO_END_CAME))
+            }
         }
     }
 }

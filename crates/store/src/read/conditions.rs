@@ -144,7 +144,8 @@ impl Conditions {
 
     fn add_scanned(&mut self, filter: &Filter) {
         if let Some(name) = &filter.agent_name {
-            self.add("(SELECT lower(t.agent_name) FROM targets AS t WHERE t.target = log.target) = ?", name.clone());
+            let sql = "(SELECT t.agent_name FROM targets AS t WHERE t.target = log.target) ~ ?";
+            self.add(sql, format!("^{}$", in_any_case(name)));
         }
         if let Some(range) = filter.ip {
             self.add("(ip <<= ?::text::inet OR client_ip <<= ?::text::inet)", range.to_string());
@@ -182,13 +183,13 @@ impl Conditions {
 
     fn add_ended(&mut self, filter: &Filter) {
         if let Some(part) = &filter.reason {
-            self.add("position(? IN lower(disconnect_reason)) > 0", part.clone());
+            self.add("disconnect_reason ~ ?", in_any_case(part));
         }
         if let Some(name) = &filter.slug_or_port {
-            self.add("lower(slug_or_port) = ?", name.clone());
+            self.add("slug_or_port ~ ?", format!("^{}$", in_any_case(name)));
         }
         if let Some(part) = &filter.user_agent {
-            self.add("position(? IN lower(user_agent)) > 0", part.clone());
+            self.add("user_agent ~ ?", in_any_case(part));
         }
         if let Some(condition) = filter.code {
             // The operator comes from a closed list of the model.
@@ -266,6 +267,31 @@ impl Conditions {
     }
 }
 
+/// A regular expression (the PostgreSQL documentation, "Pattern Matching") for a text in any case. What `lower` makes of a letter
+/// depends on the locale of the database: in the locale C an Ä stays an Ä.
+fn in_any_case(text: &str) -> String {
+    let mut pattern = String::with_capacity(4 * text.len());
+    for letter in text.chars() {
+        let others = [one(letter.to_lowercase()), one(letter.to_uppercase())];
+        let others: Vec<char> = others.into_iter().flatten().filter(|other| *other != letter).collect();
+        match others[..] {
+            [] if letter.is_ascii_punctuation() => pattern.extend(['\\', letter]),
+            [] => pattern.push(letter),
+            _ => {
+                pattern.extend(['[', letter]);
+                pattern.extend(others);
+                pattern.push(']');
+            }
+        }
+    }
+    pattern
+}
+
+/// The only one of some letters.
+fn one(mut letters: impl Iterator<Item = char>) -> Option<char> {
+    letters.next().filter(|_| letters.next().is_none())
+}
+
 /// The methods of connections to agents.
 fn session_methods() -> Vec<i16> {
     Method::ALL.into_iter().filter(|method| !method.is_web()).map(Method::code).collect()
@@ -273,4 +299,17 @@ fn session_methods() -> Vec<i16> {
 
 fn web_methods() -> Vec<i16> {
     Method::ALL.into_iter().filter(|method| method.is_web()).map(Method::code).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_in_any_case_is_each_letter_in_both_and_nothing_else_has_a_meaning() {
+        assert_eq!(in_any_case("äRger 1"), "[äÄ][Rr][gG][eE][rR] 1");
+        assert_eq!(in_any_case("(.*)^[a]\\d"), r"\(\.\*\)\^\[[aA]\]\\[dD]");
+        assert_eq!(in_any_case("straße"), "[sS][tT][rR][aA]ß[eE]");
+        assert_eq!(in_any_case("日本"), "日本");
+    }
 }

@@ -65,8 +65,8 @@ pub struct Filter {
     pub(super) open_at: Option<Timestamp>,
     /// Days that begin before are closed; known if only what is open is asked for.
     pub(super) closed_before: Option<Timestamp>,
-    /// Whether few rows have the kind that is asked for.
-    pub(super) is_of_rare_kind: bool,
+    /// How many rows have the method, type or app that is asked for, if that was counted.
+    pub(super) of_kind: Option<i64>,
     /// What "now" is to the duration of an open connection.
     pub(super) now: Timestamp,
 }
@@ -84,6 +84,8 @@ pub(super) enum Shape {
 
 /// So many targets are looked up one by one, on each day, whatever a planner would weigh.
 const FEW_TARGETS: usize = 200;
+/// A kind with so many rows is rare: its index may have fewer to look at than that of targets.
+const RARE: i64 = 20_000;
 
 const ORGANIZATION: &str = "-- find_organization
 SELECT id FROM organizations WHERE (name_key = $1 AND NOT deleted) OR id = $2";
@@ -179,7 +181,7 @@ impl Filter {
             received_before: search.received_before,
             open_at: None,
             closed_before,
-            is_of_rare_kind: false,
+            of_kind: None,
             now,
         }))
     }
@@ -245,7 +247,8 @@ impl Filter {
     /// Whether it is about one thing that has an index, so that there is nothing to weigh for a planner.
     pub(super) fn is_one_look_up(&self) -> bool {
         // The index of targets has the kinds, too; another one would be weighed against that of kinds.
-        let are_covered = !self.has_kinds() || self.targets.is_some() && !self.is_of_rare_kind;
+        let is_frequent = self.of_kind.is_none_or(|rows| rows > RARE);
+        let are_covered = !self.has_kinds() || self.targets.is_some() && is_frequent;
         // Of many, it depends on how many rows there are.
         let are_few = self.targets.as_ref().is_none_or(|targets| targets.len() <= FEW_TARGETS);
         let keys = [self.targets.is_some(), self.users.is_some(), self.connection_id.is_some(), self.id.is_some()];

@@ -18,8 +18,6 @@ use crate::session::Transaction;
 const FEW: i64 = 2000;
 /// A window is counted so far: what one statement may cost.
 const MOST_COUNTED: i64 = 20_000;
-/// A kind with so many rows is rare: its index may have fewer to look at than that of targets.
-const RARE: i64 = 20_000;
 
 /// What is known of the windows of a search.
 pub(super) struct Windows {
@@ -51,7 +49,7 @@ impl Windows {
             // How many rows of a kind a day has is counted already.
             let of_kind: HashMap<NaiveDate, i64> = broad::counted(transaction, &filter).await?.into_iter().collect();
             calendar.keep(|day| of_kind.get(&day).is_some_and(|entries| *entries > 0));
-            filter.is_of_rare_kind = of_kind.values().sum::<i64>() <= RARE;
+            filter.of_kind = Some(of_kind.values().sum());
         }
         let windows = calendar.window(&filter).map(Window::parts).unwrap_or_default();
         let (mut days, mut days_left) = (0, windows.iter().map(|part| part.days()).sum::<i64>());

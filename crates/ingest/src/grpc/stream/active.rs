@@ -334,13 +334,14 @@ impl Active {
             return Err(crate::grpc::unavailable(&format!("the database refuses an event for now: {cause}")));
         }
         self.in_flight_events -= in_flight.events;
-        if committed.looked_back > 0 {
+        let letters = in_flight.rejected.len() + committed.refused.len();
+        if committed.looked_back + letters > 0 {
             let (pace, agent_id, paused) = (self.streams.pace.clone(), self.agent_id, self.pause.take());
             self.pause = Some(Box::pin(async move {
                 if let Some(paused) = paused {
                     paused.await;
                 }
-                pace.pay(agent_id, committed.looked_back).await;
+                pace.pay(agent_id, committed.looked_back, letters).await;
             }));
         }
         self.committed_seq = self.committed_seq.max(in_flight.last_seq);

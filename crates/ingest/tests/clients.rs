@@ -1,0 +1,87 @@
+//! What other clients do: they compress, ask for reflection by its older name, and keep calling when their token is revoked.
+
+mod support;
+
+use std::time::Duration;
+
+use connlog_proto::v1;
+use connlog_testkit::fixtures::{self, now};
+use connlog_testkit::wait::until;
+use support::{HelloOf, Service, Stream, authorized, client, connect, database_with, minutes_ago, number};
+use tonic::Code;
+use tonic::codec::CompressionEncoding::Gzip;
+use uuid::Uuid;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_compressed_is_taken_within_the_same_limits() {
+    let (database, _store, sites) = database_with(1).await;
+    let service = Service::start(database.url(), &["--max-message-bytes", "100000"]).await;
+    let mut client = client(service.address).await.send_compressed(Gzip);
+    let report = |reason: String| {
+        let connection = v1::Connection { reason: Some(reason), ..connect(Uuid::new_v4(), minutes_ago(5)) };
+        authorized(v1::ReportConnectionRequest { connection: Some(connection) }, &sites[0].token)
+    };
+    client.report_connection(report("a".repeat(50_000))).await.unwrap();
+    let database = database.client().await.unwrap();
+    assert_eq!(number(&database, "SELECT count(*) FROM connection_logs").await, 1);
+    // A few hundred bytes on the wire.
+    let refused = client.report_connection(report("a".repeat(200_000))).await.unwrap_err();
+    assert!(matches!(refused.code(), Code::OutOfRange | Code::Internal | Code::ResourceExhausted), "{refused}");
+    assert_eq!(number(&database, "SELECT count(*) FROM connection_logs").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reflection_answers_to_its_older_name_too() {
+    use tonic_reflection::pb::v1alpha::ServerReflectionRequest;
+    use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
+
+    let (database, _store, _sites) = database_with(1).await;
+    let service = Service::start(database.url(), &[]).await;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(support::channel(service.address).await);
+    let mut answers = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!("it answers with a list")
+    };
+    assert!(list.service.iter().any(|service| service.name == "connlog.v1.ConnectionLog"), "{list:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_token_ends_its_streams_on_every_replica_and_no_other() {
+    let (database, store, sites) = database_with(2).await;
+    let flags = ["--token-cache", "10m"];
+    let replicas = [Service::start(database.url(), &flags).await, Service::start(database.url(), &flags).await];
+    let mut revoked = Vec::new();
+    for replica in &replicas {
+        revoked.push(Stream::open(replica.address, &sites[0].token, &HelloOf::new()).await.unwrap());
+    }
+    let mut other = Stream::open(replicas[0].address, &sites[1].token, &HelloOf::new()).await.unwrap();
+    for stream in revoked.iter_mut().chain([&mut other]) {
+        let seq = stream.send(vec![connect(Uuid::new_v4(), minutes_ago(5))]).await;
+        stream.acked(seq).await.unwrap();
+    }
+    assert_eq!(store.revoke_agents(sites[0].agent.agent_id, None, now()).await.unwrap(), 1);
+    for stream in &mut revoked {
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.ack()).await.expect("within ten seconds");
+        assert_eq!(ended.unwrap_err().code(), Code::Unauthenticated);
+    }
+    // A directory that still has the token does not bring it back.
+    fixtures::import(&store, &sites[0].directory, now()).await.unwrap();
+    for replica in &replicas {
+        let refused = Stream::open(replica.address, &sites[0].token, &HelloOf::new()).await.err().unwrap();
+        assert_eq!(refused.code(), Code::Unauthenticated);
+    }
+    let seq = other.send(vec![connect(Uuid::new_v4(), minutes_ago(5))]).await;
+    other.acked(seq).await.unwrap();
+    assert_eq!(store.revoke_agents(None, Some(sites[1].agent.workspace.workspace_id), now()).await.unwrap(), 1);
+    until("the other one's has ended, too", async || {
+        tokio::time::timeout(Duration::from_secs(1), other.ack()).await.is_ok_and(|ack| ack.is_err())
+    })
+    .await;
+}
