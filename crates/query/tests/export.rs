@@ -495,6 +495,8 @@ async fn a_client_that_does_not_read_does_not_hold_up_the_end_of_the_service() {
         socket.readable().await.unwrap();
         stalled.push(socket);
     }
+    // By then everything between the exports and who does not read them is full.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     process.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
     let ended = tokio::task::block_in_place(|| process.wait(PATIENCE)).unwrap();
     assert!(ended.success(), "within the grace period, and in good order: {ended:?}");

@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::listen::{Connections, PeerAddress};
@@ -60,6 +61,7 @@ pub async fn serve(mut connections: Connections, router: Router, limits: HttpLim
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(u32::try_from(limits.max_head_bytes).unwrap_or(u32::MAX));
     let graceful = GracefulShutdown::new();
+    let over = CancellationToken::new();
     loop {
         let (socket, peer) = tokio::select! {
             Some(accepted) = connections.next() => accepted,
@@ -74,16 +76,21 @@ pub async fn serve(mut connections: Connections, router: Router, limits: HttpLim
         });
         let connection = builder.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service)).into_owned();
         let watched = graceful.watch(connection);
+        let over = over.clone();
         tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(%peer, error, "a connection ended");
+            tokio::select! {
+                ended = watched => if let Err(error) = ended {
+                    tracing::debug!(%peer, error, "a connection ended");
+                },
+                () = over.cancelled() => tracing::debug!(%peer, "a connection was not over when the service stopped"),
             }
         });
     }
     drop(connections);
     tokio::select! {
         () = graceful.shutdown() => {}
-        // A peer that never finishes its request does not hold up the end.
-        () = tokio::time::sleep(limits.drain) => {}
+        // A peer that never finishes its request, or never reads its answer, does not hold up the end: nor does what its
+        // connection keeps.
+        () = tokio::time::sleep(limits.drain) => over.cancel(),
     }
 }
