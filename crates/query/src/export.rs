@@ -190,12 +190,6 @@ impl Job {
         let cursors = self.source.cursors();
         let mut read = self.next().await?;
         while let Some(entries) = read {
-            if token_seen.elapsed() > TOKEN_INTERVAL {
-                if !self.service.authenticator.is_still_valid(&self.headers).await {
-                    return Err(Stopped::Because("the token is no longer valid".to_owned()));
-                }
-                token_seen = Instant::now();
-            }
             if shutdown.has_begun() {
                 return Err(NotGiven::Stopping.into());
             }
@@ -208,6 +202,12 @@ impl Job {
             }
             // Piece by piece: a client that reads slowly is not taken for one that does not read.
             while !bytes.is_empty() {
+                if token_seen.elapsed() > TOKEN_INTERVAL {
+                    if !self.service.authenticator.is_still_valid(&self.headers).await {
+                        return Err(Stopped::Because("the token is no longer valid".to_owned()));
+                    }
+                    token_seen = Instant::now();
+                }
                 give(sender, bytes.split_to(bytes.len().min(PIECE)), &shutdown).await?;
             }
             *rows += count;

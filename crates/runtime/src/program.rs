@@ -47,7 +47,7 @@ fn tidy_variables(command: clap::Command) -> clap::Command {
             Some((value, trimmed)) if value != trimmed => {
                 // Once for each variable, at the start of the program.
                 let trimmed: &'static str = Box::leak(trimmed.to_owned().into_boxed_str());
-                argument.env(None::<&str>).required(false).default_value(trimmed)
+                argument.env(None::<&str>).required(false).default_value(trimmed).hide_default_value(true)
             }
             _ => argument,
         }

@@ -17,13 +17,12 @@ const COUNT: &str = "-- count_revocation
 UPDATE revocations SET version = version + 1";
 
 const REVOKE_API_TOKEN: &str = "-- revoke_token
-UPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING id";
+UPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING true AS was_accepted";
 
 const REVOKE_AGENT_TOKENS: &str = "-- revoke_agent_tokens
 UPDATE agent_tokens SET revoked_at = $3
-WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
-    AND agent_id IN (SELECT id FROM workspace_agents WHERE id = $1 OR workspace_id = $2)
-RETURNING agent_id";
+WHERE revoked_at IS NULL AND agent_id IN (SELECT id FROM workspace_agents WHERE id = $1 OR workspace_id = $2)
+RETURNING coalesce(expires_at > $3, true) AS was_accepted";
 
 const VALID: &str = "-- valid_tokens
 SELECT sha256 FROM agent_tokens WHERE sha256 = ANY($1) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
@@ -45,8 +44,8 @@ impl Store {
         counted(transaction, &revoked).await.map(|tokens| tokens > 0)
     }
 
-    /// Revokes all tokens of an agent, or of all agents of a workspace, and returns how many. None of them is accepted again,
-    /// whatever a directory says.
+    /// Revokes all tokens of an agent, or of all agents of a workspace, and returns how many were accepted until then. None is accepted
+    /// again, whatever a directory says: those that had expired neither.
     pub async fn revoke_agents(
         &self,
         agent: Option<Uuid>,
@@ -67,10 +66,12 @@ impl Store {
     }
 }
 
+/// How many were accepted until then.
 async fn counted(transaction: Transaction<'_>, revoked: &[Row]) -> Result<usize, StoreError> {
+    let accepted = revoked.iter().map(|row| row.try_get(0)).collect::<Result<Vec<bool>, _>>()?;
     if !revoked.is_empty() {
         execute(&transaction, COUNT, &[]).await?;
     }
     transaction.commit().await?;
-    Ok(revoked.len())
+    Ok(accepted.into_iter().filter(|was_accepted| *was_accepted).count())
 }
