@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Revokes all tokens of an agent, or of all agents of a workspace. None of them is accepted again, whatever a directory says:
-    /// the agent needs a new one.
+    /// Revokes all tokens of an agent, or of all agents of a workspace, for good. The agent needs a new token: importing a directory
+    /// that still has a revoked one does not bring it back.
     Revoke(Of),
 }
 

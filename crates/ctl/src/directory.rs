@@ -11,7 +11,7 @@ use connlog_model::clock::truncate_to_micros;
 use connlog_store::directory::{DirectoryEntry, Import};
 use connlog_store::{Store, StoreError};
 
-/// What some editors put before a text.
+/// Some editors put it at the start of a file.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 #[derive(Debug, Subcommand)]

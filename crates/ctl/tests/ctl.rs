@@ -109,7 +109,7 @@ async fn an_import_is_all_or_nothing_and_names_the_line() {
     }
     let count: i64 = client.query_one("SELECT count(*) FROM organizations", &[]).await.unwrap().get(0);
     assert_eq!(count, 0);
-    // What is named may come later.
+    // An entry may name one that comes after it.
     let lines = [&agent("a-token-that-is-long"), &workspace(false), USER, ORGANIZATION];
     assert!(ctl.import(&lines).status.success());
 }
@@ -143,6 +143,10 @@ async fn a_name_that_two_have_in_other_letters_case_means_the_exact_one_or_is_re
         }
     }
     ctl.ok(&["token", "create", "--role", "auditor", "--user", "00000000-0000-0000-0000-000000000004"]);
+    // Two that have the same name to the letter.
+    assert!(ctl.import(&[&organization(5, "Default")]).status.success());
+    let refused = ctl.run(&["token", "create", "--role", "auditor", "--organization", "Default"]);
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("give the id"));
 }
 
 #[tokio::test]

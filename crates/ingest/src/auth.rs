@@ -1,14 +1,14 @@
 //! Who is calling: an agent by its token, or the bearer of an API token.
 //!
-//! Recognized tokens are remembered for a short while, so that a revoked one stops working within a minute and an outage
-//! of the database does not lock agents out at once.
+//! Recognized tokens are remembered for a short while, so that an outage of the database does not lock agents out at once, and
+//! forgotten once one was revoked.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use connlog_model::clock::Clock;
 use connlog_model::identity::AgentIdentity;
+use connlog_runtime::recognized::Recognized;
 use connlog_store::tokens::{self, ApiToken};
 use connlog_store::{Store, StoreError};
 use moka::future::Cache;
@@ -16,8 +16,6 @@ use tonic::codegen::http::HeaderMap;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
-/// How long it is remembered that a token was recognized.
-const KNOWN_FOR: Duration = Duration::from_hours(24);
 /// Most tokens and agents that are remembered.
 const CACHE_ENTRIES: u64 = 100_000;
 
@@ -35,21 +33,16 @@ pub enum Caller {
 pub struct Authenticator {
     store: Store,
     clock: Clock,
-    callers: Cache<Vec<u8>, Caller>,
-    /// Tokens that were recognized within the last day.
-    known: Cache<Vec<u8>, ()>,
+    recognized: Recognized<Caller>,
     agents: Cache<(Uuid, String), Arc<AgentIdentity>>,
-    /// How often everything was forgotten: what was looked up before is not remembered after.
-    forgotten: Arc<AtomicU64>,
 }
 
 impl Authenticator {
     /// Remembers what it recognized for `remember`.
     pub fn new(store: Store, clock: Clock, remember: Duration) -> Self {
-        let callers = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
-        let known = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(KNOWN_FOR).build();
+        let recognized = Recognized::new(CACHE_ENTRIES, remember);
         let agents = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
-        Self { store, clock, callers, known, agents, forgotten: Arc::default() }
+        Self { store, clock, recognized, agents }
     }
 
     /// The agent that a reporter names, if the directory knows the workspace. That it does not is not remembered: it may
@@ -75,39 +68,21 @@ impl Authenticator {
         bearer(headers).map(tokens::digest)
     }
 
-    /// The bearer of a token that was recognized a short while ago.
-    pub(crate) async fn remembered(&self, sha256: &Vec<u8>) -> Option<Caller> {
-        self.callers.get(sha256).await
-    }
-
-    /// Whether a token was recognized when it was last looked up, within the last day.
-    pub(crate) async fn knew(&self, sha256: &Vec<u8>) -> bool {
-        self.known.get(sha256).await.is_some()
-    }
-
-    /// Forgets who was recognized: something was revoked.
-    pub(crate) fn forget(&self) {
-        self.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.callers.invalidate_all();
+    /// Who was recognized a short while ago.
+    pub(crate) fn recognized(&self) -> &Recognized<Caller> {
+        &self.recognized
     }
 
     /// The bearer of a token, by the database.
     pub(crate) async fn look_up(&self, sha256: Vec<u8>) -> Result<Option<Caller>, StoreError> {
-        let forgotten = self.forgotten.load(Ordering::SeqCst);
-        let now = self.clock.now();
-        let caller = match self.store.agent_by_token(&sha256, now).await? {
-            Some(agent) => Some(Caller::Agent(agent)),
-            None => self.store.api_token(&sha256, now).await?.map(|token| Caller::Api(Arc::new(token))),
+        let (store, now, token) = (&self.store, self.clock.now(), sha256.clone());
+        let by_database = async move {
+            Ok(match store.agent_by_token(&token, now).await? {
+                Some(agent) => Some(Caller::Agent(agent)),
+                None => store.api_token(&token, now).await?.map(|token| Caller::Api(Arc::new(token))),
+            })
         };
-        if let Some(caller) = &caller {
-            self.known.insert(sha256.clone(), ()).await;
-            if forgotten == self.forgotten.load(Ordering::SeqCst) {
-                self.callers.insert(sha256, caller.clone()).await;
-            }
-        } else {
-            self.known.invalidate(&sha256).await;
-        }
-        Ok(caller)
+        self.recognized.look_up(sha256, by_database).await
     }
 }
 

@@ -88,8 +88,8 @@ pub struct Config {
     /// Silence after which what an agent had open is closed.
     #[arg(long, env = "CONNLOG_AGENT_LOST_AFTER", default_value = "10m", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub agent_lost_after: TimeDelta,
-    /// How long a connection that was reported by single calls may be without an end; for ever, if not given. Such an agent gives no
-    /// sign of life. It is looked at once its day is closed.
+    /// Ends connections without a boot (reported by single calls, or by a reporter that gives no presence) that began longer ago
+    /// than this. They end when their day is closed. Without it they stay open until their disconnect comes.
     #[arg(long, env = "CONNLOG_UNARY_LOST_AFTER", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub unary_lost_after: Option<TimeDelta>,
     /// How often agents give a sign of life.
@@ -98,7 +98,7 @@ pub struct Config {
     /// Age at which a stream is ended, so that agents spread over replicas.
     #[arg(long, env = "CONNLOG_MAX_STREAM_AGE", default_value = "1h", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub max_stream_age: TimeDelta,
-    /// How long a recognized token is remembered, and a revoked one still accepted.
+    /// How long a recognized token is remembered. All are forgotten within seconds of a revocation.
     #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub token_cache: TimeDelta,
     /// How long a unary call waits for its commit.

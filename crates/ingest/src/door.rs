@@ -1,8 +1,8 @@
 //! The door: who calls is known before anything of the call is read.
 //!
-//! A stranger can make the service hold the head of a request and, while a token is looked up, one window of flow control. The number
-//! of look-ups at once is bounded. Health and reflection need no token: the number of their calls and the size of their messages are
-//! bounded.
+//! For a caller without a valid token the service holds the head of the request, and one window of flow control while the token is
+//! looked up. The number of look-ups at once is bounded. Health and reflection need no token; the number of their calls and the
+//! size of their messages are bounded.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -17,14 +17,14 @@ use moka::sync::Cache;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::{HeaderMap, Request, Response};
 use tower::{Layer, Service};
 use uuid::Uuid;
 
 use crate::auth::{Authenticator, Caller};
 use crate::grpc::{too_much, unavailable};
 use crate::peer::Visitor;
-use crate::revoked::{Answer, Call, Calls};
+use crate::revoked::{self, Call, Calls, Ended};
 use crate::undecoded::Undecoded;
 
 /// Largest message of an open service, in bytes.
@@ -34,12 +34,12 @@ const OPEN_CALLS: usize = 1000;
 const OPEN_CALLS_OF_ADDRESS: usize = 20;
 /// How long an open call may take to say everything that it has to say.
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
-/// Most look-ups of tokens at once, waiting ones included, in all and from one address. Further callers are told to come back.
+/// Most look-ups of tokens at once, in all and from one address, including those that wait. Further callers get UNAVAILABLE.
 const LOOK_UPS: usize = 1024;
 const LOOK_UPS_OF_ADDRESS: usize = 256;
 /// Calls of one caller at once.
 const CALLS_OF_CALLER: usize = 128;
-/// An address with so many wrong tokens within a minute has its look-ups done one at a time, with a pause between them.
+/// After so many wrong tokens from an address within a minute, its look-ups are done one at a time, with a pause between them.
 const MAX_FAILED_ATTEMPTS: u32 = 100;
 const GUESSING_PAUSE: Duration = Duration::from_millis(5);
 /// Addresses and callers that are remembered.
@@ -67,10 +67,14 @@ struct Guest {
 }
 
 /// A place among the calls at once, for as long as it is held.
-struct Place(#[expect(dead_code, reason = "it is only ever dropped")] Vec<OwnedSemaphorePermit>, Option<Call>);
+struct Place {
+    _permits: Vec<OwnedSemaphorePermit>,
+    /// The call, if it has a token.
+    call: Option<Call>,
+}
 
 impl Door {
-    /// A door at which `authenticator` recognizes callers, whose messages have room in `undecoded`, and who are noted in `calls`.
+    /// A door that recognizes callers by `authenticator`, bounds their messages by `undecoded`, and notes their calls in `calls`.
     pub fn new(authenticator: Authenticator, undecoded: Undecoded, calls: Calls) -> Self {
         for cause in ["no_token", "unknown_token", "too_many_look_ups", "too_many_calls", "too_many_open_calls"] {
             metrics::counter!("connlog_ingest_refused_calls_total", "cause" => cause).increment(0);
@@ -111,7 +115,7 @@ impl Door {
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = Body::new(call.bound(self.undecoded.meter(id, body)));
         request.extensions_mut().insert(caller);
-        Ok(Place(vec![place], Some(call)))
+        Ok(Place { _permits: vec![place], call: Some(call) })
     }
 
     /// Lets a call of health or reflection in.
@@ -120,14 +124,14 @@ impl Door {
         let own = self.open_calls_of.get_with(address, || Arc::new(Semaphore::new(OPEN_CALLS_OF_ADDRESS)));
         let own = own.try_acquire_owned();
         let places = own.and_then(|own| Ok(vec![own, Arc::clone(&self.open_calls).try_acquire_owned()?]));
-        places.map(|places| Place(places, None)).map_err(|_| {
+        places.map(|permits| Place { _permits: permits, call: None }).map_err(|_| {
             refused("too_many_open_calls");
             too_much("too many calls of health and reflection at once")
         })
     }
 
     async fn recognize(&self, sha256: Vec<u8>, address: IpAddr) -> Result<Caller, Status> {
-        if let Some(caller) = self.authenticator.remembered(&sha256).await {
+        if let Some(caller) = self.authenticator.recognized().get(&sha256).await {
             return Ok(caller);
         }
         let busy = || {
@@ -135,7 +139,7 @@ impl Door {
             unavailable("too many tokens are being looked up")
         };
         // Somebody who was here a while ago is not kept out, or waiting, because of what a neighbour does.
-        if self.authenticator.knew(&sha256).await {
+        if self.authenticator.recognized().knew(&sha256).await {
             return self.look_up(sha256, None).await;
         }
         let guest = self.guests.get_with(address, || Arc::new(Guest::new()));
@@ -225,20 +229,16 @@ where
             } else {
                 inner.call(request).await?
             };
-            Ok(answered.map(|body| {
-                let body = match &place.1 {
-                    Some(call) => Body::new(Answer(call.bound(body))),
-                    None => body,
-                };
-                Body::new(Held { body, _place: place })
-            }))
+            let ended = place.call.as_ref().map(Call::ended);
+            Ok(answered.map(|body| Body::new(Held { body, ended, _place: place })))
         })
     }
 }
 
-/// An answer that keeps a place for as long as it lasts.
+/// An answer that keeps a place for as long as it lasts, and ends once the token of its call is not accepted any more.
 struct Held {
     body: Body,
+    ended: Option<Ended>,
     _place: Place,
 }
 
@@ -247,6 +247,13 @@ impl http_body::Body for Held {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(ended) = &mut self.ended
+            && ended.as_mut().poll(context).is_ready()
+        {
+            (self.ended, self.body) = (None, Body::empty());
+            let mut trailers = HeaderMap::new();
+            return Poll::Ready(Some(revoked::status().add_header(&mut trailers).map(|()| Frame::trailers(trailers))));
+        }
         Pin::new(&mut self.body).poll_frame(context)
     }
 

@@ -9,15 +9,15 @@ use uuid::Uuid;
 
 /// A sender may save up so many seconds of its rate.
 const BURST_SECONDS: u32 = 10;
-/// A disconnect without a start is looked for on up to 45 days. Such a look-back costs its sender as much as this many events: else
-/// random ids make the database do forty times the work that their sender is allowed.
+/// A disconnect without a start is looked for on up to 45 days, and costs its sender as much as this many events. At one event each,
+/// random ids would make the database do forty times the work that their sender is allowed.
 const LOOK_BACK_EVENTS: usize = 50;
-/// A dead letter is kept whole, for as long as the retention of dead letters says: it costs as much as this many events. At the default
-/// rate an agent that sends nothing else leaves ten a second, and not the 5,000 that would fill 150 GB a day.
+/// A dead letter costs its sender as much as this many events, since all of it is kept. An agent that sends nothing else leaves ten a
+/// second at the default rate. At one event each it would be 5,000 a second, or 150 GB a day.
 const LETTER_EVENTS: usize = 500;
-/// What a batch costs its sender is paid within so many bursts, half a minute's worth: an agent that is not read for longer would count as
-/// lost.
-const LETTER_BURSTS: usize = 3;
+/// The longest time in which a sender is not read, or not answered, for what it has to pay. An agent that is not read for longer would
+/// count as lost.
+pub const LONGEST_PAYMENT: Duration = Duration::from_secs(30);
 /// How often senders that have not been heard of are forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -53,14 +53,14 @@ impl Pace {
         }
     }
 
-    /// Takes what look-backs and dead letters cost, as soon as `sender` has it: each as much as fifty, or five hundred, events. Look-backs
-    /// cost a burst at most, ten seconds' worth, and letters three.
+    /// Waits until `sender` has paid for look-backs and dead letters, but for no longer than [`LONGEST_PAYMENT`]. All look-backs
+    /// together cost a burst at most.
     pub async fn pay(&self, sender: Uuid, look_backs: usize, letters: usize) {
         metrics::counter!("connlog_ingest_look_backs_total").increment(look_backs as u64);
         let burst = usize::try_from(self.burst.get()).unwrap_or(usize::MAX);
         let of_look_backs = look_backs.saturating_mul(LOOK_BACK_EVENTS).min(burst);
-        let of_letters = letters.saturating_mul(LETTER_EVENTS).min(burst.saturating_mul(LETTER_BURSTS));
-        self.wait(sender, of_look_backs.saturating_add(of_letters)).await;
+        let price = of_look_backs.saturating_add(letters.saturating_mul(LETTER_EVENTS));
+        let _paid_or_not = tokio::time::timeout(LONGEST_PAYMENT, self.wait(sender, price)).await;
     }
 
     /// Forgets senders that have all of their burst again, for as long as somebody uses this.

@@ -42,7 +42,8 @@ pub(crate) struct Call {
 }
 
 impl Calls {
-    /// Notes that a call with a token begins: before the token is recognized, or a revocation in between would miss it.
+    /// Notes that a call with a token begins. To be called before the token is recognized: a revocation in between would miss the
+    /// call.
     pub(crate) fn begin(&self, sha256: Vec<u8>) -> Call {
         let mut all = self.0.lock().expect("nobody panics while holding the calls");
         let calling = all.entry(sha256.clone()).or_default();
@@ -58,7 +59,9 @@ impl Calls {
 
     /// Ends the calls of a token, and returns how many. What begins after that is another matter.
     fn end(&self, sha256: &[u8]) -> usize {
-        let calling = self.0.lock().expect("nobody panics while holding the calls").remove(sha256).unwrap_or_default();
+        let mut all = self.0.lock().expect("nobody panics while holding the calls");
+        let calling = all.remove(sha256).unwrap_or_default();
+        // Under the lock: a call that ends by itself meanwhile is not taken for one of those that begin later.
         calling.ended.cancel();
         calling.calls
     }
@@ -74,38 +77,55 @@ impl Calls {
             }
             let round = async {
                 let version = store.revocations().await?;
-                if seen == Some(version) && looked_at.elapsed() < LOOK_UP {
+                if seen != Some(version) {
+                    // First: who calls from now on is looked up, and who called before is among those that are looked at.
+                    authenticator.recognized().forget();
+                } else if looked_at.elapsed() < LOOK_UP {
                     return Ok(());
                 }
-                // First: who calls from now on is looked up, and who called before is among those that are looked at.
-                authenticator.forget();
-                self.look_up(&store, &clock).await?;
+                self.look_up(&store, &clock, &authenticator).await?;
                 (seen, looked_at) = (Some(version), Instant::now());
                 Ok::<(), StoreError>(())
             };
-            if let Err(error) = round.await {
-                tracing::debug!(error = error.one_line(), "whether tokens were revoked is unknown");
+            match round.await {
+                Ok(()) => {}
+                Err(error) if error.is_unavailable() => tracing::debug!(%error, "revocations cannot be asked for"),
+                Err(error) => tracing::error!(
+                    error = error.one_line(),
+                    "revocations cannot be asked for: a revoked token is accepted"
+                ),
             }
         }
     }
 
-    async fn look_up(&self, store: &Store, clock: &Clock) -> Result<(), StoreError> {
+    async fn look_up(&self, store: &Store, clock: &Clock, authenticator: &Authenticator) -> Result<(), StoreError> {
         for tokens in self.tokens().chunks(TOGETHER) {
             let valid = store.valid_tokens(tokens, clock.now()).await?;
             for token in tokens.iter().filter(|token| !valid.contains(*token)) {
                 let calls = self.end(token);
-                tracing::info!(calls, "calls end: their token was revoked, or has expired");
-                metrics::counter!("connlog_ingest_ended_calls_total").increment(u64::try_from(calls).unwrap_or(0));
+                // Not of somebody who guesses, whose token is being looked up.
+                if authenticator.recognized().knew(token).await {
+                    tracing::info!(calls, "calls end: their token was revoked, or has expired");
+                    metrics::counter!("connlog_ingest_ended_calls_total").increment(u64::try_from(calls).unwrap_or(0));
+                }
             }
         }
         Ok(())
     }
 }
 
+/// Until the token of a call is not accepted any more.
+pub(crate) type Ended = Pin<Box<WaitForCancellationFutureOwned>>;
+
 impl Call {
-    /// A body that ends with the right to send it, or to be given it.
+    /// Until its token is not accepted any more.
+    pub(crate) fn ended(&self) -> Ended {
+        Box::pin(self.ended.clone().cancelled_owned())
+    }
+
+    /// What is sent with its token, for as long as the token is accepted.
     pub(crate) fn bound<B>(&self, body: B) -> Bound<B> {
-        Bound { body, ended: Box::pin(self.ended.clone().cancelled_owned()), is_over: false }
+        Bound { body, ended: Some(self.ended()) }
     }
 }
 
@@ -121,26 +141,18 @@ impl Drop for Call {
     }
 }
 
-/// A body that ends once the token of its call is not accepted any more.
-pub(crate) struct Bound<B> {
-    body: B,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    is_over: bool,
-}
-
-impl<B> Bound<B> {
-    /// Whether it ends here and now.
-    fn ends(&mut self, context: &mut Context<'_>) -> bool {
-        !self.is_over && self.ended.as_mut().poll(context).is_ready()
-    }
-}
-
-/// What a caller is told whose token is not accepted any more.
-fn status() -> Status {
+/// The answer to a call whose token is not accepted any more.
+pub(crate) fn status() -> Status {
     Status::unauthenticated("the token was revoked, or has expired")
 }
 
-/// What is sent with a token: an error to whoever reads it.
+/// The body of a request, which breaks off once the token of its call is not accepted any more.
+pub(crate) struct Bound<B> {
+    body: B,
+    /// None once it has broken off.
+    ended: Option<Ended>,
+}
+
 impl<B> Body for Bound<B>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -153,56 +165,19 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.ends(context) {
-            self.is_over = true;
+        let Some(ended) = &mut self.ended else { return Poll::Ready(None) };
+        if ended.as_mut().poll(context).is_ready() {
+            self.ended = None;
             return Poll::Ready(Some(Err(status().into())));
-        }
-        if self.is_over {
-            return Poll::Ready(None);
         }
         Pin::new(&mut self.body).poll_frame(context).map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || self.body.is_end_stream()
+        self.ended.is_none() || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// What is given for a token: it ends with a status, as an answer does.
-pub(crate) struct Answer<B>(pub(crate) Bound<B>);
-
-impl<B> Body for Answer<B>
-where
-    B: Body<Data = Bytes, Error = Status> + Unpin,
-{
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let bound = &mut self.0;
-        if bound.ends(context) {
-            bound.is_over = true;
-            let mut trailers = tonic::codegen::http::HeaderMap::new();
-            return match status().add_header(&mut trailers) {
-                Ok(()) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                Err(status) => Poll::Ready(Some(Err(status))),
-            };
-        }
-        if bound.is_over {
-            return Poll::Ready(None);
-        }
-        Pin::new(&mut bound.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_over || self.0.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.body.size_hint()
     }
 }

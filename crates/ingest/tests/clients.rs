@@ -1,4 +1,4 @@
-//! What other clients do: they compress, ask for reflection by its older name, and keep calling when their token is revoked.
+//! Clients that compress their messages, and clients whose token is revoked.
 
 mod support;
 
@@ -28,28 +28,6 @@ async fn what_is_compressed_is_taken_within_the_same_limits() {
     let refused = client.report_connection(report("a".repeat(200_000))).await.unwrap_err();
     assert!(matches!(refused.code(), Code::OutOfRange | Code::Internal | Code::ResourceExhausted), "{refused}");
     assert_eq!(number(&database, "SELECT count(*) FROM connection_logs").await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reflection_answers_to_its_older_name_too() {
-    use tonic_reflection::pb::v1alpha::ServerReflectionRequest;
-    use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
-    use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
-    use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
-
-    let (database, _store, _sites) = database_with(1).await;
-    let service = Service::start(database.url(), &[]).await;
-    let request = ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(MessageRequest::ListServices(String::new())),
-    };
-    let mut reflection = ServerReflectionClient::new(support::channel(service.address).await);
-    let mut answers = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
-    let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response
-    else {
-        panic!("it answers with a list")
-    };
-    assert!(list.service.iter().any(|service| service.name == "connlog.v1.ConnectionLog"), "{list:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -67,14 +67,30 @@ async fn nothing_is_acknowledged_while_the_database_is_down_and_everything_once_
     assert!(service.stop().await);
 }
 
+/// The names of the services by a version of reflection. Both have the same types, each its own.
+macro_rules! reflected {
+    ($version:ident, $address:expr) => {{
+        use tonic_reflection::pb::$version::ServerReflectionRequest;
+        use tonic_reflection::pb::$version::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
+
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let mut reflection = ServerReflectionClient::new(support::channel($address).await);
+        let mut answers = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+        let answer = answers.message().await.unwrap().unwrap().message_response;
+        let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("it answers with a list") };
+        list.service.into_iter().map(|service| service.name).collect::<Vec<String>>()
+    }};
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_follows_the_database_and_reflection_names_the_services() {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
-    use tonic_reflection::pb::v1::ServerReflectionRequest;
-    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
-    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
-    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
     let (mut server, url) = own_server().await;
     let service = Service::start(&url, &[]).await;
@@ -89,19 +105,12 @@ async fn health_follows_the_database_and_reflection_names_the_services() {
     server.restart().unwrap();
     until("it serves again", async || status().await == "SERVING").await;
 
-    let request = ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(MessageRequest::ListServices(String::new())),
-    };
-    let mut reflection = ServerReflectionClient::new(support::channel(service.address).await);
-    let mut answers = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
-    let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response
-    else {
-        panic!("it answers with a list")
-    };
-    let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
-    for name in ["connlog.v1.ConnectionLog", "connlog.v1.Directory", "coder.agent.v2.Agent", "grpc.health.v1.Health"] {
-        assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
+    for names in [reflected!(v1, service.address), reflected!(v1alpha, service.address)] {
+        for name in
+            ["connlog.v1.ConnectionLog", "connlog.v1.Directory", "coder.agent.v2.Agent", "grpc.health.v1.Health"]
+        {
+            assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
+        }
     }
 }
 

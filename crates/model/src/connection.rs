@@ -31,7 +31,7 @@ pub const REASON_AGENT_LOST: &str = "agent lost";
 pub const REASON_DISCONNECT_LOST: &str = "disconnect lost";
 /// Reason of the inferred end of what a deleted agent or workspace had open.
 pub const REASON_WORKSPACE_DELETED: &str = "workspace deleted";
-/// Of an end that never came, for a connection without a boot: its agent gives no sign of life.
+/// Reason of the inferred end of a connection without a boot whose disconnect did not come for long.
 pub const REASON_NO_END_CAME: &str = "no end came";
 
 /// How far back a beginning that comes late may lie before the first event about a connection, and a connection that an event without a

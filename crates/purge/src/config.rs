@@ -1,6 +1,5 @@
 //! Configuration of `connlog-purge`: flag before environment before file. An empty variable is unset.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use connlog_model::clock::{Timestamp, truncate_to_micros};
 use connlog_model::retention::{Retention, parse_duration};
 use serde::Deserialize;
 
-/// So many letters of a key may be wrong, and it is taken for a slip rather than for somebody else's key.
+/// A key with at most so many wrong letters is taken for a slip. Any other unknown key is somebody else's.
 const MISSPELT: usize = 2;
 
 /// Removes connection logs that are older than the retention.
@@ -100,8 +99,6 @@ pub struct Retentions {
 struct File {
     #[serde(default)]
     retention: RetentionSection,
-    #[serde(flatten)]
-    others: BTreeMap<String, serde_norway::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,8 +107,6 @@ struct RetentionSection {
     rejected_events: Option<String>,
     lost_events: Option<String>,
     audit: Option<String>,
-    #[serde(flatten)]
-    others: BTreeMap<String, serde_norway::Value>,
 }
 
 impl Settings {
@@ -162,22 +157,27 @@ fn from_file(path: &Path) -> Result<RetentionSection, String> {
         return Ok(RetentionSection::default());
     }
     let file: File = serde_norway::from_str(&text).map_err(|error| named(&error))?;
-    for (known, section, others) in [
-        (&["retention"][..], "", &file.others),
-        (&["connection_logs", "rejected_events", "lost_events", "audit"], "retention.", &file.retention.others),
-    ] {
-        for key in others.keys() {
-            if let Some(meant) =
-                known.iter().find(|known| strsim::damerau_levenshtein(known, &key.to_lowercase()) <= MISSPELT)
-            {
-                return Err(named(&format!("unknown key `{section}{key}`; did you mean `{section}{meant}`?")));
-            }
-        }
+    let whole: serde_norway::Value = serde_norway::from_str(&text).map_err(|error| named(&error))?;
+    let slip = slip(&whole, "", &["retention"]).or_else(|| {
+        slip(whole.get("retention")?, "retention.", &["connection_logs", "rejected_events", "lost_events", "audit"])
+    });
+    if let Some(slip) = slip {
+        return Err(named(&slip));
     }
     if file.retention.connection_logs.is_none() {
         eprintln!("warning: --config {} has no retention.connection_logs", path.display());
     }
     Ok(file.retention)
+}
+
+/// A key of a section that nobody reads, and that looks like one of `known`.
+fn slip(section: &serde_norway::Value, name: &str, known: &[&str]) -> Option<String> {
+    let keys = section.as_mapping()?.keys().filter_map(serde_norway::Value::as_str);
+    keys.filter(|key| !known.contains(key)).find_map(|key| {
+        let is_near = |known: &&&str| strsim::damerau_levenshtein(known, &key.to_lowercase()) <= MISSPELT;
+        let meant = known.iter().find(is_near)?;
+        Some(format!("unknown key `{name}{key}`; did you mean `{name}{meant}`?"))
+    })
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {

@@ -183,7 +183,7 @@ struct Purge<'a> {
     shutdown: &'a Shutdown,
     due: Due,
     live_since: Timestamp,
-    /// The days that something stood in the way of, each with what it was.
+    /// What could not be purged, each with what stood in its way.
     refused: Vec<String>,
 }
 
@@ -232,24 +232,25 @@ impl Purge<'_> {
         // Of days that are not closed nothing can be dropped; ingest may not be running.
         self.store.close_days(truncate_to_micros(Utc::now())).await?;
         // Open rows first: a day goes as a whole only once nothing of it is open.
-        self.remove_open(log.cutoff, removed).await?;
+        match self.remove_open(log.cutoff, removed).await {
+            Err(error) if is_of_one_day(&error) => self.refused.push(format!("what is open: {}", chain(&error))),
+            outcome => outcome?,
+        }
         // Somebody's lock or view on one day does not keep the others. It is tried again at the end.
-        let mut left: Vec<(NaiveDate, Option<StoreError>)> =
-            self.store.days_before(log.cutoff).await?.into_iter().map(|day| (day, None)).collect();
-        for _ in 0..2 {
-            for (day, problem) in std::mem::take(&mut left) {
+        let mut days = self.store.days_before(log.cutoff).await?;
+        for is_last in [false, true] {
+            for day in std::mem::take(&mut days) {
                 if self.shutdown.has_begun() {
-                    left.push((day, problem));
-                    continue;
+                    return Ok(());
                 }
                 match self.purge_day(day, log.cutoff, removed).await {
-                    Err(error) if is_of_one_day(&error) => left.push((day, Some(error))),
-                    outcome => outcome?,
+                    Err(error) if !is_of_one_day(&error) => return Err(error),
+                    Err(error) if is_last => self.refused.push(format!("day {day}: {}", chain(&error))),
+                    Err(_) => days.push(day),
+                    Ok(()) => {}
                 }
             }
         }
-        let problems = left.into_iter().filter_map(|(day, problem)| Some(format!("day {day}: {}", chain(&problem?))));
-        self.refused.extend(problems);
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
@@ -13,12 +13,13 @@ use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::http::request::Parts;
 use connlog_model::clock::Clock;
 use connlog_runtime::listen::PeerAddress;
+use connlog_runtime::recognized::Recognized;
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::strangers::Acquaintance;
-use connlog_store::Store;
 use connlog_store::read::Reach;
 use connlog_store::tokens::{self, ApiToken};
-use moka::future::Cache;
+use connlog_store::{Store, StoreError};
+use moka::sync::Cache;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::audit::Caller;
@@ -32,8 +33,6 @@ const MAX_FAILED_ATTEMPTS: u32 = 20;
 /// Once it is over that, its look-ups go one after another: the pause after each, and how many may wait for their turn.
 const GUESSING_PAUSE: Duration = Duration::from_millis(5);
 const WAITING: usize = 200;
-/// How long it is remembered that a token was recognized.
-const KNOWN_FOR: Duration = Duration::from_hours(24);
 /// How often it is asked whether a token was revoked.
 const REVOCATION_ROUND: Duration = Duration::from_secs(2);
 /// The dashboard's cookie.
@@ -44,12 +43,8 @@ pub const SESSION_COOKIE: &str = "connlog_session";
 pub struct Authenticator {
     store: Store,
     clock: Clock,
-    tokens: Cache<Vec<u8>, Arc<ApiToken>>,
-    /// Tokens that were recognized when they were last looked up, within the last day.
-    known: Cache<Vec<u8>, ()>,
-    guests: moka::sync::Cache<IpAddr, Arc<Guest>>,
-    /// How often everything was forgotten: what was looked up before is not remembered after.
-    forgotten: Arc<AtomicU64>,
+    recognized: Recognized<Arc<ApiToken>>,
+    guests: Cache<IpAddr, Arc<Guest>>,
 }
 
 /// An address from which tokens are looked up.
@@ -74,11 +69,10 @@ impl Guest {
 impl Authenticator {
     /// Remembers what it recognized for `remember`.
     pub fn new(store: Store, clock: Clock, remember: Duration) -> Self {
-        let tokens = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(remember).build();
-        let known = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(KNOWN_FOR).build();
+        let recognized = Recognized::new(CACHE_ENTRIES, remember);
         let minute = Duration::from_mins(1);
-        let guests = moka::sync::Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(minute).build();
-        Self { store, clock, tokens, known, guests, forgotten: Arc::default() }
+        let guests = Cache::builder().max_capacity(CACHE_ENTRIES).time_to_live(minute).build();
+        Self { store, clock, recognized, guests }
     }
 
     /// Forgets who was recognized once a token was revoked, until the service stops.
@@ -88,11 +82,14 @@ impl Authenticator {
             match self.store.revocations().await {
                 Ok(version) if seen == Some(version) => {}
                 Ok(version) => {
-                    self.forgotten.fetch_add(1, Ordering::SeqCst);
-                    self.tokens.invalidate_all();
+                    self.recognized.forget();
                     seen = Some(version);
                 }
-                Err(error) => tracing::debug!(error = error.one_line(), "whether tokens were revoked is unknown"),
+                Err(error) if error.is_unavailable() => tracing::debug!(%error, "revocations cannot be asked for"),
+                Err(error) => tracing::error!(
+                    error = error.one_line(),
+                    "revocations cannot be asked for: a revoked token is accepted"
+                ),
             }
             tokio::select! {
                 () = tokio::time::sleep(REVOCATION_ROUND) => {}
@@ -109,14 +106,14 @@ impl Authenticator {
         let sha256 = tokens::digest(token);
         let now = self.clock.now();
         let unknown = || ApiError::unauthorized("The token is unknown, expired or revoked.");
-        if let Some(token) = self.tokens.get(&sha256).await {
+        if let Some(token) = self.recognized.get(&sha256).await {
             let expired = token.expires_at.is_some_and(|expires_at| expires_at <= now);
             return if expired { Err(unknown()) } else { Ok(token) };
         }
         // Behind a proxy all have one address. Whoever was here a while ago is not held up by a neighbour who guesses; who has
         // another token waits in the order in which all came, and is let in.
         let guest = self.guests.get_with(address, || Arc::new(Guest::new()));
-        let may_try = guest.may_try() || self.known.get(&sha256).await.is_some();
+        let may_try = guest.may_try() || self.recognized.knew(&sha256).await;
         let _turn = if may_try {
             None
         } else {
@@ -125,20 +122,13 @@ impl Authenticator {
             tokio::time::sleep(GUESSING_PAUSE).await;
             Some((turn, waiting))
         };
-        let forgotten = self.forgotten.load(Ordering::SeqCst);
-        // That a token is unknown is not remembered: it may be made any moment.
-        let Some(token) = self.store.api_token(&sha256, now).await? else {
+        let by_database = async { Ok::<_, StoreError>(self.store.api_token(&sha256, now).await?.map(Arc::new)) };
+        let token = self.recognized.look_up(sha256.clone(), by_database).await?;
+        token.ok_or_else(|| {
             metrics::counter!("connlog_query_failed_attempts_total").increment(1);
             guest.failed.fetch_add(1, Ordering::Relaxed);
-            self.known.invalidate(&sha256).await;
-            return Err(if may_try { unknown() } else { ApiError::too_many_attempts() });
-        };
-        let token = Arc::new(token);
-        self.known.insert(sha256.clone(), ()).await;
-        if forgotten == self.forgotten.load(Ordering::SeqCst) {
-            self.tokens.insert(sha256, Arc::clone(&token)).await;
-        }
-        Ok(token)
+            if may_try { unknown() } else { ApiError::too_many_attempts() }
+        })
     }
 
     /// Whether the token of an answer that is still being given is valid. An outage of the database says nothing of it.

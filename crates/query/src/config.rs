@@ -61,7 +61,7 @@ pub struct Config {
     /// How long a peer may leave an answer where it is; one that takes 16 KiB in that time is slow, and stays.
     #[arg(long, env = "CONNLOG_STALL_TIMEOUT", default_value = "1m", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub stall_timeout: TimeDelta,
-    /// How long a recognized token is remembered, and a revoked one still accepted.
+    /// How long a recognized token is remembered. All are forgotten within seconds of a revocation.
     #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub token_cache: TimeDelta,
     /// Most exports at once.

@@ -220,7 +220,7 @@ fn routes(service: Service, request_timeout: Duration) -> Router {
         .with_state(service)
 }
 
-/// What is large is compressed for whom it suits. Streams of events are not: each is read as soon as it is there.
+/// Compresses answers of more than 1 KiB for clients that accept it, but no streams of events: each event is given at once.
 pub(crate) fn compression() -> CompressionLayer<And<SizeAbove, NotForContentType>> {
     let is_worth_it = SizeAbove::new(1024).and(NotForContentType::SSE);
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(is_worth_it)

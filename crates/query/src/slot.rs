@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 
-/// Exports of one token that wait for their turn. A further one is refused at once.
+/// Most exports of one token that wait for their turn. A further one is refused at once.
 const WAITING: usize = 8;
-/// Tokens of which something is kept, before those are forgotten of which nothing runs.
+/// With more tokens than this in a queue, those are forgotten that have no export.
 const TOKENS: usize = 1_000;
 
 /// The right to run one more, for as long as it is held.
@@ -44,21 +44,18 @@ impl Queue {
         Self { all: Arc::new(Semaphore::new(most)), tokens: Arc::default(), most_of_token, patience }
     }
 
-    /// Waits for the turn of a token, of what is called `kind` in metrics. First for its own: what one token has begun keeps no other
-    /// from its place in the queue of all.
+    /// Waits for the turn of a token; metrics have it as `kind`. The token's own limit comes first, so that it never has more in
+    /// the queue of all than it may run.
     pub(crate) async fn enter(&self, token: Uuid, kind: &'static str) -> Result<Slot, ApiError> {
         let Turns { places, running } = self.turns_of(token);
         let place = places.try_acquire_owned().map_err(|_| ApiError::too_many(&format!("{kind} of this token")))?;
-        let turn = async { Ok::<_, tokio::sync::AcquireError>((running.acquire_owned().await?, self.in_all().await?)) };
-        let Ok(Ok((own, all))) = tokio::time::timeout(self.patience, turn).await else {
+        let turn =
+            async { Some((running.acquire_owned().await.ok()?, Arc::clone(&self.all).acquire_owned().await.ok()?)) };
+        let Ok(Some((own, all))) = tokio::time::timeout(self.patience, turn).await else {
             metrics::counter!("connlog_query_refused_total", "kind" => kind).increment(1);
             return Err(ApiError::too_many(kind));
         };
         Ok(Slot::of(vec![place, own, all], kind))
-    }
-
-    async fn in_all(&self) -> Result<OwnedSemaphorePermit, tokio::sync::AcquireError> {
-        Arc::clone(&self.all).acquire_owned().await
     }
 
     fn turns_of(&self, token: Uuid) -> Turns {

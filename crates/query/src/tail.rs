@@ -172,6 +172,11 @@ impl Tail {
 
     async fn next(&mut self) -> Option<Event> {
         loop {
+            if !self.is_over && self.token_seen.elapsed() > TOKEN_INTERVAL && !self.token_is_valid().await {
+                // What is read slowly is not given any more either.
+                self.waiting.clear();
+                self.over("the token is no longer valid", false);
+            }
             if let Some(event) = self.waiting.pop_front() {
                 self.given_at = Instant::now();
                 return Some(event);
@@ -181,8 +186,6 @@ impl Tail {
             }
             if self.service.shutdown.has_begun() {
                 self.over("the service is stopping; come back with the last id", true);
-            } else if self.token_seen.elapsed() > TOKEN_INTERVAL && !self.token_is_valid().await {
-                self.over("the token is no longer valid", false);
             } else {
                 self.look().await;
             }

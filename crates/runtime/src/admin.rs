@@ -64,7 +64,7 @@ async fn filter() -> (StatusCode, String) {
     }
 }
 
-/// Changes it until the end of the process. Nobody has a token here, so it is for who is on this machine, or in this pod.
+/// Changes it until the end of the process. There are no tokens here, so only peers on this machine, or in this pod, may.
 async fn set_filter(ConnectInfo(peer): ConnectInfo<SocketAddr>, text: String) -> (StatusCode, String) {
     if !peer.ip().to_canonical().is_loopback() {
         let advice = "only from this machine: by kubectl port-forward, say";
@@ -89,5 +89,21 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
         Ok(Ok(Some(detail))) => (StatusCode::OK, format!("ok\n{detail}\n")),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer in time\n".to_owned()),
         Ok(Err(reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn another_machine_does_not_change_the_filter() {
+        for (peer, is_let_in) in
+            [("192.0.2.1:5", false), ("[2001:db8::1]:5", false), ("127.0.0.1:5", true), ("[::1]:5", true)]
+        {
+            let peer = peer.parse().unwrap();
+            let (status, _) = set_filter(ConnectInfo(peer), "info".to_owned()).await;
+            assert_eq!(status != StatusCode::FORBIDDEN, is_let_in, "{peer}");
+        }
     }
 }

@@ -1,10 +1,11 @@
-//! What the services share and that knows nothing of the domain: telemetry, shutdown, listeners, TLS, the start of a
-//! program.
+//! What the services share and that knows nothing of the domain: telemetry, shutdown, listeners, TLS, who was
+//! recognized, the start of a program.
 
 pub mod admin;
 pub mod http;
 pub mod listen;
 pub mod program;
+pub mod recognized;
 pub mod shutdown;
 pub mod strangers;
 pub mod telemetry;

@@ -80,8 +80,8 @@ struct Contents {
 const RELOAD_FAILURES: &str = "connlog_tls_reload_failures_total";
 
 impl ServerTls {
-    /// Reads the files of the listener at `address`. Nothing is returned if none are configured; a listener that other machines
-    /// reach is warned of then. `alpn` lists the protocols that it speaks. New files are picked up until `shutdown`.
+    /// Reads the files of the listener at `address`. Returns nothing if none are configured, and warns if other machines reach the
+    /// listener then. `alpn` lists the protocols that it speaks. New files are picked up until `shutdown`.
     pub fn load(
         options: &TlsOptions,
         address: SocketAddr,
@@ -185,4 +185,19 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     let error = |error| TlsError::Pem(path.to_owned(), "certificate", error);
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(error)?;
     if found.is_empty() { Err(error(rustls::pki_types::pem::Error::NoItemsFound)) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_files_there_is_no_tls_unless_it_is_required() {
+        let load = |options: &TlsOptions| {
+            ServerTls::load(options, SocketAddr::from(([192, 0, 2, 1], 443)), &["h2"], &Shutdown::new())
+        };
+        assert!(load(&TlsOptions::default()).unwrap().is_none());
+        let required = TlsOptions { require_tls: true, ..TlsOptions::default() };
+        assert!(matches!(load(&required), Err(TlsError::Missing)));
+    }
 }

@@ -14,7 +14,7 @@ use crate::{Store, StoreError};
 
 /// How long the token of a deleted agent, or one that was replaced, is still accepted.
 pub const TOKEN_GRACE: TimeDelta = TimeDelta::hours(24);
-/// Fewest characters of an agent's token. One that is shorter can be guessed.
+/// Fewest characters of an agent's token.
 pub const MIN_TOKEN_CHARS: usize = 16;
 
 /// One entry, in the form of a directory file: an object a line.
@@ -164,14 +164,13 @@ impl Named {
 
 /// The one that a name means: what has it in exactly these letters, or else the only one that has it in others.
 fn meant(what: &'static str, name: &str, rows: &[Row]) -> Result<Option<Uuid>, StoreError> {
-    let mut found = Vec::new();
+    let (mut exactly, mut otherwise) = (Vec::new(), Vec::new());
     for row in rows {
         let id: Uuid = row.try_get(0)?;
-        if row.try_get::<_, &str>(1)? == name || id.to_string() == name {
-            return Ok(Some(id));
-        }
-        found.push(id);
+        let is_exact = row.try_get::<_, &str>(1)? == name || Uuid::try_parse(name).is_ok_and(|named| named == id);
+        if is_exact { exactly.push(id) } else { otherwise.push(id) }
     }
+    let found = if exactly.is_empty() { otherwise } else { exactly };
     match found[..] {
         [] => Ok(None),
         [id] => Ok(Some(id)),

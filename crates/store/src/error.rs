@@ -77,8 +77,8 @@ pub enum StoreError {
         /// What it names.
         id: Uuid,
     },
-    /// A name that several things have, in other letters' case.
-    #[error("{what} {name:?} may be {one} or {other}: give the id, or the name in exactly its letters")]
+    /// A name that several things have.
+    #[error("{what} {name:?} may be {one} or {other}: give the id, or the name with its upper and lower case letters")]
     Ambiguous {
         /// Of what kind they are.
         what: &'static str,

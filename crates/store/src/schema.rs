@@ -30,8 +30,11 @@ pub async fn migrate(store: &Store) -> Result<Vec<i32>, StoreError> {
     // A bound on statements is for those who wait for an answer.
     client.batch_execute("-- take_time\nSET statement_timeout = 0").await?;
     let outcome = apply(&mut client).await;
-    client.batch_execute("-- become_oneself\nRESET ROLE; RESET statement_timeout").await?;
-    outcome
+    // Why a migration failed says more than that the connection is gone.
+    let reset = client.batch_execute("-- become_oneself\nRESET ROLE; RESET statement_timeout").await;
+    let applied = outcome?;
+    reset?;
+    Ok(applied)
 }
 
 /// What to do about a schema from before the first release, which no migration leads from.

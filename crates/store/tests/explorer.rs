@@ -20,9 +20,7 @@ mod schedule;
 #[path = "explorer/world.rs"]
 mod world;
 
-use std::sync::Arc;
-
-use connlog_testkit::gate::Rewrite;
+use connlog_testkit::gate::{Change, changing, changing_function};
 
 use self::actions::Action;
 use self::oracle::Initial;
@@ -116,26 +114,12 @@ async fn two_agents_in_opposite_orders_never_deadlock() {
     assert_eq!(world.deadlocks().await, 0, "agents first never deadlocks");
 }
 
-/// Explores with SQL changed on the wire, or a function changed in the database, and returns whether any outcome was wrong.
+/// Explores with SQL changed on the wire, or a function changed in the database. Returns whether any outcome was wrong, or the
+/// server had to break a deadlock.
 async fn is_caught(mutation: Mutation, combinations: &[Vec<Action>]) -> bool {
     let (rewrite, prepare) = match mutation {
-        Mutation::Statements(changes) => {
-            let rewrite: Rewrite = Arc::new(move |sql| {
-                let (name, from, to) = changes.iter().find(|(name, ..)| sql.starts_with(&format!("-- {name}\n")))?;
-                assert!(sql.contains(from), "{name} has no {from:?}");
-                Some(sql.replace(from, to))
-            });
-            (Some(rewrite), String::new())
-        }
-        Mutation::Function(name, changes) => {
-            let change = |(from, to): &(&str, &str)| {
-                format!(
-                    "DO $do$ DECLARE before text := pg_get_functiondef('{name}'::regproc); after text := replace(before, $from${from}$from$, $to${to}$to$);
-                     BEGIN ASSERT before <> after; EXECUTE after; END $do$;"
-                )
-            };
-            (None, changes.iter().map(change).collect())
-        }
+        Mutation::Statements(changes) => (Some(changing(changes)), String::new()),
+        Mutation::Function(name, changes) => (None, changing_function(name, changes)),
     };
     let mut world = World::new(2, rewrite).await;
     world.execute(&prepare).await;
@@ -152,7 +136,7 @@ async fn is_caught(mutation: Mutation, combinations: &[Vec<Action>]) -> bool {
 #[derive(Clone, Copy)]
 enum Mutation {
     /// Of statements, each by its name.
-    Statements(&'static [(&'static str, &'static str, &'static str)]),
+    Statements(&'static [Change]),
     /// Of the function of a name, in several places.
     Function(&'static str, &'static [(&'static str, &'static str)]),
 }

@@ -18,7 +18,7 @@ use connlog_store::write::{Batch, Stamp};
 use connlog_store::{Store, StoreConfig};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, now};
-use connlog_testkit::gate::{Gate, Report, Rewrite, Waiting};
+use connlog_testkit::gate::{Change, Gate, Report, Rewrite, Waiting, changing, changing_function};
 use connlog_testkit::wait::until;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -31,20 +31,6 @@ async fn apply(store: &Store, event: Event, shard: i16) {
 async fn gated(database: &TestDatabase, rewrite: Option<Rewrite>) -> (Gate, Store) {
     let (gate, url) = Gate::before(database.url(), rewrite).await.unwrap();
     (gate, Store::new(&StoreConfig { by_key: true, ..StoreConfig::new(url, "gated", 1) }).unwrap())
-}
-
-/// The statement of a name, a text in it, and what takes its place.
-type Change = (&'static str, &'static str, &'static str);
-
-fn changes(of: &'static [Change]) -> Rewrite {
-    Arc::new(move |sql| {
-        let of_it = of.iter().filter(|(name, ..)| sql.starts_with(&format!("-- {name}\n")));
-        let changed = of_it.fold(sql.to_owned(), |sql, (_, from, to)| {
-            assert!(sql.contains(from), "{sql} has no {from:?}");
-            sql.replace(from, to)
-        });
-        (changed != sql).then_some(changed)
-    })
 }
 
 async fn waits_for_a_lock(client: &Client) -> bool {
@@ -91,15 +77,8 @@ impl Lost {
         Self { database, store, client, agent, began }
     }
 
-    /// Changes the text of a function: where it has the first of a pair, it has the second.
     async fn change(&self, function: &str, changes: &[(&str, &str)]) {
-        for (from, to) in changes {
-            let change = format!(
-                "DO $do$ DECLARE before text := pg_get_functiondef('{function}'::regproc); after text := replace(before, $x${from}$x$, $x${to}$x$);
-                 BEGIN ASSERT before <> after; EXECUTE after; END $do$"
-            );
-            self.client.batch_execute(&change).await.unwrap();
-        }
+        self.client.batch_execute(&changing_function(function, changes)).await.unwrap();
     }
 
     /// The heartbeat that lists it.
@@ -240,7 +219,7 @@ async fn a_reader_of_the_feed_misses_nothing_that_commits_late() {
 async fn a_feed_without_its_bound_is_caught() {
     const UNBOUND: &[Change] =
         &[("read_changes", " AND xid < pg_snapshot_xmin(pg_current_snapshot())::text::xid8", "")];
-    assert_eq!(read_while_writes_overtake(Some(changes(UNBOUND))).await, BTreeSet::from([2, 3]));
+    assert_eq!(read_while_writes_overtake(Some(changing(UNBOUND))).await, BTreeSet::from([2, 3]));
 }
 
 /// Somebody detaches the day of a connection before or after each statement of the batch that ends it. Returns how often an
@@ -318,7 +297,7 @@ async fn a_day_written_by_name_without_asking_whether_it_is_attached_is_caught()
         "WHERE inhparent = 'connection_logs'::regclass UNION SELECT right(relname, 8) FROM pg_class \
          WHERE relkind = 'r' AND relname ~ '^connection_logs_[0-9]{8}$'",
     )];
-    assert!(ends_on_a_detached_day(Some(changes(BY_NAME))).await.0 > 0);
+    assert!(ends_on_a_detached_day(Some(changing(BY_NAME))).await.0 > 0);
 }
 
 /// A batch that ends a connection waits for somebody who detaches its day. Returns whether it was accepted.
@@ -356,5 +335,5 @@ async fn days_that_are_read_before_the_log_is_locked_are_caught() {
         ("read_bounds", "ARRAY(", "current_setting('test.days')::text[] AS days, ARRAY("),
         ("read_bounds", "AS days\nFROM floor", "AS later_days\nFROM floor"),
     ];
-    assert!(is_accepted_after_its_day_went(Some(changes(BEFORE))).await);
+    assert!(is_accepted_after_its_day_went(Some(changing(BEFORE))).await);
 }

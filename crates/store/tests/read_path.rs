@@ -17,7 +17,7 @@ use connlog_store::write::Batch;
 use connlog_store::{Store, StoreConfig, StoreError};
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures::{self, now};
-use connlog_testkit::gate::{Gate, Report, Rewrite};
+use connlog_testkit::gate::{Change, Gate, Report, Rewrite, changing};
 use connlog_testkit::wait::until;
 use uuid::Uuid;
 
@@ -76,14 +76,8 @@ async fn a_day_stays_as_long_as_a_page_is_read() {
 
 #[tokio::test]
 async fn a_page_without_its_lock_is_caught() {
-    let unlocked: Rewrite = Arc::new(|sql| {
-        let lock = "; LOCK TABLE ONLY connection_logs IN ACCESS SHARE MODE";
-        sql.starts_with("-- begin_read\n").then(|| {
-            assert!(sql.contains(lock), "{sql}");
-            sql.replace(lock, "")
-        })
-    });
-    let (_, page, _) = Box::pin(read_while_a_day_is_dropped(Some(unlocked))).await;
+    const UNLOCKED: &[Change] = &[("begin_read", "; LOCK TABLE ONLY connection_logs IN ACCESS SHARE MODE", "")];
+    let (_, page, _) = Box::pin(read_while_a_day_is_dropped(Some(changing(UNLOCKED)))).await;
     assert!(page.is_err() || page.is_ok_and(|page| page.entries.len() < 2), "the day went while it was read");
 }
 

@@ -17,6 +17,36 @@ use crate::pgwire::{Message, read_message};
 /// Changes SQL on its way; `None` leaves it as it is.
 pub type Rewrite = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
+/// A statement, a text in it, and what takes its place.
+pub type Change = (&'static str, &'static str, &'static str);
+
+/// Changes statements, each by its name.
+///
+/// # Panics
+/// When a statement passes that does not have the text.
+pub fn changing(changes: &'static [Change]) -> Rewrite {
+    Arc::new(move |sql| {
+        let of_it = changes.iter().filter(|(name, ..)| sql.starts_with(&format!("-- {name}\n")));
+        let new = of_it.fold(sql.to_owned(), |sql, (_, from, to)| {
+            assert!(sql.contains(from), "{sql} has no {from:?}");
+            sql.replace(from, to)
+        });
+        (new != sql).then_some(new)
+    })
+}
+
+/// SQL that changes the text of a function: where it has the first of a pair, it has the second. It fails if it has not.
+pub fn changing_function(name: &str, changes: &[(&str, &str)]) -> String {
+    let change = |(from, to): &(&str, &str)| {
+        format!(
+            "DO $do$ DECLARE before text := pg_get_functiondef('{name}'::regproc);
+                 after text := replace(before, $from${from}$from$, $to${to}$to$);
+             BEGIN ASSERT before <> after; EXECUTE after; END $do$;"
+        )
+    };
+    changes.iter().map(change).collect()
+}
+
 /// A statement that waits at the gate.
 pub struct Waiting {
     /// Its name: the first line of its SQL, without the comment dashes.

@@ -46,8 +46,7 @@ LEFT JOIN LATERAL (
     WHERE a.workspace_id = agents.workspace_id AND a.name = agents.agent_name) AS named ON true
 WHERE open_since IS NOT NULL AND (w.id IS NOT NULL OR named.are_deleted) ORDER BY agents.agent";
 
-/// Agents that have something open without a boot since before. What is open of days that are written is looked at once they are
-/// closed.
+/// Agents with a connection without a boot that is open since before `$1`, on closed days: only what is open of these is listed.
 const WITHOUT_BOOT: &str = "-- agents_without_boot
 SELECT DISTINCT agent FROM ongoing WHERE boot IS NULL AND connect_time < $1 ORDER BY agent";
 
@@ -114,8 +113,8 @@ impl Store {
         self.sweep(&agents, &Cause::Deletion(deleted)).await
     }
 
-    /// Ends what began before `cutoff` and is open without a boot, when it began: an agent that only makes single calls gives no sign
-    /// of life later than that. Returns it. Of days that are not closed yet, nothing ends.
+    /// Ends connections without a boot that began before `cutoff` and are open, and returns them. Each ends when it began: that is
+    /// the last sign of life of an agent that only makes single calls. Only closed days are looked at.
     pub async fn sweep_without_boot(&self, cutoff: Timestamp) -> Result<Vec<Connection>, StoreError> {
         let client = self.client().await?;
         let agents = client.query(WITHOUT_BOOT, &[&cutoff]).await?;

@@ -3,6 +3,9 @@
 use chrono::TimeDelta;
 use connlog_model::app::ConnectionType;
 use connlog_model::clock::Timestamp;
+use connlog_model::limits::{
+    MAX_APP_NAME_CHARS, MAX_NAME_BYTES, MAX_REASON_BYTES, MAX_SLUG_OR_PORT_BYTES, MAX_USER_AGENT_BYTES,
+};
 use connlog_model::method::Method;
 use connlog_model::search::{AddressRange, CodeCondition, Search, Status, UserRef};
 use tokio_postgres::Row;
@@ -259,7 +262,15 @@ impl Filter {
     pub(super) fn matches_nothing(&self) -> bool {
         let lists = [&self.organizations, &self.owners, &self.users, &self.workspaces];
         let Self { agent_name, reason, app, slug_or_port, user_agent, .. } = self;
-        let texts = [agent_name, reason, app, slug_or_port, user_agent];
+        // Each with how many characters what is stored has at most.
+        let texts = [
+            (agent_name, MAX_NAME_BYTES),
+            (reason, MAX_REASON_BYTES),
+            (app, MAX_APP_NAME_CHARS),
+            (slug_or_port, MAX_SLUG_OR_PORT_BYTES),
+            (user_agent, MAX_USER_AGENT_BYTES),
+        ];
+        let is_impossible = |text: &str, most: usize| text.contains('\0') || text.chars().count() > most;
         let contradiction = match (self.connection_type, self.method) {
             (Some(family), Some(method)) => family.method() != method,
             _ => false,
@@ -267,8 +278,8 @@ impl Filter {
         contradiction
             || lists.iter().any(|list| list.as_ref().is_some_and(Vec::is_empty))
             || self.targets.as_ref().is_some_and(Vec::is_empty)
-            // PostgreSQL cannot even be asked for such a text.
-            || texts.iter().any(|text| text.as_ref().is_some_and(|text| text.contains('\0')))
+            // PostgreSQL cannot even be asked for some of these.
+            || texts.into_iter().any(|(text, most)| text.as_ref().is_some_and(|text| is_impossible(text, most)))
     }
 }
 

@@ -35,6 +35,7 @@ use super::session::{Greeted, displaced_status, listed, response, seq};
 use super::{Streams, trace};
 use crate::commit::{Committed, Item, Message, Outcome, Sender, Submission, agent_key, letter};
 use crate::grpc::invalid;
+use crate::pace::LONGEST_PAYMENT;
 use crate::parse::{Invalid, Source, Span, connection, shrink_sequenced};
 
 /// How long a client may take to read what is acknowledged.
@@ -337,12 +338,14 @@ impl Active {
         let letters = in_flight.rejected.len() + committed.refused.len();
         if committed.looked_back + letters > 0 {
             let (pace, agent_id, paused) = (self.streams.pace.clone(), self.agent_id, self.pause.take());
-            self.pause = Some(Box::pin(async move {
+            let payment = async move {
                 if let Some(paused) = paused {
                     paused.await;
                 }
                 pace.pay(agent_id, committed.looked_back, letters).await;
-            }));
+            };
+            // For all batches that are in flight: what one has to pay does not come on top of what the others have.
+            self.pause = Some(tokio::time::timeout(LONGEST_PAYMENT, payment).map(drop).boxed());
         }
         self.committed_seq = self.committed_seq.max(in_flight.last_seq);
         // Only what this stream brought: numbers that an earlier life of the spool had may stand for other events now.
