@@ -92,6 +92,35 @@ COMMENT ON COLUMN api_tokens.organizations IS 'The only organizations whose entr
 CREATE INDEX api_tokens_sha256 ON api_tokens (sha256);
 COMMENT ON INDEX api_tokens_sha256 IS 'Authentication.';
 
+CREATE TABLE browser_sessions (
+    id         uuid PRIMARY KEY,
+    token_id   uuid NOT NULL REFERENCES api_tokens,
+    started_at timestamptz NOT NULL,
+    seen_at    timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    ip         inet NOT NULL,
+    user_agent text NOT NULL CHECK (length(user_agent) <= 300)
+);
+COMMENT ON TABLE browser_sessions IS 'Sessions of the dashboard that go on (crates/store, browser.rs).';
+COMMENT ON COLUMN browser_sessions.token_id IS 'The token that signed in: the session may do what it may, and ends with it.';
+COMMENT ON COLUMN browser_sessions.seen_at IS 'When the session was used last, to a minute.';
+COMMENT ON COLUMN browser_sessions.expires_at IS 'When it ends, however much it is used.';
+COMMENT ON COLUMN browser_sessions.ip IS 'From where somebody signed in.';
+COMMENT ON COLUMN browser_sessions.user_agent IS 'With what, as the browser said.';
+CREATE INDEX browser_sessions_token ON browser_sessions (token_id);
+COMMENT ON INDEX browser_sessions_token IS 'The list of a user, and how many a token has.';
+
+CREATE TABLE browser_secrets (
+    sha256     bytea PRIMARY KEY,
+    session_id uuid NOT NULL REFERENCES browser_sessions ON DELETE CASCADE,
+    made_at    timestamptz NOT NULL,
+    seen_at    timestamptz
+);
+COMMENT ON TABLE browser_secrets IS 'Secrets in cookies of the dashboard: the newest of each session, and those that it replaced within a day.';
+COMMENT ON COLUMN browser_secrets.seen_at IS 'When it was first seen; NULL until then. A minute after that, those made before it are no longer good.';
+CREATE INDEX browser_secrets_session ON browser_secrets (session_id, made_at);
+COMMENT ON INDEX browser_secrets_session IS 'Newer secrets of a session, and ending it.';
+
 CREATE TABLE revocations (
     one     boolean PRIMARY KEY DEFAULT true CHECK (one),
     version bigint NOT NULL
@@ -329,12 +358,17 @@ CREATE TABLE rejected_events (
     message_type    text NOT NULL,
     message         bytea NOT NULL,
     field           text NOT NULL,
-    reason          text NOT NULL
+    reason          text NOT NULL,
+    events          bigint NOT NULL CHECK (events BETWEEN 1 AND 9007199254740992),
+    is_merged       boolean NOT NULL
 );
 COMMENT ON TABLE rejected_events IS 'Dead letters: events that were well-formed but could not be accepted, as they were received.';
-COMMENT ON COLUMN rejected_events.id IS 'UUIDv5 of the sender and the message, so that a replay is the same letter.';
+COMMENT ON COLUMN rejected_events.id IS 'UUIDv5 of the sender and the message, so that a replay is the same letter; of a merged one of sender, workspace, day and cause.';
+COMMENT ON COLUMN rejected_events.events IS 'How many events it stands for.';
+COMMENT ON COLUMN rejected_events.is_merged IS 'Whether its sender left more of them than are kept: this is the first one, the others are only counted.';
 COMMENT ON COLUMN rejected_events.token_id IS 'The reporter''s token; NULL if an agent sent it.';
 COMMENT ON COLUMN rejected_events.message IS 'The protobuf message of type message_type.';
+COMMENT ON COLUMN rejected_events.seq IS 'Its sequence number; of a merged one that of the last.';
 CREATE INDEX rejected_events_received_at ON rejected_events (received_at);
 COMMENT ON INDEX rejected_events_received_at IS 'The gaps endpoint, and retention.';
 
@@ -345,12 +379,12 @@ CREATE TABLE lost_events (
     workspace_id    uuid NOT NULL,
     agent_id        uuid,
     spool_id        uuid,
-    first_seq       bigint,
-    last_seq        bigint,
-    events          bigint NOT NULL,
-    since           timestamptz,
-    until           timestamptz,
-    cause           text NOT NULL
+    first_seq       bigint CHECK (first_seq BETWEEN 1 AND last_seq),
+    last_seq        bigint CHECK (last_seq <= 9007199254740992),
+    events          bigint NOT NULL CHECK (events BETWEEN 1 AND 9007199254740992),
+    since           timestamptz CHECK (since BETWEEN '1970-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'),
+    until           timestamptz CHECK (until BETWEEN '1970-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'),
+    cause           text NOT NULL CHECK (length(cause) <= 1024)
 );
 COMMENT ON TABLE lost_events IS 'Events that the log never got: told by the agent (a spool that overflowed) or by a reporter on its behalf, or found as a gap in the sequence numbers.';
 COMMENT ON COLUMN lost_events.id IS 'UUIDv5 of agent, spool and last_seq, or of what a reporter told, so that a replay is the same record.';

@@ -1430,6 +1430,94 @@ COMMENT ON COLUMN public.api_tokens.organizations IS 'The only organizations who
 
 
 --
+-- Name: browser_secrets; Type: TABLE; Schema: public; Owner: connlog_owner
+--
+
+CREATE TABLE public.browser_secrets (
+    sha256 bytea NOT NULL,
+    session_id uuid NOT NULL,
+    made_at timestamp with time zone NOT NULL,
+    seen_at timestamp with time zone
+);
+
+
+ALTER TABLE public.browser_secrets OWNER TO connlog_owner;
+
+--
+-- Name: TABLE browser_secrets; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON TABLE public.browser_secrets IS 'Secrets in cookies of the dashboard: the newest of each session, and those that it replaced within a day.';
+
+
+--
+-- Name: COLUMN browser_secrets.seen_at; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.browser_secrets.seen_at IS 'When it was first seen; NULL until then. A minute after that, those made before it are no longer good.';
+
+
+--
+-- Name: browser_sessions; Type: TABLE; Schema: public; Owner: connlog_owner
+--
+
+CREATE TABLE public.browser_sessions (
+    id uuid NOT NULL,
+    token_id uuid NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    seen_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    ip inet NOT NULL,
+    user_agent text NOT NULL,
+    CONSTRAINT browser_sessions_user_agent_check CHECK ((length(user_agent) <= 300))
+);
+
+
+ALTER TABLE public.browser_sessions OWNER TO connlog_owner;
+
+--
+-- Name: TABLE browser_sessions; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON TABLE public.browser_sessions IS 'Sessions of the dashboard that go on (crates/store, browser.rs).';
+
+
+--
+-- Name: COLUMN browser_sessions.token_id; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.browser_sessions.token_id IS 'The token that signed in: the session may do what it may, and ends with it.';
+
+
+--
+-- Name: COLUMN browser_sessions.seen_at; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.browser_sessions.seen_at IS 'When the session was used last, to a minute.';
+
+
+--
+-- Name: COLUMN browser_sessions.expires_at; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.browser_sessions.expires_at IS 'When it ends, however much it is used.';
+
+
+--
+-- Name: COLUMN browser_sessions.ip; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.browser_sessions.ip IS 'From where somebody signed in.';
+
+
+--
+-- Name: COLUMN browser_sessions.user_agent; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.browser_sessions.user_agent IS 'With what, as the browser said.';
+
+
+--
 -- Name: changes; Type: TABLE; Schema: public; Owner: connlog_owner
 --
 
@@ -2165,7 +2253,13 @@ CREATE TABLE public.lost_events (
     events bigint NOT NULL,
     since timestamp with time zone,
     until timestamp with time zone,
-    cause text NOT NULL
+    cause text NOT NULL,
+    CONSTRAINT lost_events_cause_check CHECK ((length(cause) <= 1024)),
+    CONSTRAINT lost_events_check CHECK (((first_seq >= 1) AND (first_seq <= last_seq))),
+    CONSTRAINT lost_events_events_check CHECK (((events >= 1) AND (events <= '9007199254740992'::bigint))),
+    CONSTRAINT lost_events_last_seq_check CHECK ((last_seq <= '9007199254740992'::bigint)),
+    CONSTRAINT lost_events_since_check CHECK (((since >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (since <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone))),
+    CONSTRAINT lost_events_until_check CHECK (((until >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (until <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone)))
 );
 
 
@@ -2463,7 +2557,10 @@ CREATE TABLE public.rejected_events (
     message_type text NOT NULL,
     message bytea NOT NULL,
     field text NOT NULL,
-    reason text NOT NULL
+    reason text NOT NULL,
+    events bigint NOT NULL,
+    is_merged boolean NOT NULL,
+    CONSTRAINT rejected_events_events_check CHECK (((events >= 1) AND (events <= '9007199254740992'::bigint)))
 );
 
 
@@ -2480,7 +2577,7 @@ COMMENT ON TABLE public.rejected_events IS 'Dead letters: events that were well-
 -- Name: COLUMN rejected_events.id; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
-COMMENT ON COLUMN public.rejected_events.id IS 'UUIDv5 of the sender and the message, so that a replay is the same letter.';
+COMMENT ON COLUMN public.rejected_events.id IS 'UUIDv5 of the sender and the message, so that a replay is the same letter; of a merged one of sender, workspace, day and cause.';
 
 
 --
@@ -2491,10 +2588,31 @@ COMMENT ON COLUMN public.rejected_events.token_id IS 'The reporter''s token; NUL
 
 
 --
+-- Name: COLUMN rejected_events.seq; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.rejected_events.seq IS 'Its sequence number; of a merged one that of the last.';
+
+
+--
 -- Name: COLUMN rejected_events.message; Type: COMMENT; Schema: public; Owner: connlog_owner
 --
 
 COMMENT ON COLUMN public.rejected_events.message IS 'The protobuf message of type message_type.';
+
+
+--
+-- Name: COLUMN rejected_events.events; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.rejected_events.events IS 'How many events it stands for.';
+
+
+--
+-- Name: COLUMN rejected_events.is_merged; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON COLUMN public.rejected_events.is_merged IS 'Whether its sender left more of them than are kept: this is the first one, the others are only counted.';
 
 
 --
@@ -2719,6 +2837,22 @@ ALTER TABLE ONLY public.api_audit
 
 ALTER TABLE ONLY public.api_tokens
     ADD CONSTRAINT api_tokens_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: browser_secrets browser_secrets_pkey; Type: CONSTRAINT; Schema: public; Owner: connlog_owner
+--
+
+ALTER TABLE ONLY public.browser_secrets
+    ADD CONSTRAINT browser_secrets_pkey PRIMARY KEY (sha256);
+
+
+--
+-- Name: browser_sessions browser_sessions_pkey; Type: CONSTRAINT; Schema: public; Owner: connlog_owner
+--
+
+ALTER TABLE ONLY public.browser_sessions
+    ADD CONSTRAINT browser_sessions_pkey PRIMARY KEY (id);
 
 
 --
@@ -2949,6 +3083,34 @@ CREATE INDEX api_tokens_sha256 ON public.api_tokens USING btree (sha256);
 --
 
 COMMENT ON INDEX public.api_tokens_sha256 IS 'Authentication.';
+
+
+--
+-- Name: browser_secrets_session; Type: INDEX; Schema: public; Owner: connlog_owner
+--
+
+CREATE INDEX browser_secrets_session ON public.browser_secrets USING btree (session_id, made_at);
+
+
+--
+-- Name: INDEX browser_secrets_session; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON INDEX public.browser_secrets_session IS 'Newer secrets of a session, and ending it.';
+
+
+--
+-- Name: browser_sessions_token; Type: INDEX; Schema: public; Owner: connlog_owner
+--
+
+CREATE INDEX browser_sessions_token ON public.browser_sessions USING btree (token_id);
+
+
+--
+-- Name: INDEX browser_sessions_token; Type: COMMENT; Schema: public; Owner: connlog_owner
+--
+
+COMMENT ON INDEX public.browser_sessions_token IS 'The list of a user, and how many a token has.';
 
 
 --
@@ -3381,6 +3543,22 @@ ALTER INDEX public.connection_logs_user ATTACH PARTITION public.connection_logs_
 
 
 --
+-- Name: browser_secrets browser_secrets_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: connlog_owner
+--
+
+ALTER TABLE ONLY public.browser_secrets
+    ADD CONSTRAINT browser_secrets_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.browser_sessions(id) ON DELETE CASCADE;
+
+
+--
+-- Name: browser_sessions browser_sessions_token_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: connlog_owner
+--
+
+ALTER TABLE ONLY public.browser_sessions
+    ADD CONSTRAINT browser_sessions_token_id_fkey FOREIGN KEY (token_id) REFERENCES public.api_tokens(id);
+
+
+--
 -- Name: SCHEMA public; Type: ACL; Schema: -; Owner: pg_database_owner
 --
 
@@ -3697,6 +3875,20 @@ GRANT SELECT ON TABLE public.api_tokens TO connlog_query;
 
 
 --
+-- Name: TABLE browser_secrets; Type: ACL; Schema: public; Owner: connlog_owner
+--
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.browser_secrets TO connlog_query;
+
+
+--
+-- Name: TABLE browser_sessions; Type: ACL; Schema: public; Owner: connlog_owner
+--
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.browser_sessions TO connlog_query;
+
+
+--
 -- Name: TABLE changes; Type: ACL; Schema: public; Owner: connlog_owner
 --
 
@@ -3953,6 +4145,27 @@ GRANT SELECT ON TABLE public.rejected_events TO connlog_query;
 --
 
 GRANT SELECT(received_at) ON TABLE public.rejected_events TO connlog_purge;
+
+
+--
+-- Name: COLUMN rejected_events.spool_id; Type: ACL; Schema: public; Owner: connlog_owner
+--
+
+GRANT UPDATE(spool_id) ON TABLE public.rejected_events TO connlog_ingest;
+
+
+--
+-- Name: COLUMN rejected_events.seq; Type: ACL; Schema: public; Owner: connlog_owner
+--
+
+GRANT UPDATE(seq) ON TABLE public.rejected_events TO connlog_ingest;
+
+
+--
+-- Name: COLUMN rejected_events.events; Type: ACL; Schema: public; Owner: connlog_owner
+--
+
+GRANT UPDATE(events) ON TABLE public.rejected_events TO connlog_ingest;
 
 
 --

@@ -4,7 +4,6 @@
 //! the event is not acceptable; 74 when it cannot be stored anywhere.
 
 use std::io::Write as _;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -84,9 +83,9 @@ enum Report {
         /// The client app: ssh, vscode, cursor, goland, `reconnecting_pty`, …
         #[arg(long)]
         app: String,
-        /// Address of the client.
+        /// Address of the client; one that cannot be read is unknown.
         #[arg(long)]
-        ip: Option<IpAddr>,
+        ip: Option<String>,
     },
     /// A connection ended.
     Disconnect {
@@ -197,7 +196,7 @@ fn event(report: &Report) -> (Uuid, v1::Connection) {
         ..v1::Connection::default()
     };
     match report {
-        Report::Connect { ip, .. } => event.ip = ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        Report::Connect { ip, .. } => event.ip = ip.clone().unwrap_or_default(),
         Report::Disconnect { code, reason, .. } => (event.status_code, event.reason) = (*code, reason.clone()),
     }
     (id, event)

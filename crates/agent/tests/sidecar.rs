@@ -149,7 +149,11 @@ fn exit_codes_are_those_that_hooks_rely_on() {
     assert_eq!(Command::new(PROGRAM).args(run).status().unwrap().code(), Some(64), "an address without a scheme");
     assert_eq!(report(&["disconnect", "--app", "ssh", "--id", &id, "--code", "-1"], &spool), Some(0));
     assert_eq!(report(&["disconnect", "--app", "ssh"], &spool), Some(64));
-    assert_eq!(report(&["connect", "--app", "ssh", "--ip", "nowhere"], &spool), Some(64));
+    assert_eq!(
+        report(&["connect", "--app", "ssh", "--ip", "nowhere"], &spool),
+        Some(0),
+        "unknown, and no reason to lose it"
+    );
     assert_eq!(report(&["connect", "--app", "ssh"], Path::new("/proc/nothing")), Some(74));
     let status = Command::new(PROGRAM).arg("status").arg("--spool").arg(&spool).status().unwrap();
     assert_eq!(status.code(), Some(1), "nobody answers");

@@ -15,7 +15,10 @@ use connlog_store::roles::INGEST;
 use connlog_testkit::database::TestDatabase;
 use connlog_testkit::fixtures;
 use connlog_testkit::wait::{until, until_value};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, date_time_ymd,
+};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -30,6 +33,7 @@ impl Authority {
     fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let file = folder.join(format!("{name}.pem"));
@@ -39,10 +43,42 @@ impl Authority {
 
     /// Writes a certificate for `host`, and its key.
     fn issue(&self, host: &str, cert: &Path, key: &Path) {
+        self.issue_with(&CertificateParams::new(vec![host.to_owned()]).unwrap(), cert, key);
+    }
+
+    /// Writes a certificate with a serial number that is bound to some agents or tokens.
+    fn issue_bound(&self, serial: u64, names: &[String], cert: &Path, key: &Path) {
+        let mut params = CertificateParams::new(vec!["workspace".to_owned()]).unwrap();
+        params.serial_number = Some(serial.into());
+        let names = names.iter().map(|name| SanType::URI(name.as_str().try_into().unwrap()));
+        params.subject_alt_names.extend(names);
+        self.issue_with(&params, cert, key);
+    }
+
+    fn issue_with(&self, params: &CertificateParams, cert: &Path, key: &Path) {
         let own = KeyPair::generate().unwrap();
-        let issued = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&own, &self.issuer).unwrap();
-        fs::write(cert, issued.pem()).unwrap();
+        fs::write(cert, params.signed_by(&own, &self.issuer).unwrap().pem()).unwrap();
         fs::write(key, own.serialize_pem()).unwrap();
+    }
+
+    /// A list of revoked certificates.
+    fn revoke(&self, serials: &[u64]) -> String {
+        let (now, later) = (date_time_ymd(2020, 1, 1), date_time_ymd(2100, 1, 1));
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: now,
+            next_update: later,
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 }
 
@@ -50,6 +86,7 @@ struct Stage {
     folder: TempDir,
     _database: TestDatabase,
     token: String,
+    agent_id: Uuid,
     address: SocketAddr,
     servers: Authority,
     clients: Authority,
@@ -59,6 +96,11 @@ struct Stage {
 impl Stage {
     /// A service that asks its clients for a certificate.
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with further flags; files among them are in the folder of the stage.
+    async fn start_with(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = TestDatabase::create().await.unwrap();
         let site = fixtures::site(1, 1);
@@ -71,13 +113,26 @@ impl Stage {
         let database_url = database.url_as(INGEST);
         let mut arguments = vec!["connlog-ingest", "--database-url", &database_url, "--max-stream-age", "1s"];
         arguments.extend(["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &client_ca]);
+        let flags: Vec<String> =
+            flags.iter().map(|flag| if *flag == "clients.crl" { path(flag) } else { (*flag).to_owned() }).collect();
+        fs::write(path("clients.crl"), clients.revoke(&[])).unwrap();
+        arguments.extend(flags.iter().map(String::as_str));
         let config = connlog_ingest::Config::try_parse_from(arguments).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shutdown = Shutdown::new();
         tokio::spawn(connlog_ingest::run(config, listener, admin, shutdown.clone()));
-        Self { folder, _database: database, token: site.token, address, servers, clients, shutdown }
+        Self {
+            folder,
+            _database: database,
+            token: site.token,
+            agent_id: site.agent.agent_id.unwrap(),
+            address,
+            servers,
+            clients,
+            shutdown,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -164,5 +219,65 @@ async fn new_certificates_are_picked_up_on_both_sides_without_a_restart() {
     fs::copy(&other.file, &stage.servers.file).unwrap();
     connect(&reporter).await;
     delivered(&reporter).await;
+    stage.shutdown.begin();
+}
+
+/// Without this, whoever has any certificate of the authority, and a token that leaked, is that agent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_bound_goes_with_the_tokens_that_it_is_for() {
+    let (stage, strict) = (Stage::start().await, Stage::start_with(&["--require-bound-certificates"]).await);
+    let of = |id: Uuid| format!("urn:connlog:agent:{id}");
+    let other = Uuid::from_u128(99);
+    for (stage, case, names, expected) in [
+        (&stage, "own", vec![of(stage.agent_id)], Ok(())),
+        (&stage, "own and another", vec![of(other), of(stage.agent_id)], Ok(())),
+        (&stage, "unbound", vec!["https://elsewhere.example".to_owned()], Ok(())),
+        (&stage, "another", vec![of(other)], Err("bound to another agent or token")),
+        (&stage, "unreadable", vec!["urn:connlog:agent:x".to_owned()], Err("bound to another agent or token")),
+        (&strict, "own", vec![of(strict.agent_id)], Ok(())),
+        (&strict, "unbound", Vec::new(), Err("bound to no agent and no token")),
+    ] {
+        let (cert, key) = (stage.path(&format!("{case}.pem")), stage.path(&format!("{case}.key")));
+        stage.clients.issue_bound(7, &names, &cert, &key);
+        let tls = TlsFiles { ca: Some(stage.servers.file.clone()), identity: Some((cert, key)) };
+        let reporter = stage.reporter(case, "https", tls);
+        connect(&reporter).await;
+        match expected {
+            Ok(()) => delivered(&reporter).await,
+            Err(error) => {
+                reaches(&reporter, |status| status.last_error.as_ref().is_some_and(|last| last.contains(error))).await;
+            }
+        }
+    }
+    stage.shutdown.begin();
+    strict.shutdown.begin();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_revoked_is_turned_away_once_the_list_is_read() {
+    let stage = Stage::start_with(&["--tls-client-crl", "clients.crl"]).await;
+    let reporter = |number: u64| {
+        let (cert, key) = (stage.path(&format!("{number}.pem")), stage.path(&format!("{number}.key")));
+        stage.clients.issue_bound(number, &[], &cert, &key);
+        let tls = TlsFiles { ca: Some(stage.servers.file.clone()), identity: Some((cert, key)) };
+        stage.reporter(&format!("spool {}", Uuid::new_v4()), "https", tls)
+    };
+    let (one, other) = (reporter(7), reporter(8));
+    for reporter in [&one, &other] {
+        connect(reporter).await;
+        delivered(reporter).await;
+    }
+    fs::write(stage.path("clients.crl"), stage.clients.revoke(&[7])).unwrap();
+    // Streams end after a second, and come back by a new connection or by the old one: here each is another one.
+    drop(one);
+    until("the list is read", async || {
+        let again = reporter(7);
+        connect(&again).await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        again.status().await.unwrap().last_error.is_some()
+    })
+    .await;
+    connect(&other).await;
+    delivered(&other).await;
     stage.shutdown.begin();
 }

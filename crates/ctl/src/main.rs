@@ -10,6 +10,7 @@ mod shown;
 mod tail;
 mod token;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +24,10 @@ struct Arguments {
     /// PostgreSQL, as postgresql://… or key=value; not for logs and tail, which ask connlog-query.
     #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<String>,
+    /// A file with the password of the database, read anew for each connection. If neither it nor the URL gives one, the file that
+    /// PGPASSFILE names, or ~/.pgpass, does.
+    #[arg(long, env = "CONNLOG_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    database_password_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -62,9 +67,11 @@ async fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    // Not by clap, whose message would repeat the value: it may hold a password.
-    if let Some(Err(invalid)) = arguments.database_url.as_deref().map(connlog_store::parse_url) {
-        return program::usage_error(&format!("--database-url {invalid}"));
+    let password_file = arguments.database_password_file.as_deref();
+    if let Some(url) = &arguments.database_url
+        && let Err(code) = program::check_secret(url, connlog_store::check_url(url, password_file))
+    {
+        return code;
     }
     if let Err(invalid) = telemetry::init() {
         return program::usage_error(&invalid);
@@ -77,14 +84,18 @@ async fn main() -> ExitCode {
     let Some(database_url) = arguments.database_url else {
         return program::usage_error("--database-url is missing");
     };
-    match run(&database_url, command).await {
+    let config = StoreConfig {
+        password_file: arguments.database_password_file,
+        ..StoreConfig::new(database_url, "connlogctl", 2)
+    };
+    match run(&config, command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => program::failure(&error),
     }
 }
 
-async fn run(database_url: &str, command: Command) -> anyhow::Result<()> {
-    let store = Store::new(&StoreConfig::new(database_url, "connlogctl", 2))?;
+async fn run(config: &StoreConfig, command: Command) -> anyhow::Result<()> {
+    let store = Store::new(config)?;
     if let Command::Migrate { roles } = command {
         let applied = schema::migrate(&store).await?;
         if roles {

@@ -254,3 +254,41 @@ async fn tokens_are_shown_once_listed_without_their_secret_and_revoked() {
     let nobody = ctl.run(&["token", "create", "--role", "admin", "--user", "nobody"]);
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("--user: there is no user \"nobody\""));
 }
+
+/// Without this, whoever lists the processes of the machine has the password, and nobody is told.
+#[test]
+fn a_password_on_the_command_line_is_warned_about_and_not_repeated() {
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_connlogctl"));
+        // Nobody listens on port 1.
+        let output = command.args(arguments).arg("migrate").envs(variables.iter().copied()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let with = "postgresql://me:hunter2@127.0.0.1:1/db";
+    let without = "postgresql://me@127.0.0.1:1/db";
+    for (arguments, variables, is_warned) in [
+        (&["--database-url", with][..], &[][..], true),
+        (&["--database-url=host=127.0.0.1 port=1 password=hunter2"], &[], true),
+        (&["--database-url", without], &[], false),
+        (&[], &[("CODER_PG_CONNECTION_URL", with)], false),
+    ] {
+        let (code, said) = run(arguments, variables);
+        assert_eq!((code, said.contains("warning: ")), (Some(1), is_warned), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    let file = file.to_str().unwrap();
+    for (url, written, says) in [
+        (without, None, "cannot be read"),
+        (without, Some("\n"), "has no password"),
+        (with, Some("x"), "a URL that has no password"),
+    ] {
+        if let Some(written) = written {
+            fs::write(file, written).unwrap();
+        }
+        let (code, said) = run(&["--database-url", url, "--database-password-file", file], &[]);
+        assert_eq!(code, Some(64), "{said}");
+        assert!(said.contains("--database-password-file") && said.contains(says), "{said}");
+    }
+}

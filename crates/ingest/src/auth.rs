@@ -9,6 +9,7 @@ use std::time::Duration;
 use connlog_model::clock::Clock;
 use connlog_model::identity::AgentIdentity;
 use connlog_runtime::recognized::Recognized;
+use connlog_store::agents::AgentToken;
 use connlog_store::tokens::{self, ApiToken};
 use connlog_store::{Store, StoreError};
 use moka::future::Cache;
@@ -22,8 +23,8 @@ const CACHE_ENTRIES: u64 = 100_000;
 /// The bearer of a recognized token.
 #[derive(Debug, Clone)]
 pub enum Caller {
-    /// An agent.
-    Agent(Arc<AgentIdentity>),
+    /// An agent, by its token.
+    Agent(AgentToken),
     /// The bearer of an API token.
     Api(Arc<ApiToken>),
 }
@@ -78,7 +79,7 @@ impl Authenticator {
         let (store, now, token) = (&self.store, self.clock.now(), sha256.clone());
         let by_database = async move {
             Ok(match store.agent_by_token(&token, now).await? {
-                Some(agent) => Some(Caller::Agent(agent)),
+                Some(token) => Some(Caller::Agent(token)),
                 None => store.api_token(&token, now).await?.map(|token| Caller::Api(Arc::new(token))),
             })
         };
@@ -90,16 +91,16 @@ impl Caller {
     /// Names the agent or the token.
     pub(crate) fn id(&self) -> Uuid {
         match self {
-            Self::Agent(agent) => agent.agent_id.unwrap_or(agent.workspace.workspace_id),
+            Self::Agent(AgentToken { agent, .. }) => agent.agent_id.unwrap_or(agent.workspace.workspace_id),
             Self::Api(token) => token.id,
         }
     }
 }
 
-/// The agent that calls, as the door recognized it. An API token is not an agent's.
-pub(crate) fn agent<T>(request: &Request<T>) -> Result<Arc<AgentIdentity>, Status> {
+/// The token of the agent that calls, as the door recognized it. An API token is not an agent's.
+pub(crate) fn agent<T>(request: &Request<T>) -> Result<AgentToken, Status> {
     match request.extensions().get() {
-        Some(Caller::Agent(agent)) => Ok(Arc::clone(agent)),
+        Some(Caller::Agent(token)) => Ok(token.clone()),
         _ => Err(Status::permission_denied("this call is for agents; the token is not an agent's")),
     }
 }

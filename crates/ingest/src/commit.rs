@@ -4,6 +4,7 @@
 //! system has low latency and a busy one large batches. What a stream submits stays in order: it always goes to the same
 //! writer.
 
+mod budget;
 mod held;
 mod letters;
 mod trace;

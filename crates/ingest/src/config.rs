@@ -19,6 +19,10 @@ pub struct Config {
     /// PostgreSQL, as postgresql://… or key=value.
     #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
+    /// A file with the password of the database, read anew for each connection. If neither it nor the URL gives one, the file that
+    /// PGPASSFILE names, or ~/.pgpass, does.
+    #[arg(long, env = "CONNLOG_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    pub database_password_file: Option<PathBuf>,
     /// The database is reached through a pooler in transaction mode, `PgBouncer`, say.
     #[arg(long, env = "CONNLOG_DATABASE_POOLED")]
     pub database_pooled: bool,
@@ -31,6 +35,9 @@ pub struct Config {
     /// TLS of the listener.
     #[command(flatten)]
     pub tls: TlsOptions,
+    /// Turns away whoever shows a client certificate that is not bound to their agent or token.
+    #[arg(long, env = "CONNLOG_REQUIRE_BOUND_CERTIFICATES", requires = "tls_client_ca")]
+    pub require_bound_certificates: bool,
     /// Each accepted event as one line of JSON, appended to this file.
     #[arg(long, env = "CODER_LOGGING_JSON", value_name = "PATH")]
     pub log_json: Option<PathBuf>,
@@ -64,6 +71,10 @@ pub struct Config {
     /// How long a message may take from its first byte to its last.
     #[arg(long, env = "CONNLOG_MESSAGE_TIMEOUT", default_value = "1m", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub message_timeout: TimeDelta,
+    /// KiB an hour of the dead letters of an agent or reporter that are kept whole, after four hours' worth at once; beyond it they are
+    /// counted by cause.
+    #[arg(long, env = "CONNLOG_LETTER_KIB_PER_HOUR", default_value = "1024", value_name = "N")]
+    pub letter_kib_per_hour: NonZeroU32,
     /// Events a second that an agent may send, after a burst of ten seconds' worth; a stream is read no faster.
     #[arg(long, env = "CONNLOG_AGENT_RATE", default_value = "5000", value_name = "N")]
     pub agent_rate: NonZeroU32,

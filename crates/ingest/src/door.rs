@@ -56,6 +56,7 @@ pub struct Door {
     look_ups: Arc<Semaphore>,
     guests: Cache<IpAddr, Arc<Guest>>,
     callers: Cache<Uuid, Arc<Semaphore>>,
+    requires_bound_certificates: bool,
 }
 
 /// An address from which tokens are looked up.
@@ -75,8 +76,16 @@ struct Place {
 
 impl Door {
     /// A door that recognizes callers by `authenticator`, bounds their messages by `undecoded`, and notes their calls in `calls`.
-    pub fn new(authenticator: Authenticator, undecoded: Undecoded, calls: Calls) -> Self {
-        for cause in ["no_token", "unknown_token", "too_many_look_ups", "too_many_calls", "too_many_open_calls"] {
+    /// With `requires_bound_certificates`, callers come by a certificate that is theirs.
+    pub fn new(
+        authenticator: Authenticator,
+        undecoded: Undecoded,
+        calls: Calls,
+        requires_bound_certificates: bool,
+    ) -> Self {
+        for cause in
+            ["no_token", "unknown_token", "certificate", "too_many_look_ups", "too_many_calls", "too_many_open_calls"]
+        {
             metrics::counter!("connlog_ingest_refused_calls_total", "cause" => cause).increment(0);
         }
         let minute = Duration::from_mins(1);
@@ -89,6 +98,7 @@ impl Door {
             look_ups: Arc::new(Semaphore::new(LOOK_UPS)),
             guests: Cache::builder().max_capacity(REMEMBERED).time_to_live(minute).build(),
             callers: Cache::builder().max_capacity(REMEMBERED).time_to_idle(minute).build(),
+            requires_bound_certificates,
         }
     }
 
@@ -103,10 +113,11 @@ impl Door {
         };
         let call = self.calls.begin(sha256.clone());
         let caller = self.recognize(sha256, address).await?;
+        let id = caller.id();
         if let Some(visitor) = &visitor {
+            self.check_certificate(&visitor.bound_to, id)?;
             visitor.acquaintance.recognize();
         }
-        let id = caller.id();
         let calls = self.callers.get_with(id, || Arc::new(Semaphore::new(CALLS_OF_CALLER)));
         let place = calls.try_acquire_owned().map_err(|_| {
             refused("too_many_calls");
@@ -116,6 +127,18 @@ impl Door {
         *request.body_mut() = Body::new(call.bound(self.undecoded.meter(id, body)));
         request.extensions_mut().insert(caller);
         Ok(Place { _permits: vec![place], call: Some(call) })
+    }
+
+    /// Whether a caller may come by a connection whose certificate is for `bound_to`.
+    fn check_certificate(&self, bound_to: &[Uuid], caller: Uuid) -> Result<(), Status> {
+        let why = match bound_to {
+            [] if self.requires_bound_certificates => "the client's certificate is bound to no agent and no token",
+            [] => return Ok(()),
+            ids if ids.contains(&caller) => return Ok(()),
+            _ => "the client's certificate is bound to another agent or token",
+        };
+        refused("certificate");
+        Err(Status::permission_denied(why))
     }
 
     /// Lets a call of health or reflection in.

@@ -40,6 +40,11 @@ pub fn invalid(invalid: &Invalid) -> Status {
     Status::with_error_details(Code::InvalidArgument, invalid.to_string(), details)
 }
 
+/// UNAUTHENTICATED: an event that happened after its token was replaced comes again with the next token.
+pub(crate) fn replaced_status() -> Status {
+    Status::unauthenticated("the token was replaced, or its agent deleted: it is accepted for what happened before")
+}
+
 /// UNAVAILABLE, with a hint when to try again.
 pub fn unavailable(message: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))

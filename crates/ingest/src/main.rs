@@ -18,9 +18,9 @@ async fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    // Not by clap, whose message would repeat the value: it may hold a password.
-    if let Err(invalid) = connlog_store::parse_url(&config.database_url) {
-        return program::usage_error(&format!("--database-url {invalid}"));
+    let checked = connlog_store::check_url(&config.database_url, config.database_password_file.as_deref());
+    if let Err(code) = program::check_secret(&config.database_url, checked) {
+        return code;
     }
     program::run("connlog-ingest", async { program::ended(&start(config).await) }).await
 }

@@ -7,8 +7,6 @@ mod connection;
 mod shrink;
 mod web;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
 use chrono::{DateTime, Datelike as _, TimeDelta};
 use connlog_model::clock::{Timestamp, rfc3339, truncate_to_micros};
 use prost_types::Timestamp as ProtoTimestamp;
@@ -89,38 +87,9 @@ pub fn optional_id(field: &'static str, bytes: &[u8]) -> Result<Option<Uuid>, In
     if bytes.is_empty() || bytes == [0; 16] { Ok(None) } else { required_id(field, bytes).map(Some) }
 }
 
-/// An address, with a port or without; `localhost` is 127.0.0.1, an IPv4 address in IPv6 is itself, and what cannot be read is unknown.
-pub fn ip(text: &str) -> Option<IpAddr> {
-    match text.trim() {
-        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        // A zone is a name on the client's machine; PostgreSQL cannot store it.
-        text => {
-            let address = text.split('%').next().unwrap_or_default().parse::<IpAddr>().ok();
-            let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
-            address.or_else(with_port).map(|address| address.to_canonical())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_read_or_unknown() {
-        assert_eq!(ip("10.1.2.3"), Some(IpAddr::from([10, 1, 2, 3])));
-        assert_eq!(ip("localhost"), Some(IpAddr::from([127, 0, 0, 1])));
-        assert_eq!(ip("fe80::1%eth0"), ip("fe80::1"));
-        assert!(ip("fd7a:115c:a1e0::1").is_some());
-        for (text, same) in
-            [("::ffff:192.0.2.1", "192.0.2.1"), ("10.0.0.1:22", "10.0.0.1"), ("[fd00::1]:22", "fd00::1")]
-        {
-            assert!(ip(text).is_some() && ip(text) == ip(same), "{text}");
-        }
-        for unreadable in ["", "pipe", "10.0.0.1:", "300.1.1.1", "\0"] {
-            assert_eq!(ip(unreadable), None, "{unreadable:?}");
-        }
-    }
 
     #[test]
     fn ids_have_16_bytes_and_are_not_nil() {

@@ -3,12 +3,14 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use connlog_runtime::listen::Socket;
 use connlog_runtime::strangers::Acquaintance;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
+use uuid::Uuid;
 
 /// A connection, plain or with TLS, and where it comes from.
 pub(crate) struct Peer(pub Socket, pub SocketAddr);
@@ -18,13 +20,19 @@ pub(crate) struct Peer(pub Socket, pub SocketAddr);
 pub(crate) struct Visitor {
     pub(crate) address: IpAddr,
     pub(crate) acquaintance: Acquaintance,
+    /// The agents and tokens that the certificate of the connection is for; none if it is for everybody, or there is none.
+    pub(crate) bound_to: Arc<[Uuid]>,
 }
 
 impl Connected for Peer {
     type ConnectInfo = Visitor;
 
     fn connect_info(&self) -> Visitor {
-        Visitor { address: self.1.ip().to_canonical(), acquaintance: self.0.acquaintance().clone() }
+        Visitor {
+            address: self.1.ip().to_canonical(),
+            acquaintance: self.0.acquaintance().clone(),
+            bound_to: self.0.bound_to().into(),
+        }
     }
 }
 

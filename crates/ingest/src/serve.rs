@@ -69,7 +69,24 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn store_config(config: &Config, name: &str, connections: usize) -> StoreConfig {
-    StoreConfig { pooled: config.database_pooled, ..StoreConfig::new(&config.database_url, name, connections) }
+    StoreConfig {
+        password_file: config.database_password_file.clone(),
+        pooled: config.database_pooled,
+        ..StoreConfig::new(&config.database_url, name, connections)
+    }
+}
+
+/// Writers have connections of their own: whatever else goes on, a commit does not wait for one.
+fn start_writers(
+    config: &Config,
+    service_log: Arc<ServiceLog>,
+    shutdown: &Shutdown,
+) -> Result<Committer, connlog_store::StoreError> {
+    let of_writers = store_config(config, "connlog-ingest writer", usize::try_from(config.writers).unwrap_or(1));
+    let store = Store::new(&StoreConfig { by_key: true, idle_timeout: WRITER_IDLE_TIMEOUT, ..of_writers })?;
+    let (events, letters) = (config.max_transaction_events, config.letter_kib_per_hour);
+    let writers = Writers::new(store, config.clock.clone(), service_log, events, letters);
+    Ok(writers.start(config.writers, config.max_queued_events, shutdown))
 }
 
 /// Runs the service until `shutdown`. Returns whether it ended well.
@@ -81,17 +98,12 @@ pub async fn run(
 ) -> anyhow::Result<bool> {
     check(&config)?;
     let store = Store::new(&store_config(&config, "connlog-ingest", OTHER_CONNECTIONS))?;
-    // Writers have connections of their own: whatever else goes on, a commit does not wait for one.
-    let writers = store_config(&config, "connlog-ingest writer", usize::try_from(config.writers).unwrap_or(1));
-    let writers_store = Store::new(&StoreConfig { by_key: true, idle_timeout: WRITER_IDLE_TIMEOUT, ..writers })?;
     schema::check_for_service(&store).await.context("cannot start on this database")?;
     let tls = ServerTls::load(&config.tls, listener.local_addr()?, &["h2"], &shutdown)?;
     let metrics = telemetry::metrics();
     begin_counting();
     let service_log = Arc::new(ServiceLog::open(config.log_json.as_deref(), config.log_human.as_deref()).await?);
-    let writers_log = Arc::clone(&service_log);
-    let committer = Writers::new(writers_store, config.clock.clone(), writers_log, config.max_transaction_events)
-        .start(config.writers, config.max_queued_events, &shutdown);
+    let committer = start_writers(&config, Arc::clone(&service_log), &shutdown)?;
     let conclusions = Conclusions { service_log, clock: config.clock.clone(), shutdown: shutdown.clone() };
     shutdown.spawn("watch", watch(&config, store.clone(), conclusions.clone()).run());
     let full = Arc::new(AtomicBool::new(false));
@@ -142,7 +154,7 @@ pub async fn run(
     let service = ConnectionLogService { streams, calls: calls.clone(), reports };
     let router = Server::builder()
         .layer(Measure)
-        .layer(Door::new(authenticator, undecoded, ongoing))
+        .layer(Door::new(authenticator, undecoded, ongoing, config.require_bound_certificates))
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
         .http2_max_header_list_size(MAX_HEAD_BYTES)

@@ -63,3 +63,36 @@ async fn a_revoked_token_ends_its_streams_on_every_replica_and_no_other() {
     })
     .await;
 }
+
+/// Without this, whoever kept a token that was replaced writes with it for another day.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_was_replaced_is_for_what_happened_before() {
+    let (database, _store, sites) = database_with(1).await;
+    let client_of_database = database.client().await.unwrap();
+    let an_hour_ago = "UPDATE agent_tokens SET expires_at = now() + interval '23 hours'";
+    client_of_database.batch_execute(an_hour_ago).await.unwrap();
+    let service = Service::start(database.url(), &[]).await;
+    let token = &sites[0].token;
+    let mut stream = Stream::open(service.address, token, &HelloOf::new()).await.unwrap();
+    let (before, after) = (Uuid::new_v4(), Uuid::new_v4());
+    let last = stream.send(vec![connect(before, minutes_ago(90)), connect(after, minutes_ago(30))]).await;
+    stream.acked(last - 1).await.unwrap();
+    assert_eq!(stream.ack().await.unwrap_err().code(), Code::Unauthenticated, "nothing of it is lost: it comes again");
+    let mut calls = client(service.address).await;
+    let mut call = async |minutes: i64| {
+        let connection = Some(connect(Uuid::new_v4(), minutes_ago(minutes)));
+        calls.report_connection(authorized(v1::ReportConnectionRequest { connection }, token)).await
+    };
+    call(80).await.unwrap();
+    assert_eq!(call(20).await.unwrap_err().code(), Code::Unauthenticated);
+    let rows = "SELECT count(*) FROM connection_logs";
+    assert_eq!(number(&client_of_database, rows).await, 2);
+    assert_eq!(number(&client_of_database, "SELECT count(*) FROM rejected_events").await, 0);
+    // With the next one all of it goes.
+    client_of_database.batch_execute("UPDATE agent_tokens SET expires_at = NULL").await.unwrap();
+    let service = Service::start(database.url(), &[]).await;
+    let mut stream = Stream::open(service.address, token, &HelloOf::new()).await.unwrap();
+    let last = stream.send(vec![connect(after, minutes_ago(30))]).await;
+    stream.acked(last).await.unwrap();
+    assert_eq!(number(&client_of_database, rows).await, 3);
+}

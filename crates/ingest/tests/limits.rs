@@ -128,6 +128,30 @@ async fn dead_letters_count_as_many_events() {
     assert_eq!(number(&database, "SELECT count(*) FROM rejected_events").await, 24);
 }
 
+/// Without this, an agent fills the disk with dead letters, if more slowly.
+#[tokio::test]
+async fn dead_letters_beyond_a_budget_are_counted_in_one_record() {
+    let (database, _store, sites) = database_with(2).await;
+    let service = Service::start(database.url(), &["--letter-kib-per-hour", "1"]).await;
+    let bad =
+        |count: usize| (0..count).map(|_| v1::Connection { id: vec![1], ..connect(Uuid::new_v4(), minutes_ago(5)) });
+    let mut stream = Stream::open(service.address, &sites[0].token, &HelloOf::new()).await.unwrap();
+    for _ in 0..2 {
+        let last = stream.send(bad(10).collect()).await;
+        assert_eq!(stream.acked(last).await.unwrap().len(), 10, "each is told");
+    }
+    let mut calls = client(service.address).await;
+    for event in bad(6) {
+        let request = v1::ReportConnectionRequest { connection: Some(event) };
+        let refused = calls.report_connection(authorized(request, &sites[1].token)).await;
+        assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    }
+    let database = database.client().await.unwrap();
+    assert_eq!(number(&database, "SELECT count(*) FROM rejected_events WHERE NOT is_merged").await, 8);
+    assert_eq!(number(&database, "SELECT count(*) FROM rejected_events WHERE is_merged").await, 2);
+    assert_eq!(number(&database, "SELECT sum(events)::bigint FROM rejected_events").await, 26);
+}
+
 #[tokio::test]
 async fn a_reporter_has_a_rate_of_its_own() {
     let (database, store, sites) = database_with(1).await;

@@ -3,6 +3,7 @@
 //! Everything that arrives from outside becomes a type of this crate before anything acts on it, and the one rule that
 //! makes at-least-once delivery exact, the merge of events into connections, lives in [`connection`].
 
+pub mod address;
 pub mod app;
 pub mod clock;
 pub mod connection;

@@ -19,6 +19,10 @@ pub struct Config {
     /// PostgreSQL, as postgresql://… or key=value.
     #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
+    /// A file with the password of the database, read anew for each connection. If neither it nor the URL gives one, the file that
+    /// PGPASSFILE names, or ~/.pgpass, does.
+    #[arg(long, env = "CONNLOG_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    pub database_password_file: Option<PathBuf>,
     /// How long connection logs are kept, such as 90d; unset, 0 or negative keeps them for ever.
     #[arg(long, env = "CODER_CONNECTION_LOGS_RETENTION", value_name = "DURATION", allow_hyphen_values = true)]
     pub connection_logs_retention: Option<String>,
@@ -153,21 +157,28 @@ impl Settings {
 fn from_file(path: &Path) -> Result<RetentionSection, String> {
     let named = |error: &dyn std::fmt::Display| format!("--config {}: {error}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+    let retention = from_text(&text).map_err(|error| named(&error))?;
+    if !text.trim().is_empty() && retention.connection_logs.is_none() {
+        eprintln!("warning: --config {} has no retention.connection_logs", path.display());
+    }
+    Ok(retention)
+}
+
+/// Checks the text of a configuration file; the error says what is wrong with it.
+pub fn check(text: &str) -> Result<(), String> {
+    from_text(text).map(drop)
+}
+
+fn from_text(text: &str) -> Result<RetentionSection, String> {
     if text.trim().is_empty() {
         return Ok(RetentionSection::default());
     }
-    let file: File = serde_norway::from_str(&text).map_err(|error| named(&error))?;
-    let whole: serde_norway::Value = serde_norway::from_str(&text).map_err(|error| named(&error))?;
+    let file: File = serde_norway::from_str(text).map_err(|error| error.to_string())?;
+    let whole: serde_norway::Value = serde_norway::from_str(text).map_err(|error| error.to_string())?;
     let slip = slip(&whole, "", &["retention"]).or_else(|| {
         slip(whole.get("retention")?, "retention.", &["connection_logs", "rejected_events", "lost_events", "audit"])
     });
-    if let Some(slip) = slip {
-        return Err(named(&slip));
-    }
-    if file.retention.connection_logs.is_none() {
-        eprintln!("warning: --config {} has no retention.connection_logs", path.display());
-    }
-    Ok(file.retention)
+    slip.map_or(Ok(file.retention), Err)
 }
 
 /// A key of a section that nobody reads, and that looks like one of `known`.

@@ -1,5 +1,6 @@
 //! The program: one run, or one after another.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,9 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const STATEMENT_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// The database, as a purge uses it.
-pub fn open(database_url: &str) -> Result<Store, StoreError> {
+pub fn open(database_url: &str, password_file: Option<&Path>) -> Result<Store, StoreError> {
     let mut config = StoreConfig::new(database_url, "connlog-purge", CONNECTIONS);
+    config.password_file = password_file.map(Path::to_owned);
     (config.lock_timeout, config.statement_timeout) = (Some(LOCK_TIMEOUT), Some(STATEMENT_TIMEOUT));
     Store::new(&config)
 }
@@ -35,7 +37,8 @@ pub fn open(database_url: &str) -> Result<Store, StoreError> {
 /// Purges once and returns what was done; with `--every`, purges until `shutdown` and returns nothing.
 pub async fn serve(settings: &Settings, shutdown: &Shutdown) -> Result<Option<Summary>> {
     telemetry::metrics();
-    let store = open(&settings.config.database_url)?;
+    let config = &settings.config;
+    let store = open(&config.database_url, config.database_password_file.as_deref())?;
     let Some(every) = settings.config.every else {
         let outcome = measured(settings, &store, shutdown).await;
         if !settings.config.dry_run && !matches!(outcome, Err(Failure::Busy)) {

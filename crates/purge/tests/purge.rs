@@ -33,7 +33,7 @@ fn settings(database: &TestDatabase, flags: &[&str]) -> Settings {
 }
 
 async fn purge(database: &TestDatabase, flags: &[&str]) -> Result<Summary, Failure> {
-    let store = connlog_purge::open(&database.url_as(PURGE)).unwrap();
+    let store = connlog_purge::open(&database.url_as(PURGE), None).unwrap();
     let settings = settings(database, flags);
     connlog_purge::run(&settings, &store, &Shutdown::new()).await
 }
@@ -530,8 +530,8 @@ async fn each_kind_of_record_has_its_retention_and_by_default_that_of_the_log() 
     let database = TestDatabase::create().await.unwrap();
     let client = database.client().await.unwrap();
     let old_records = "
-        INSERT INTO rejected_events (id, received_at, message_type, message, field, reason)
-            SELECT gen_random_uuid(), now() - n * interval '1 day', 't', '', 'f', 'r' FROM generate_series(1, 40) AS n;
+        INSERT INTO rejected_events (id, received_at, message_type, message, field, reason, events, is_merged)
+            SELECT gen_random_uuid(), now() - n * interval '1 day', 't', '', 'f', 'r', 1, false FROM generate_series(1, 40) AS n;
         INSERT INTO lost_events SELECT gen_random_uuid(), now() - n * interval '1 day', gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
             gen_random_uuid(), 1, 2, 2, NULL, NULL, 'c' FROM generate_series(1, 40) AS n;
         INSERT INTO api_audit (id, at, token_id, endpoint, query, status)

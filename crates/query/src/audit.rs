@@ -10,15 +10,13 @@ use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use connlog_model::clock::Clock;
-use connlog_model::role::Role;
 use connlog_runtime::listen::PeerAddress;
 use connlog_runtime::shutdown::Shutdown;
-use connlog_store::tokens::ApiToken;
 use connlog_store::{AuditRecord, Store};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::auth::peer;
+use crate::auth::{Bearer, peer};
 use crate::paging;
 use crate::serve::Service;
 
@@ -33,18 +31,18 @@ const MAX_QUERY_CHARS: usize = 4000;
 
 /// Whoever makes a request, once that is known.
 #[derive(Debug, Clone, Default)]
-pub struct Caller(Arc<OnceLock<Arc<ApiToken>>>);
+pub struct Caller(Arc<OnceLock<Bearer>>);
 
 impl Caller {
     /// Notes who it is.
-    pub fn is(&self, token: Arc<ApiToken>) {
+    pub fn is(&self, bearer: Bearer) {
         // A request has one caller, however often it is asked.
-        let _known = self.0.set(token);
+        let _known = self.0.set(bearer);
     }
 
-    /// What they may do, if it is known who it is.
-    pub(crate) fn role(&self) -> Option<Role> {
-        self.0.get().map(|token| token.role)
+    /// Who it is, if that is known.
+    pub(crate) fn bearer(&self) -> Option<&Bearer> {
+        self.0.get()
     }
 }
 
@@ -73,7 +71,8 @@ impl Audit {
     }
 
     /// A use that begins now.
-    pub fn begin(&self, token: &ApiToken, request: &UseOf) -> AuditRecord {
+    pub fn begin(&self, bearer: &Bearer, request: &UseOf) -> AuditRecord {
+        let token = &bearer.token;
         AuditRecord {
             id: Uuid::now_v7(),
             at: self.clock.now(),
@@ -133,10 +132,10 @@ pub async fn audited(State(service): State<Service>, mut request: Request, next:
         Unanswered { audit: service.audit.clone(), caller: caller.clone(), request_use, is_answered: false };
     let response = next.run(request).await;
     guard.is_answered = true;
-    if let Some(token) = caller.0.get()
+    if let Some(bearer) = caller.bearer()
         && response.extensions().get::<RecordsItself>().is_none()
     {
-        let mut record = service.audit.begin(token, &guard.request_use);
+        let mut record = service.audit.begin(bearer, &guard.request_use);
         record.status = i16::try_from(response.status().as_u16()).unwrap_or(0);
         record.rows = response.extensions().get::<Given>().and_then(|given| i64::try_from(given.0).ok());
         service.audit.record(record).await;

@@ -1,6 +1,7 @@
 //! Configuration of `connlog-query`: each flag has an environment variable, shown by `--help`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use chrono::TimeDelta;
 use clap::Parser;
@@ -16,10 +17,14 @@ pub struct Config {
     /// PostgreSQL, as postgresql://… or key=value.
     #[arg(long, env = "CODER_PG_CONNECTION_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
+    /// A file with the password of the database, read anew for each connection. If neither it nor the URL gives one, the file that
+    /// PGPASSFILE names, or ~/.pgpass, does.
+    #[arg(long, env = "CONNLOG_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    pub database_password_file: Option<PathBuf>,
     /// The database is reached through a pooler in transaction mode, `PgBouncer`, say; the one for reads too.
     #[arg(long, env = "CONNLOG_DATABASE_POOLED")]
     pub database_pooled: bool,
-    /// PostgreSQL to read the log from, a replica, say; the other one is written to: tokens and the audit are there.
+    /// PostgreSQL to read the log from, a replica, say. Tokens and the audit stay in --database-url. The password file is for both.
     #[arg(long, env = "CONNLOG_DATABASE_READ_URL", hide_env_values = true, value_name = "URL")]
     pub database_read_url: Option<String>,
     /// Where the API is served.
@@ -64,6 +69,18 @@ pub struct Config {
     /// How long a recognized token is remembered. All are forgotten within seconds of a revocation.
     #[arg(long, env = "CONNLOG_TOKEN_CACHE", default_value = "30s", value_parser = parse_positive_duration, value_name = "DURATION")]
     pub token_cache: TimeDelta,
+    /// How long a session of the dashboard goes on without a use: 5m or more.
+    #[arg(long, env = "CONNLOG_SESSION_IDLE", default_value = "8h", value_parser = at_least::<5>, value_name = "DURATION")]
+    pub session_idle: TimeDelta,
+    /// How long a session of the dashboard goes on in all; it ends with its token, too.
+    #[arg(long, env = "CONNLOG_SESSION_LIFETIME", default_value = "7d", value_parser = parse_positive_duration, value_name = "DURATION")]
+    pub session_lifetime: TimeDelta,
+    /// How old the secret in a session's cookie may be before a page replaces it: 1m or more.
+    #[arg(long, env = "CONNLOG_SESSION_RENEWAL", default_value = "15m", value_parser = at_least::<1>, value_name = "DURATION")]
+    pub session_renewal: TimeDelta,
+    /// Leaves `Strict-Transport-Security` out of answers by TLS: it is for all ports of the host.
+    #[arg(long, env = "CONNLOG_NO_HSTS")]
+    pub no_hsts: bool,
     /// Most exports at once.
     #[arg(long, env = "CONNLOG_MAX_EXPORTS", default_value_t = 4, value_name = "N")]
     pub max_exports: usize,
@@ -88,6 +105,12 @@ pub struct Config {
     /// Where the time comes from.
     #[arg(skip)]
     pub clock: Clock,
+}
+
+/// A duration of so many minutes or more.
+fn at_least<const MINUTES: i64>(text: &str) -> Result<TimeDelta, String> {
+    let duration = parse_positive_duration(text)?;
+    if duration < TimeDelta::minutes(MINUTES) { Err(format!("must be {MINUTES}m or more")) } else { Ok(duration) }
 }
 
 /// The HTTP library needs some room to read at all.

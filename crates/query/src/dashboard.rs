@@ -19,21 +19,19 @@ mod preferences;
 mod record;
 mod row;
 mod session;
+mod sessions;
 mod subject;
 mod text;
 mod view;
 mod zone;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::Method;
-use axum::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
-use axum::middleware::{Next, from_fn};
+use axum::http::header::{ACCEPT, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, SET_COOKIE};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use connlog_model::role::Role;
 
 use crate::audit::Caller;
 use crate::error::ApiError;
@@ -47,7 +45,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The pages.
-pub(crate) fn routes() -> Router<Service> {
+pub(crate) fn routes(service: Service) -> Router<Service> {
     // Events of the tail are small and have to arrive at once.
     Router::new()
         .route("/", get(log::log))
@@ -62,10 +60,12 @@ pub(crate) fn routes() -> Router<Service> {
         .route("/live", get(live::live))
         .route("/signin", get(session::form).post(session::sign_in))
         .route("/signout", post(session::sign_out))
+        .route("/sessions", get(sessions::list))
+        .route("/sessions/end", post(sessions::end))
         .route("/preferences", post(preferences::set))
         .route("/assets/{version}/{name}", get(assets::asset))
         .layer(compression())
-        .layer(from_fn(guarded))
+        .layer(from_fn_with_state(service, guarded))
 }
 
 /// There is no such page: as a page for a browser, as the API says it for anybody else.
@@ -79,11 +79,22 @@ pub(crate) async fn not_found(request: Request) -> Response {
     }
 }
 
-async fn guarded(request: Request, next: Next) -> Response {
-    let (frame, caller) = (frame_of(&request), request.extensions().get::<Caller>().cloned());
+async fn guarded(State(service): State<Service>, request: Request, next: Next) -> Response {
+    let (frame, headers) = (frame_of(&request), request.headers().clone());
+    let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
+    let is_get = request.method() == Method::GET;
     let response = next.run(request).await;
-    let role = caller.and_then(|caller| caller.role()).map(Role::as_str);
-    guard(page::show_error(response, frame(role)))
+    let role = caller.bearer().map(|bearer| bearer.token.role.as_str());
+    let mut response = guard(page::show_error(response, frame(role)));
+    // Not with forms: one of them may have ended the session.
+    if is_get
+        && let Some(bearer) = caller.bearer()
+        && let Some(renewed) = service.authenticator.renew(bearer).await
+        && let Ok(cookie) = HeaderValue::try_from(session::set_cookie(&service, &headers, &renewed))
+    {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
 }
 
 /// The frame of a page about `request`, once it is known whose it is.
@@ -97,13 +108,10 @@ fn guard(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // What somebody saw is not kept for whoever sits down next.
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }

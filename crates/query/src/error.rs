@@ -59,6 +59,12 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many failed attempts.", Some(detail))
     }
 
+    /// 429: too many requests without anything that is known.
+    pub(crate) fn too_many_requests() -> Self {
+        let detail = "Too many requests from this address have no token that is known. Try again in a minute.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests.", Some(detail))
+    }
+
     /// 413: a body that is larger than forms are.
     pub(crate) fn too_large(most: usize) -> Self {
         let detail = format!("At most {most} bytes are taken.");

@@ -12,12 +12,12 @@ mod source;
 
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Query, State};
+use axum::http::HeaderName;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, http};
 use bytes::Bytes;
 use connlog_model::cursor::Position;
 use connlog_model::search::Invalid;
@@ -31,7 +31,7 @@ pub use self::format::Format;
 use self::format::Summary;
 use self::source::Source;
 use crate::audit::{RecordsItself, UseOf};
-use crate::auth::Auditor;
+use crate::auth::{Auditor, Bearer};
 use crate::error::ApiError;
 use crate::give::{LAST_WORD, NotGiven, give};
 use crate::list::parse_search;
@@ -69,7 +69,6 @@ pub async fn export(
     State(service): State<Service>,
     auditor: Auditor,
     Extension(request_use): Extension<UseOf>,
-    headers: HeaderMap,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Response, ApiError> {
     let format = Format::parse(paging::value(&parameters, "format"))?;
@@ -84,7 +83,7 @@ pub async fn export(
     if let Some(unreachable) = service.reads.unreachable(&search, &auditor.reach()).await? {
         return Err(ApiError::out_of_reach(&unreachable));
     }
-    let slot = service.exports.enter(auditor.0.id, "exports").await?;
+    let slot = service.exports.enter(auditor.0.token.id, "exports").await?;
     let end = service.follows.feed_end().await?;
     if let Some(since) = since {
         paging::check_position(&service, since).await?;
@@ -102,7 +101,7 @@ pub async fn export(
         None => Source::pages(search, auditor.reach(), cursor.map(|cursor| (cursor.time, cursor.id)), began_at),
     };
     let (sender, chunks) = mpsc::channel(WAITING_PIECES);
-    let job = Job { service, headers, source, record, _slot: slot };
+    let job = Job { service, bearer: auditor.0, source, record, _slot: slot };
     tokio::spawn(job.run(format, sender));
     let body = Body::from_stream(ReceiverStream::new(chunks).map(Ok::<Bytes, std::convert::Infallible>));
     let file_name = format!("attachment; filename=\"connection-log.{}\"", format.extension());
@@ -110,7 +109,6 @@ pub async fn export(
         (CONTENT_TYPE, format.content_type().to_owned()),
         (CONTENT_DISPOSITION, file_name),
         (POSITION_HEADER, began_at.encode()),
-        (http::header::CACHE_CONTROL, "no-store".to_owned()),
     ];
     Ok((Extension(RecordsItself), answer, body).into_response())
 }
@@ -126,7 +124,7 @@ async fn note_read(
         ApiError::invalid_parameters(vec![Invalid { field: "consumer".to_owned(), detail: detail.to_owned() }])
     };
     let since = since.ok_or_else(|| invalid("Query param \"consumer\" goes with \"since\""))?;
-    if service.primary.note_read(consumer, since, auditor.0.id).await? {
+    if service.primary.note_read(consumer, since, auditor.0.token.id).await? {
         return Ok(());
     }
     Err(invalid("Query param \"consumer\" is no registered consumer of this token: see `connlogctl feed`"))
@@ -141,7 +139,7 @@ fn not_of_an_export() -> ApiError {
 /// An export that runs.
 struct Job {
     service: Service,
-    headers: HeaderMap,
+    bearer: Bearer,
     source: Source,
     record: AuditRecord,
     _slot: Slot,
@@ -203,7 +201,7 @@ impl Job {
             // Piece by piece: a client that reads slowly is not taken for one that does not read.
             while !bytes.is_empty() {
                 if token_seen.elapsed() > TOKEN_INTERVAL {
-                    if !self.service.authenticator.is_still_valid(&self.headers).await {
+                    if !self.service.authenticator.is_still_valid(&self.bearer).await {
                         return Err(Stopped::Because("the token is no longer valid".to_owned()));
                     }
                     token_seen = Instant::now();

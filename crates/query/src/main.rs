@@ -14,12 +14,15 @@ async fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    // Not by clap, whose message would repeat the value: it may hold a password.
-    if let Err(invalid) = connlog_store::parse_url(&config.database_url) {
-        return program::usage_error(&format!("--database-url {invalid}"));
+    let checked = connlog_store::check_url(&config.database_url, config.database_password_file.as_deref());
+    if let Err(code) = program::check_secret(&config.database_url, checked) {
+        return code;
     }
-    if let Some(Err(invalid)) = config.database_read_url.as_deref().map(connlog_store::parse_url) {
-        return program::usage_error(&format!("--database-read-url {invalid}"));
+    if let Some(url) = &config.database_read_url {
+        let for_reads = |error: String| error.replace("--database-url", "--database-read-url");
+        if let Err(code) = program::check_secret(url, connlog_store::check_url(url, None).map_err(for_reads)) {
+            return code;
+        }
     }
     program::run("connlog-query", async { program::ended(&start(config).await) }).await
 }

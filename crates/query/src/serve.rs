@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -16,6 +18,7 @@ use connlog_runtime::listen::{ConnectionLimits, Connections};
 use connlog_runtime::shutdown::Shutdown;
 use connlog_runtime::tls::ServerTls;
 use connlog_runtime::{telemetry, traces};
+use connlog_store::browser::Lifetimes;
 use connlog_store::{Store, StoreConfig, schema};
 use opentelemetry::KeyValue;
 use opentelemetry::context::FutureExt as _;
@@ -31,7 +34,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::audit::{Audit, audited};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Recognition, paced};
 use crate::config::Config;
 use crate::contradictions::contradictions;
 use crate::dashboard;
@@ -76,8 +79,8 @@ pub struct Service {
     /// Forms that are being read.
     pub(crate) forms: Forms,
     pub(crate) shutdown: Shutdown,
-    /// Whether the listener speaks TLS.
-    pub(crate) is_secure: bool,
+    /// Whether answers by TLS have no `Strict-Transport-Security`.
+    pub(crate) no_hsts: bool,
 }
 
 /// How much an answer may cost.
@@ -100,6 +103,7 @@ pub async fn run(
     let request_timeout = config.request_timeout.to_std()?;
     let connections = usize::from(config.connections);
     let mut store_config = StoreConfig::new(&config.database_url, "connlog-query", connections);
+    store_config.password_file.clone_from(&config.database_password_file);
     store_config.statement_timeout = Some(request_timeout);
     (store_config.reads, store_config.pooled) = (true, config.database_pooled);
     let store = Store::new(&store_config)?;
@@ -122,10 +126,13 @@ pub async fn run(
     let metrics = telemetry::metrics();
     // Counters are there from the start: what begins with its first event has no increase to alert on.
     metrics::counter!("connlog_query_failed_attempts_total").increment(0);
+    metrics::counter!("connlog_query_copied_sessions_total").increment(0);
     for cause in ["too_many", "too_large", "too_slow"] {
         metrics::counter!("connlog_query_refused_forms_total", "cause" => cause).increment(0);
     }
-    metrics::counter!("connlog_query_refused_total", "kind" => "exports").increment(0);
+    for kind in ["exports", "strangers"] {
+        metrics::counter!("connlog_query_refused_total", "kind" => kind).increment(0);
+    }
     for kind in ["exports", "tails"] {
         metrics::gauge!("connlog_query_running", "kind" => kind).set(0);
     }
@@ -137,7 +144,13 @@ pub async fn run(
         let (tails, most) = (Arc::clone(&tails), config.max_tails);
         move || tails.available_permits() < most
     };
-    let authenticator = Authenticator::new(store.clone(), clock.clone(), config.token_cache.to_std()?);
+    let recognition = Recognition {
+        remember: config.token_cache.to_std()?,
+        lifetimes: Lifetimes { idle: config.session_idle, all: config.session_lifetime },
+        renewal: config.session_renewal,
+        is_secure: tls.is_some(),
+    };
+    let authenticator = Authenticator::new(store.clone(), clock.clone(), recognition);
     shutdown.spawn("revocations", authenticator.clone().follow_revocations(shutdown.clone()));
     let service = Service {
         primary: store.clone(),
@@ -153,7 +166,7 @@ pub async fn run(
         shares: Shares::default(),
         forms: Forms::default(),
         shutdown: shutdown.clone(),
-        is_secure: tls.is_some(),
+        no_hsts: config.no_hsts,
         limits: Limits {
             count_cap: config.count_cap,
             count_budget: config.count_budget.to_std()?,
@@ -198,10 +211,11 @@ fn routes(service: Service, request_timeout: Duration) -> Router {
         .route("/docs", get(openapi::docs))
         .route("/docs/docs.js", get(openapi::docs_script))
         .route("/docs/docs.css", get(openapi::docs_style))
-        .merge(dashboard::routes())
+        .merge(dashboard::routes(service.clone()))
         .fallback(dashboard::not_found)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(from_fn_with_state(service.clone(), read_forms))
+        .layer(from_fn_with_state(service.clone(), paced))
         .layer(CatchPanicLayer::custom(|_| {
             tracing::error!("a request panicked");
             ApiError::internal().into_response()
@@ -214,6 +228,7 @@ fn routes(service: Service, request_timeout: Duration) -> Router {
         }))
         // Outside of the timeout: what took too long was a use, too.
         .layer(from_fn_with_state(service.clone(), audited))
+        .layer(from_fn_with_state(service.clone(), private))
         .layer(from_fn(measure))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
@@ -231,6 +246,23 @@ fn readiness(store: Store) -> Readiness {
         let store = store.clone();
         Box::pin(async move { schema::check_running(&store).await.map(|()| None).map_err(|error| error.one_line()) })
     })
+}
+
+/// Neither browsers nor proxies keep answers that depend on who asks.
+async fn private(State(service): State<Service>, request: Request, next: Next) -> Response {
+    let by_tls = service.authenticator.came_by_tls(request.headers());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let is_public = |value: &HeaderValue| value.as_bytes().starts_with(b"public");
+    if !headers.get(CACHE_CONTROL).is_some_and(is_public) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.append(VARY, HeaderValue::from_static("authorization, cookie, coder-session-token"));
+    }
+    if by_tls && !service.no_hsts {
+        headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
+    response
 }
 
 async fn measure(request: Request, next: Next) -> Response {

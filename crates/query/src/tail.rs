@@ -24,7 +24,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::audit::{RecordsItself, UseOf};
-use crate::auth::Auditor;
+use crate::auth::{Auditor, Bearer};
 use crate::dashboard::{Zone, live_row};
 use crate::dto::ConnectionLog;
 use crate::error::ApiError;
@@ -106,14 +106,14 @@ pub(crate) async fn follow(
     if let Some(unreachable) = service.reads.unreachable(&search, &reach).await? {
         return Err(ApiError::out_of_reach(&unreachable));
     }
-    let share = service.shares.take(auditor.0.id, service.limits.tails_per_token)?;
+    let share = service.shares.take(auditor.0.token.id, service.limits.tails_per_token)?;
     let slot = Slot::take(&service.tails, "tails")?;
     let record = service.audit.begin(&auditor.0, &request_use);
     service.audit.record_now(&record).await?;
     let position = since.unwrap_or(end);
     let tail = Tail {
         form,
-        headers,
+        bearer: auditor.0,
         search,
         reach,
         position,
@@ -136,7 +136,7 @@ pub(crate) async fn follow(
 struct Tail {
     service: Service,
     form: As,
-    headers: HeaderMap,
+    bearer: Bearer,
     search: Search,
     reach: Reach,
     /// Up to where the feed was read.
@@ -194,7 +194,7 @@ impl Tail {
 
     async fn token_is_valid(&mut self) -> bool {
         self.token_seen = Instant::now();
-        self.service.authenticator.is_still_valid(&self.headers).await
+        self.service.authenticator.is_still_valid(&self.bearer).await
     }
 
     async fn look(&mut self) {

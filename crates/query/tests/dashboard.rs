@@ -7,9 +7,9 @@ mod support;
 
 use connlog_testkit::fixtures::{self, Site, now};
 use connlog_testkit::stage::write;
-use connlog_testkit::wait::until;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use connlog_model::clock::{Timestamp, rfc3339, truncate_to_micros};
@@ -20,7 +20,7 @@ use connlog_model::role::Role;
 use connlog_store::directory::DirectoryEntry;
 use connlog_store::write::Batch;
 use connlog_store::{Hole, LostRecord, RejectedRecord};
-use reqwest::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, LOCATION, SET_COOKIE};
+use reqwest::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, LOCATION, SET_COOKIE, VARY};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
 use support::Served;
@@ -48,7 +48,7 @@ impl Pages {
 
     async fn answer(&self, token: &str, path: &str, cookies: &str) -> Response {
         let request = self.http.get(format!("{}{path}", self.service.base));
-        request.header(COOKIE, format!("connlog_session={token}; {cookies}")).send().await.unwrap()
+        request.header("coder-session-token", token).header(COOKIE, cookies).send().await.unwrap()
     }
 
     async fn page(&self, path: &str) -> String {
@@ -96,8 +96,47 @@ fn lost(site: &Site, number: u128, time: Timestamp, cause: &str) -> LostRecord {
     }
 }
 
+/// A browser that is signed in.
+struct Browser {
+    /// `name=secret`.
+    cookie: String,
+}
+
+impl Browser {
+    async fn sign_in(stage: &Pages, token: &str) -> Self {
+        let signed_in = stage.post("/signin", &format!("token={token}"), &[("user-agent", "Lynx/2.9")]).await;
+        assert_eq!(location(&signed_in), "/");
+        Self { cookie: pair(&signed_in) }
+    }
+
+    async fn get(&self, stage: &Pages, path: &str) -> Response {
+        stage.http.get(format!("{}{path}", stage.service.base)).header(COOKIE, &self.cookie).send().await.unwrap()
+    }
+
+    async fn is_in(&self, stage: &Pages) -> bool {
+        // What was remembered of it is forgotten meanwhile.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.get(stage, "/record").await.status() == StatusCode::OK
+    }
+}
+
+/// The cookie that an answer sets, without its attributes.
+fn pair(response: &Response) -> String {
+    let cookie = response.headers()[SET_COOKIE].to_str().unwrap();
+    cookie.split_once(';').unwrap().0.to_owned()
+}
+
+async fn set(stage: &Pages, columns: &str) {
+    update(stage, &format!("UPDATE browser_sessions SET {columns}")).await;
+}
+
+async fn update(stage: &Pages, sql: &str) {
+    stage.database.client().await.unwrap().batch_execute(sql).await.unwrap();
+}
+
+/// Without this, whoever takes the cookie has the token, for as long as it lives.
 #[tokio::test]
-async fn a_session_is_the_token_in_a_cookie_and_ends_with_it() {
+async fn a_session_has_a_secret_of_its_own_and_ends_with_the_token() {
     let stage = Pages::new().await;
     let signed_out = stage.http.get(format!("{}/record?x=y", stage.service.base)).send().await.unwrap();
     assert_eq!(location(&signed_out), "/signin?next=%2Frecord%3Fx%3Dy");
@@ -105,23 +144,260 @@ async fn a_session_is_the_token_in_a_cookie_and_ends_with_it() {
     let signed_in = stage.post("/signin", &form, &[("sec-fetch-site", "same-origin")]).await;
     assert_eq!(location(&signed_in), "/record");
     let cookie = signed_in.headers()[SET_COOKIE].to_str().unwrap().to_owned();
-    for part in [&format!("connlog_session={};", stage.auditor), "HttpOnly", "SameSite=Lax", "Path=/", "Max-Age="] {
+    for part in ["connlog_session=", "HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=604"] {
         assert!(cookie.contains(part), "{part} is not in {cookie}");
     }
     assert!(!cookie.contains("Secure"), "without TLS a browser would not send it back");
-    let behind_tls = stage.post("/signin", &form, &[("x-forwarded-proto", "https")]).await;
-    assert!(behind_tls.headers()[SET_COOKIE].to_str().unwrap().contains("; Secure"));
+    assert!(!cookie.contains(&stage.auditor), "the token stays out of the browser");
+    let by_tls = [("x-forwarded-proto", "https")];
+    let behind_tls = stage.post("/signin", &form, &by_tls).await;
+    let secure = behind_tls.headers()[SET_COOKIE].to_str().unwrap().to_owned();
+    assert!(secure.starts_with("__Host-connlog_session=") && secure.ends_with("; Secure"), "{secure}");
+    let secure = Browser { cookie: pair(&behind_tls) };
+    assert!(!secure.is_in(&stage).await, "a cookie of TLS does not go without");
 
-    stage.page("/record").await;
+    let browser = Browser { cookie: pair(&signed_in) };
+    assert!(browser.is_in(&stage).await);
+    let secret = browser.cookie.split_once('=').unwrap().1;
+    assert_eq!(location(&stage.answer(secret, "/record", "").await), "/signin?next=%2Frecord", "it is no token");
     let client = stage.database.client().await.unwrap();
     client.execute("UPDATE api_tokens SET revoked_at = now()", &[]).await.unwrap();
-    let answer = async || stage.answer(&stage.auditor, "/record", "").await;
-    let is_signed_out = async || answer().await.status() == StatusCode::SEE_OTHER;
-    until("the revoked token is no longer in the cache", is_signed_out).await;
-    assert!(location(&answer().await).starts_with("/signin"));
-    let signed_out = stage.post("/signout", "", &[("sec-fetch-site", "same-origin")]).await;
-    assert_eq!(location(&signed_out), "/signin");
-    assert!(signed_out.headers()[SET_COOKIE].to_str().unwrap().starts_with("connlog_session=; "));
+    assert!(!browser.is_in(&stage).await);
+}
+
+#[tokio::test]
+async fn signing_out_ends_the_session_and_no_other_and_not_the_token() {
+    let stage = Pages::new().await;
+    let (one, other) = (Browser::sign_in(&stage, &stage.auditor).await, Browser::sign_in(&stage, &stage.auditor).await);
+    let cookie = [("cookie", one.cookie.as_str()), ("sec-fetch-site", "same-origin")];
+    let signed_out = stage.post("/signout", "", &cookie).await;
+    assert_eq!((location(&signed_out), pair(&signed_out)), ("/signin".to_owned(), "connlog_session=".to_owned()));
+    assert!(!one.is_in(&stage).await);
+    assert!(other.is_in(&stage).await);
+    stage.page("/record").await;
+    // Signing in again leaves nothing of the session before.
+    let form = format!("token={}", stage.auditor);
+    let again = stage.post("/signin", &form, &[("cookie", &other.cookie)]).await;
+    assert!(!other.is_in(&stage).await);
+    assert!(Browser { cookie: pair(&again) }.is_in(&stage).await);
+}
+
+#[tokio::test]
+async fn a_session_ends_without_a_use_and_in_any_case() {
+    let stage = Pages::new().await;
+    for (columns, is_in) in [
+        ("seen_at = now() - interval '7 hours'", true),
+        ("seen_at = now() - interval '9 hours'", false),
+        ("expires_at = now() + interval '1 hour'", true),
+        ("expires_at = now()", false),
+    ] {
+        let browser = Browser::sign_in(&stage, &stage.auditor).await;
+        set(&stage, columns).await;
+        assert_eq!(browser.is_in(&stage).await, is_in, "{columns}");
+    }
+    // A request notes the use.
+    let browser = Browser::sign_in(&stage, &stage.auditor).await;
+    set(&stage, "seen_at = now() - interval '7 hours'").await;
+    assert!(browser.is_in(&stage).await);
+    let client = stage.database.client().await.unwrap();
+    let recent = "SELECT count(*) FROM browser_sessions WHERE seen_at > now() - interval '1 minute'";
+    assert_eq!(client.query_one(recent, &[]).await.unwrap().get::<_, i64>(0), 1);
+}
+
+/// A page, and the browser with the secret that it gave, if it gave one.
+async fn renewed(stage: &Pages, browser: &Browser) -> Option<Browser> {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let answer = browser.get(stage, "/record").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.headers().contains_key(SET_COOKIE).then(|| Browser { cookie: pair(&answer) })
+}
+
+/// As if so much time had gone by for the secrets of sessions.
+async fn wait(stage: &Pages, minutes: u32) {
+    let sql = format!(
+        "UPDATE browser_secrets SET made_at = made_at - interval '{minutes} minutes', seen_at = seen_at - interval '{minutes} minutes'"
+    );
+    update(stage, &sql).await;
+}
+
+/// Without this, a copy of a cookie is good for as long as the session. With no grace, two requests at once, or an answer that is
+/// lost, sign somebody out.
+#[tokio::test]
+async fn the_secret_of_a_session_is_renewed_and_a_copy_of_the_earlier_one_ends_it() {
+    let stage = Pages::new().await;
+    let first = Browser::sign_in(&stage, &stage.auditor).await;
+    assert!(renewed(&stage, &first).await.is_none(), "it is new");
+    wait(&stage, 16).await;
+    let _lost = renewed(&stage, &first).await.unwrap();
+    assert!(renewed(&stage, &first).await.is_none(), "another request that was under way");
+    // The answer was lost: the browser comes with the first one, and gets another.
+    wait(&stage, 2).await;
+    let second = renewed(&stage, &first).await.unwrap();
+    assert!(second.is_in(&stage).await);
+    assert!(first.is_in(&stage).await, "for a minute");
+    wait(&stage, 2).await;
+    assert!(second.is_in(&stage).await);
+    assert!(!first.is_in(&stage).await, "somebody has a copy");
+    assert!(!second.is_in(&stage).await, "nobody knows which browser is the user's");
+}
+
+/// Without this, somebody with a copy of the earlier secret, who comes while the browser rests after a renewal, takes the session over.
+#[tokio::test]
+async fn a_copy_that_is_renewed_before_the_browser_comes_back_ends_the_session() {
+    let stage = Pages::new().await;
+    let browser = Browser::sign_in(&stage, &stage.auditor).await;
+    let copy = Browser { cookie: browser.cookie.clone() };
+    wait(&stage, 16).await;
+    let browser = renewed(&stage, &browser).await.unwrap();
+    wait(&stage, 2).await;
+    let copy = renewed(&stage, &copy).await.unwrap();
+    assert!(copy.is_in(&stage).await);
+    wait(&stage, 2).await;
+    assert!(!browser.is_in(&stage).await);
+    assert!(!copy.is_in(&stage).await);
+}
+
+/// Without this, a cookie that is taken away from the browser is still good for whoever has a copy, and nobody knows.
+#[tokio::test]
+async fn signing_out_says_so_if_it_cannot_be_done() {
+    let stage = Pages::new().await;
+    let browser = Browser::sign_in(&stage, &stage.auditor).await;
+    update(&stage, "ALTER TABLE browser_sessions RENAME TO elsewhere").await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let failed = stage.post("/signout", "", &[("cookie", &browser.cookie)]).await;
+    assert!(failed.status().is_server_error(), "{}", failed.status());
+    update(&stage, "ALTER TABLE elsewhere RENAME TO browser_sessions").await;
+    assert!(browser.is_in(&stage).await);
+    // A token beside the cookie does not keep the session.
+    let beside = [("cookie", browser.cookie.as_str()), ("coder-session-token", stage.auditor.as_str())];
+    assert_eq!(location(&stage.post("/signout", "", &beside).await), "/signin");
+    assert!(!browser.is_in(&stage).await);
+}
+
+#[tokio::test]
+async fn a_session_reaches_what_its_token_reaches_and_falls_back_to_coders_cookie() {
+    let stage = Pages::new().await;
+    let (ours, theirs) = (fixtures::site(1, 1), fixtures::site(2, 2));
+    for site in [&ours, &theirs] {
+        write(&stage.store, vec![fixtures::web(&site.agent, 1, now(), Method::Tunnel)]).await;
+    }
+    let token = stage.limited_to(&ours).await;
+    let browser = Browser::sign_in(&stage, &token).await;
+    let count = async |cookie: &str| {
+        let request = stage.http.get(format!("{}/api/v2/connectionlog", stage.service.base)).header(COOKIE, cookie);
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let page: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        (status, page["count"].as_i64())
+    };
+    assert_eq!(count(&browser.cookie).await, (StatusCode::OK, Some(1)));
+    set(&stage, "expires_at = now()").await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(count(&browser.cookie).await, (StatusCode::UNAUTHORIZED, None));
+    let both = format!("{}; coder_session_token={}", browser.cookie, stage.auditor);
+    assert_eq!(count(&both).await, (StatusCode::OK, Some(2)));
+}
+
+#[tokio::test]
+async fn a_token_has_a_hundred_sessions_and_the_oldest_gives_way() {
+    let stage = Pages::new().await;
+    let oldest = Browser::sign_in(&stage, &stage.auditor).await;
+    set(&stage, "seen_at = now() - interval '1 hour'").await;
+    let newest = Browser::sign_in(&stage, &stage.auditor).await;
+    let sql =
+        "INSERT INTO browser_sessions SELECT gen_random_uuid(), token_id, started_at, now(), expires_at, ip, user_agent
+        FROM browser_sessions, generate_series(1, 49)";
+    update(&stage, sql).await;
+    let _another = Browser::sign_in(&stage, &stage.auditor).await;
+    assert!(!oldest.is_in(&stage).await);
+    assert!(newest.is_in(&stage).await);
+}
+
+/// Without this, a live page goes on for whoever has it open, after the session was ended.
+#[tokio::test]
+async fn a_live_page_ends_with_its_session() {
+    let stage = Pages::new().await;
+    let browser = Browser::sign_in(&stage, &stage.auditor).await;
+    let live = browser.get(&stage, "/live").await;
+    assert_eq!(live.status(), StatusCode::OK);
+    update(&stage, "DELETE FROM browser_sessions").await;
+    let text = tokio::time::timeout(Duration::from_secs(30), live.text()).await.unwrap().unwrap();
+    assert!(text.contains("the token is no longer valid"), "{text}");
+}
+
+#[tokio::test]
+async fn sessions_are_listed_for_their_user_and_ended_by_nobody_else() {
+    let stage = Pages::new().await;
+    let (user, stranger) = (Uuid::from_u128(71), Uuid::from_u128(72));
+    let token = async |user| fixtures::api_token(&stage.store, Role::Auditor, Some(user), None, now()).await.unwrap();
+    let (token_one, token_other) = (token(user).await, token(user).await);
+    let (one, other) = (Browser::sign_in(&stage, &token_one).await, Browser::sign_in(&stage, &token_other).await);
+    let foreign = Browser::sign_in(&stage, &token(stranger).await).await;
+    let list = async |browser: &Browser| browser.get(&stage, "/sessions").await.text().await.unwrap();
+    let ids = |page: &str| -> Vec<String> {
+        page.split("name=\"session\" value=\"").skip(1).map(|rest| rest[..36].to_owned()).collect()
+    };
+    let (of_user, of_stranger) = (list(&one).await, list(&foreign).await);
+    assert_eq!((ids(&of_user).len(), ids(&of_stranger).len()), (2, 1));
+    assert!(of_user.contains("Lynx/2.9") && of_user.contains("127.0.0.1") && of_user.matches("this one").count() == 1);
+
+    let end = async |browser: &Browser, form: &str| {
+        let headers = [("cookie", browser.cookie.as_str()), ("sec-fetch-site", "same-origin")];
+        stage.post("/sessions/end", form, &headers).await
+    };
+    let session = format!("session={}", ids(&of_stranger)[0]);
+    assert_eq!(location(&end(&one, &session).await), "/sessions");
+    assert!(foreign.is_in(&stage).await, "a stranger's is out of reach");
+    let elsewhere = [("cookie", one.cookie.as_str()), ("sec-fetch-site", "cross-site")];
+    assert_eq!(stage.post("/sessions/end", "", &elsewhere).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(end(&one, "session=x").await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(location(&end(&one, "").await), "/sessions");
+    assert!(one.is_in(&stage).await && foreign.is_in(&stage).await);
+    assert!(!other.is_in(&stage).await);
+    let ended = end(&one, &format!("session={}", ids(&list(&one).await)[0])).await;
+    assert_eq!((location(&ended), pair(&ended)), ("/signin".to_owned(), "connlog_session=".to_owned()));
+    assert!(!one.is_in(&stage).await);
+    // A browser sends Coder's cookie along with the forms of other sites: it is for reading.
+    let coder = format!("coder_session_token={token_one}");
+    assert_eq!(stage.post("/sessions/end", "", &[("cookie", &coder)]).await.status(), StatusCode::SEE_OTHER);
+    assert!(foreign.is_in(&stage).await);
+}
+
+/// Without this, a proxy, or whoever sits down next, gets what was meant for somebody else.
+#[tokio::test]
+async fn what_depends_on_who_asks_is_kept_by_nobody() {
+    let stage = Pages::new().await;
+    let asset = stage.page("/record").await;
+    let asset = asset.split("href=\"/assets/").nth(1).unwrap().split('"').next().unwrap();
+    let get = async |path: &str, token: &str| {
+        let request = stage.http.get(format!("{}{path}", stage.service.base)).header("coder-session-token", token);
+        request.header("x-forwarded-proto", "https").send().await.unwrap()
+    };
+    for (path, token, status) in [
+        ("/record", stage.auditor.as_str(), 200),
+        ("/record", "wrong", 303),
+        ("/nothing", "wrong", 404),
+        ("/api/v2/connectionlog", &stage.auditor, 200),
+        ("/api/v2/connectionlog", "wrong", 401),
+        ("/api/v2/connectionlog/export", &stage.auditor, 200),
+        ("/api/v2/connectionlog/tail", &stage.auditor, 200),
+    ] {
+        let answer = get(path, token).await;
+        let headers = answer.headers();
+        assert_eq!(
+            (answer.status().as_u16(), headers[CACHE_CONTROL].to_str().unwrap()),
+            (status, "no-store"),
+            "{path}"
+        );
+        let vary: Vec<&str> = headers.get_all(VARY).iter().map(|value| value.to_str().unwrap()).collect();
+        assert!(vary.contains(&"authorization, cookie, coder-session-token"), "{path}: {vary:?}");
+        assert_eq!(&headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(&headers["strict-transport-security"], "max-age=31536000", "{path}");
+    }
+    let asset = get(&format!("/assets/{asset}"), "wrong").await;
+    assert!(asset.headers()[CACHE_CONTROL].to_str().unwrap().starts_with("public"));
+    let plain = stage.answer(&stage.auditor, "/record", "").await;
+    assert_eq!(plain.headers().get("strict-transport-security"), None, "nothing that a browser could not keep to");
 }
 
 #[tokio::test]
@@ -259,6 +535,8 @@ async fn plant(stage: &Pages) -> (Uuid, Arc<AgentIdentity>, Uuid) {
         message: vec![1],
         field: "app_name".to_owned(),
         reason: PLANTED.to_owned(),
+        events: 1,
+        is_merged: false,
     };
     let batch = Batch {
         events: vec![session, web],

@@ -21,7 +21,7 @@ use connlog_model::role::Role;
 use connlog_store::roles::QUERY;
 use connlog_testkit::process::{Process, free_address};
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Served, Service};
 use uuid::Uuid;
 
@@ -400,9 +400,13 @@ async fn ocsf_events_have_what_their_classes_require() {
         // Network Activity and its kin: a destination or a source; HTTP: a request or a response with its code.
         assert!(event["dst_endpoint"]["uid"].is_string());
         assert!(event.get("src_endpoint").is_none_or(|source| source["ip"].is_string()));
-        if class == 4002 {
-            assert!(event["http_response"]["code"].is_i64() && event["http_request"].is_object());
-        }
+        let unknown = fields(event).difference(&fields_of(class)).cloned().collect::<Vec<_>>();
+        assert_eq!(unknown, [] as [String; 0], "fields that class {class} does not have");
+        // HTTP: a request or a response with its code; tunnels: one of several, of which the type is always there.
+        assert_eq!(class == 4002, event["http_request"].is_object());
+        assert!(event.get("http_response").is_none_or(|response| response["code"].is_i64()));
+        assert_eq!(class == 4014, event["tunnel_type_id"].is_i64());
+        assert_eq!(event.get("actor").is_some(), event["metadata"]["profiles"] == json!(["host"]));
         if let Some(user) = event.get("actor").map(|actor| &actor["user"]) {
             assert!(user["uid"].is_string() && user["name"].is_string());
         }
@@ -414,6 +418,25 @@ async fn ocsf_events_have_what_their_classes_require() {
     }
     events.sort_by_key(|event| event["metadata"]["uid"].to_string());
     insta::assert_json_snapshot!(events);
+}
+
+fn fields(object: &Value) -> BTreeSet<String> {
+    object.as_object().unwrap().keys().cloned().collect()
+}
+
+/// What a class of version 1.3.0 has of the fields that it makes sense to give, with the profile `host`:
+/// <https://schema.ocsf.io/1.3.0/classes/base_event>, `network_activity`, `http_activity`, `ssh_activity`, `tunnel_activity`.
+fn fields_of(class: i64) -> BTreeSet<String> {
+    let of_all = "activity_id activity_name category_name category_uid class_name class_uid count duration end_time message metadata \
+                  severity severity_id start_time status status_code status_detail status_id time type_name type_uid unmapped \
+                  app_name connection_info dst_endpoint src_endpoint traffic tls actor device";
+    let of_class = match class {
+        4002 => "http_request http_response http_status",
+        4007 => "auth_type auth_type_id client_hassh server_hassh protocol_ver file",
+        4014 => "protocol_name session tunnel_interface tunnel_type tunnel_type_id user",
+        _ => "",
+    };
+    of_all.split_whitespace().chain(of_class.split_whitespace()).map(str::to_owned).collect()
 }
 
 fn redact(value: &mut Value) {

@@ -47,6 +47,8 @@ async fn losses_and_dead_letters_are_shown_newest_first_to_those_whose_they_are(
         message: vec![1],
         field: "workspace_id".to_owned(),
         reason: "is nil".to_owned(),
+        events: 1,
+        is_merged: false,
     };
     let batch = Batch {
         lost: vec![lost(11, ours, 1, 7), lost(12, theirs, 4, 100)],

@@ -470,7 +470,7 @@ async fn only_tokens_that_may_read_do() {
     assert_eq!(status(http.get(&url)).await, StatusCode::UNAUTHORIZED);
     assert_eq!(status(http.get(&url).bearer_auth(&stage.auditor)).await, StatusCode::OK);
     assert_eq!(
-        status(http.get(&url).header("Cookie", format!("a=b; connlog_session={}", stage.auditor))).await,
+        status(http.get(&url).header("Cookie", format!("a=b; coder_session_token={}", stage.auditor))).await,
         StatusCode::OK
     );
     assert_eq!(status(http.post(&url).bearer_auth(&stage.auditor)).await, StatusCode::METHOD_NOT_ALLOWED);

@@ -2,6 +2,7 @@
 //! recognized, the start of a program.
 
 pub mod admin;
+mod frames;
 pub mod http;
 pub mod listen;
 pub mod program;

@@ -18,9 +18,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use uuid::Uuid;
 
+use crate::frames::Frames;
 use crate::strangers::{Acquaintance, Strangers};
-use crate::tls::ServerTls;
+use crate::tls::{ServerTls, bound_to};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,8 +35,7 @@ const READY: usize = 64;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a peer may take for that.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a stranger may say over one connection. Without a bound, a flood of what costs nothing to say, such as pings, keeps the service
-/// from everybody else.
+/// What a stranger may say over one connection.
 const STRANGER_BYTES: usize = 512 << 10;
 /// Pause when the system gives no further connection, for want of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -144,11 +145,40 @@ pub struct Counted<S> {
     silent_until: Option<Pin<Box<Sleep>>>,
     /// How much it has said, while it matters.
     said: usize,
+    spoken: Spoken,
     acquaintance: Acquaintance,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     stall: Stall,
     _place: OwnedSemaphorePermit,
     _open: Gauge,
+}
+
+/// What a peer speaks.
+#[derive(Debug)]
+enum Spoken {
+    /// As much as has come is the beginning of [`PREFACE`].
+    Unknown,
+    Http2(Frames),
+    Other,
+}
+
+impl Spoken {
+    /// Follows what comes; `left` is what is left of the preface. False once it is too much that carries nothing.
+    fn read(&mut self, left: &[u8], new: &[u8], is_recognized: bool) -> bool {
+        let new = match self {
+            Self::Unknown => {
+                let common = left.len().min(new.len());
+                if left[..common] != new[..common] {
+                    *self = Self::Other;
+                } else if common == left.len() {
+                    *self = Self::Http2(Frames::new());
+                }
+                &new[common..]
+            }
+            Self::Http2(_) | Self::Other => new,
+        };
+        if let Self::Http2(frames) = self { frames.read(new, is_recognized) } else { true }
+    }
 }
 
 /// Whether the peer takes what it is given.
@@ -202,7 +232,17 @@ impl<S> Counted<S> {
         let silent_until = Some(Box::pin(tokio::time::sleep(FIRST_BYTE_TIMEOUT)));
         let ended = Box::pin(acquaintance.ended());
         let stall = Stall { time: stall, until: None, taken: 0 };
-        Self { stream, silent_until, said: 0, acquaintance, ended, stall, _place: place, _open: Gauge }
+        Self {
+            stream,
+            silent_until,
+            said: 0,
+            spoken: Spoken::Unknown,
+            acquaintance,
+            ended,
+            stall,
+            _place: place,
+            _open: Gauge,
+        }
     }
 
     /// Whether the peer is recognized.
@@ -224,6 +264,15 @@ impl<S> Counted<S> {
     }
 }
 
+impl Socket {
+    /// Whom the certificate of the peer is bound to, if it has shown one that is bound.
+    pub fn bound_to(&self) -> Vec<Uuid> {
+        let Either::Right(tls) = &self.stream else { return Vec::new() };
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        chain.first().map(bound_to).unwrap_or_default()
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -236,9 +285,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         let new = buffer.filled().get(before..).unwrap_or_default();
         let expected = PREFACE.get(self.said..).unwrap_or_default();
         self.said = self.said.saturating_add(new.len());
-        if self.said > STRANGER_BYTES && !self.acquaintance.is_recognized() {
+        let is_recognized = self.acquaintance.is_recognized();
+        if !self.spoken.read(expected, new, is_recognized) || (self.said > STRANGER_BYTES && !is_recognized) {
             metrics::counter!("connlog_connections_ended_total", "cause" => "talkative").increment(1);
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a stranger says too much")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer says too much")));
         }
         if self.silent_until.is_none() {
             return read;

@@ -65,6 +65,18 @@ pub fn usage_error(message: &str) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
+/// Ends the program if the check of a URL failed; that is not left to clap, whose messages repeat the value. Warns if the URL has a
+/// password and is on the command line, where other users of the machine can read it.
+pub fn check_secret(url: &str, checked: Result<bool, String>) -> Result<(), ExitCode> {
+    let has_password = checked.map_err(|invalid| usage_error(&invalid))?;
+    if has_password && std::env::args_os().any(|argument| argument.to_string_lossy().contains(url)) {
+        eprintln!(
+            "warning: the password of the database is on the command line, where others can read it: use --database-password-file"
+        );
+    }
+    Ok(())
+}
+
 /// Runs a program with diagnostics, and with traces as `name` if they are configured.
 pub async fn run(name: &'static str, program: impl Future<Output = ExitCode>) -> ExitCode {
     if let Err(invalid) = telemetry::init() {

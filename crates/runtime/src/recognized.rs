@@ -38,6 +38,11 @@ impl<T: Clone + Send + Sync + 'static> Recognized<T> {
         self.known.get(sha256).await.is_some()
     }
 
+    /// Notes that a token would be recognized: it was made just now.
+    pub async fn note(&self, sha256: Vec<u8>) {
+        self.known.insert(sha256, ()).await;
+    }
+
     /// Looks a token up, and remembers its bearer. That a token is unknown is not remembered: it may be made any moment.
     pub async fn look_up<E>(
         &self,

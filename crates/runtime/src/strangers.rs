@@ -121,7 +121,7 @@ impl Drop for Stranger {
 }
 
 /// Whoever has one IPv6 address has the 2^64 of its network.
-fn network_of(address: IpAddr) -> IpAddr {
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

@@ -1,4 +1,5 @@
-//! TLS of a listener: certificate, key and, for mutual TLS, the authority of the clients' certificates.
+//! TLS of a listener: certificate, key and, for mutual TLS, the authority of the clients' certificates, which of them are revoked, and
+//! whom they are for.
 //!
 //! The files are looked at every few seconds; new ones serve new connections, without a restart. Files that do not make
 //! sense are reported and the ones before stay in force: a certificate that is being written does not cut anyone off.
@@ -11,9 +12,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use clap::Args;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use uuid::Uuid;
 
 use crate::shutdown::Shutdown;
 
@@ -32,6 +34,9 @@ pub struct TlsOptions {
     /// Authorities of the clients' certificates, as PEM; with it, a client without one is turned away.
     #[arg(long, env = "CONNLOG_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
+    /// Lists of revoked client certificates (CRLs), as PEM. Certificates of an authority without a list are not looked for.
+    #[arg(long, env = "CONNLOG_TLS_CLIENT_CRL", value_name = "FILE", requires = "tls_client_ca")]
+    pub tls_client_crl: Option<PathBuf>,
     /// Does not start without TLS.
     #[arg(long, env = "CONNLOG_REQUIRE_TLS")]
     pub require_tls: bool,
@@ -67,6 +72,7 @@ struct Files {
     cert: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
+    client_crl: Option<PathBuf>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -74,6 +80,7 @@ struct Contents {
     cert: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
+    client_crl: Option<Vec<u8>>,
 }
 
 /// Counts attempts to read new TLS files that failed; the files before stay in force.
@@ -97,7 +104,8 @@ impl ServerTls {
             }
             return Ok(None);
         };
-        let files = Files { cert, key, client_ca: options.tls_client_ca.clone() };
+        let (client_ca, client_crl) = (options.tls_client_ca.clone(), options.tls_client_crl.clone());
+        let files = Files { cert, key, client_ca, client_crl };
         let contents = files.read()?;
         let current = ArcSwap::from_pointee(files.configure(&contents, alpn)?);
         metrics::counter!(RELOAD_FAILURES).increment(0);
@@ -152,7 +160,8 @@ impl Files {
     fn read(&self) -> Result<Contents, TlsError> {
         let read = |path: &Path| std::fs::read(path).map_err(|error| TlsError::Read(path.to_owned(), error));
         let client_ca = self.client_ca.as_deref().map(read).transpose()?;
-        Ok(Contents { cert: read(&self.cert)?, key: read(&self.key)?, client_ca })
+        let client_crl = self.client_crl.as_deref().map(read).transpose()?;
+        Ok(Contents { cert: read(&self.cert)?, key: read(&self.key)?, client_ca, client_crl })
     }
 
     fn configure(&self, contents: &Contents, alpn: &[&str]) -> Result<ServerConfig, TlsError> {
@@ -167,8 +176,11 @@ impl Files {
                 for authority in certificates(path, pem)? {
                     roots.add(authority).map_err(|error| unusable(&error))?;
                 }
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-                builder.with_client_cert_verifier(verifier.map_err(|error| unusable(&error))?)
+                let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                if let (Some(path), Some(pem)) = (&self.client_crl, &contents.client_crl) {
+                    verifier = verifier.with_crls(revocation_lists(path, pem)?).allow_unknown_revocation_status();
+                }
+                builder.with_client_cert_verifier(verifier.build().map_err(|error| unusable(&error))?)
             }
             _ => builder.with_no_client_auth(),
         };
@@ -179,6 +191,27 @@ impl Files {
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(config)
     }
+}
+
+fn revocation_lists(path: &Path, pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let error = |error| TlsError::Pem(path.to_owned(), "list of revoked certificates", error);
+    let found: Vec<_> = CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(error)?;
+    if found.is_empty() { Err(error(rustls::pki_types::pem::Error::NoItemsFound)) } else { Ok(found) }
+}
+
+/// What begins the names in a certificate that say whom it is for: the id of an agent, or of an API token, follows.
+const BINDINGS: [&str; 2] = ["urn:connlog:agent:", "urn:connlog:token:"];
+
+/// Whom the certificate of a client is for: the agents and API tokens that its names (subjectAltName, of type URI) bind it to. None if
+/// it is bound to nobody.
+pub fn bound_to(certificate: &CertificateDer<'_>) -> Vec<Uuid> {
+    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
+    let ids = certificate.valid_uri_names().filter_map(|name| {
+        let id = BINDINGS.iter().find_map(|binding| name.strip_prefix(binding))?;
+        // A binding that cannot be read is one to nobody.
+        Some(Uuid::parse_str(id).unwrap_or_default())
+    });
+    ids.collect()
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -7,11 +7,12 @@ use connlog_model::identity::{AgentIdentity, Workspace};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use crate::directory::TOKEN_GRACE;
 use crate::{Store, StoreError};
 
 /// A token that is accepted for an agent of a deleted workspace, too, until it expires: its spool can drain.
 const BY_TOKEN: &str = "-- agent_by_token
-SELECT a.id, a.name, w.organization_id, w.owner_id, w.id AS workspace_id, w.name AS workspace_name
+SELECT a.id, a.name, w.organization_id, w.owner_id, w.id AS workspace_id, w.name AS workspace_name, t.expires_at
 FROM agent_tokens t
 JOIN workspace_agents a ON a.id = t.agent_id
 JOIN workspaces w ON w.id = a.workspace_id
@@ -24,15 +25,23 @@ LEFT JOIN workspace_agents a ON a.workspace_id = w.id AND a.name = $2
 WHERE w.id = $1
 ORDER BY a.deleted, a.id LIMIT 1";
 
+/// A token of an agent that is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentToken {
+    /// Whose it is.
+    pub agent: Arc<AgentIdentity>,
+    /// When another one took its place, or the agent was deleted: it is accepted so that what happened before can still be sent.
+    pub replaced_at: Option<Timestamp>,
+}
+
 impl Store {
-    /// The agent that bears the token with this SHA-256, unless it has expired.
-    pub async fn agent_by_token(
-        &self,
-        sha256: &[u8],
-        now: Timestamp,
-    ) -> Result<Option<Arc<AgentIdentity>>, StoreError> {
+    /// The token with this SHA-256, unless it has expired or was revoked.
+    pub async fn agent_by_token(&self, sha256: &[u8], now: Timestamp) -> Result<Option<AgentToken>, StoreError> {
         let client = self.client().await?;
-        client.query(BY_TOKEN, &[&sha256, &now]).await?.first().map(identity).transpose()
+        let Some(row) = client.query_opt(BY_TOKEN, &[&sha256, &now]).await? else { return Ok(None) };
+        let expires_at: Option<Timestamp> = row.try_get("expires_at")?;
+        let replaced_at = expires_at.map(|expires_at| expires_at - TOKEN_GRACE);
+        Ok(Some(AgentToken { agent: identity(&row)?, replaced_at }))
     }
 
     /// The agent of that name in a workspace that the directory knows. An agent that the directory does not know is

@@ -1,12 +1,13 @@
 //! All SQL of connlog, over one PostgreSQL.
 //!
 //! [`Store`] is the only way to the database. [`mod@write`] applies events exactly, [`infer`] ends and reopens what the
-//! server concludes, [`read`] answers searches, [`purge`] enforces retention, [`directory`] and [`tokens`] keep who is
-//! who. Nothing here knows HTTP or gRPC.
+//! server concludes, [`read`] answers searches, [`purge`] enforces retention, [`directory`], [`tokens`] and [`browser`] keep who
+//! is who. Nothing here knows HTTP or gRPC.
 
 pub mod agents;
 mod argument;
 mod audit;
+pub mod browser;
 mod close;
 pub mod compact;
 mod days;
@@ -14,6 +15,7 @@ pub mod directory;
 mod error;
 pub mod infer;
 mod numbers;
+mod password;
 pub mod purge;
 pub mod read;
 mod records;
@@ -32,4 +34,4 @@ mod xid;
 pub use audit::AuditRecord;
 pub use error::StoreError;
 pub use records::{Hole, LostRecord, RejectedRecord};
-pub use session::{Session, Store, StoreConfig, parse_url};
+pub use session::{Session, Store, StoreConfig, check_url};

@@ -31,6 +31,10 @@ pub struct RejectedRecord {
     pub field: String,
     /// Why it cannot be accepted.
     pub reason: String,
+    /// How many events it stands for.
+    pub events: i64,
+    /// Whether it is one record for all of its cause: it is the first of them, and further ones are only counted.
+    pub is_merged: bool,
 }
 
 /// Sequence numbers of a spool that never came.
@@ -70,10 +74,12 @@ pub struct LostRecord {
 }
 
 const INSERT_REJECTED: &str = "-- insert_rejected
-INSERT INTO rejected_events (id, received_at, organization_id, workspace_id, agent_id, token_id, spool_id, seq,
-    message_type, message, field, reason)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-ON CONFLICT (id) DO NOTHING";
+INSERT INTO rejected_events AS letter (id, received_at, organization_id, workspace_id, agent_id, token_id, spool_id, seq,
+    message_type, message, field, reason, events, is_merged)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+ON CONFLICT (id) DO UPDATE SET events = letter.events + excluded.events, spool_id = excluded.spool_id, seq = excluded.seq
+-- What is counted already comes again if its sender was not answered.
+WHERE letter.is_merged AND (excluded.seq IS NULL OR letter.spool_id IS DISTINCT FROM excluded.spool_id OR letter.seq < excluded.seq)";
 
 const INSERT_LOST: &str = "-- insert_lost
 INSERT INTO lost_events (id, recorded_at, organization_id, workspace_id, agent_id, spool_id, first_seq, last_seq, events,
@@ -83,7 +89,7 @@ ON CONFLICT (id) DO UPDATE SET first_seq = excluded.first_seq, events = excluded
 WHERE lost_events.events < excluded.events";
 
 impl Store {
-    /// Records dead letters. Recording the same ones again changes nothing.
+    /// Records dead letters. Recording the same ones again changes nothing, but that merged ones without a sequence number count again.
     pub async fn record_rejected(&self, letters: &[RejectedRecord]) -> Result<(), StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_write(&mut client).await?;
@@ -117,6 +123,8 @@ pub(crate) async fn insert_rejected(
                 &letter.message,
                 &letter.field,
                 &letter.reason,
+                &letter.events,
+                &letter.is_merged,
             ],
         )
         .await?;

@@ -42,7 +42,7 @@ DECLARE
 BEGIN
     SELECT string_agg(relname, ', ') INTO object FROM pg_class c
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN (
-        'organizations', 'users', 'workspaces', 'workspace_agents', 'agent_tokens', 'api_tokens', 'revocations', 'number_key', 'agents', 'agent_spools',
+        'organizations', 'users', 'workspaces', 'workspace_agents', 'agent_tokens', 'api_tokens', 'browser_sessions', 'browser_secrets', 'revocations', 'number_key', 'agents', 'agent_spools',
         'targets', 'connection_logs', 'ongoing', 'contradictions', 'changes', 'connection_log_counts', 'ingest_attendance',
         'rejected_events', 'lost_events', 'floor', 'purge_lease', 'compactions', 'purge_runs', 'api_audit', 'feed_consumers', 'refinery_schema_history')
         AND relname !~ '^compacted_[0-9]{8}$'
@@ -95,6 +95,7 @@ GRANT SELECT ON api_tokens, revocations, number_key, floor, feed_consumers TO co
 GRANT SELECT, INSERT, UPDATE (open_since) ON agents TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE ON agent_spools TO connlog_ingest;
 GRANT SELECT, INSERT ON targets, connection_logs, changes, rejected_events, contradictions TO connlog_ingest;
+GRANT UPDATE (events, spool_id, seq) ON rejected_events TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE (boot), DELETE ON ongoing TO connlog_ingest;
 GRANT SELECT, INSERT, UPDATE ON connection_log_counts, ingest_attendance, lost_events TO connlog_ingest;
 GRANT EXECUTE ON FUNCTION attach_day(date), take_unknown_starts(date, uuid[]), close_days(timestamptz, pg_snapshot, uuid[]),
@@ -104,6 +105,7 @@ GRANT SELECT ON organizations, users, workspaces, workspace_agents, api_tokens, 
 GRANT SELECT ON agents, agent_spools, targets, connection_logs, ongoing, changes, connection_log_counts, feed_consumers TO connlog_query;
 GRANT SELECT ON rejected_events, lost_events, contradictions, ingest_attendance, floor, purge_runs TO connlog_query;
 GRANT SELECT, INSERT ON api_audit TO connlog_query;
+GRANT SELECT, INSERT, UPDATE, DELETE ON browser_sessions, browser_secrets TO connlog_query;
 GRANT EXECUTE ON FUNCTION end_uses(uuid[], bigint[], boolean[]), note_read(text, uuid, uuid), uncompacted_days() TO connlog_query;
 
 GRANT SELECT ON connection_logs, ongoing, targets, connection_log_counts, agent_spools, ingest_attendance TO connlog_purge;

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
@@ -23,6 +24,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type};
 use crate::argument::Argument;
 use crate::days::KnownDays;
 use crate::numbers::KnownNumbers;
+use crate::password::{Connector, Password};
 use crate::row::RowArrays;
 use crate::{StoreError, tls};
 
@@ -35,11 +37,18 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Statements that a connection keeps prepared, about.
 const MAX_PREPARED: usize = 150;
 
-/// Checks that `url` can be read, for a command line: the error does not repeat it, since it may hold a password.
-pub fn parse_url(url: &str) -> Result<(), String> {
-    let (rest, tls) = tls::take_parameters(url.trim())?;
-    tokio_postgres::Config::from_str(&rest).map_err(|_| "is not a PostgreSQL URL")?;
-    tls.client_config().map(|_| ()).map_err(|error| format!("has an unusable {error}"))
+/// Checks a URL, and the file of its password, for a command line. Returns whether the URL has a password. The error does not
+/// repeat the URL.
+pub fn check_url(url: &str, password_file: Option<&Path>) -> Result<bool, String> {
+    let (rest, tls) = tls::take_parameters(url.trim()).map_err(|error| format!("--database-url {error}"))?;
+    let config = tokio_postgres::Config::from_str(&rest).map_err(|_| "--database-url is not a PostgreSQL URL")?;
+    tls.client_config().map_err(|error| format!("--database-url has an unusable {error}"))?;
+    let has_password = config.get_password().is_some();
+    if has_password && password_file.is_some() {
+        return Err("--database-password-file goes with a URL that has no password".to_owned());
+    }
+    Password::of(&config, password_file).map_err(|error| format!("--database-password-file {error}"))?;
+    Ok(has_password)
 }
 
 /// How to reach the database.
@@ -47,6 +56,8 @@ pub fn parse_url(url: &str) -> Result<(), String> {
 pub struct StoreConfig {
     /// `postgresql://…`, or the key=value form of libpq.
     pub url: String,
+    /// A file with the password, which is read anew for each connection.
+    pub password_file: Option<PathBuf>,
     /// Most connections at once.
     pub max_connections: usize,
     /// Name of this program in `pg_stat_activity`.
@@ -73,6 +84,7 @@ impl StoreConfig {
     pub fn new(url: impl Into<String>, application_name: impl Into<String>, max_connections: usize) -> Self {
         Self {
             url: url.into(),
+            password_file: None,
             max_connections,
             application_name: application_name.into(),
             connect_timeout: Duration::from_secs(5),
@@ -135,7 +147,10 @@ impl Store {
             *known.lock().expect("no one panics while holding the known numbers") = KnownNumbers::default();
             Ok(())
         });
-        let manager = Manager::from_config(postgres, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let password = Password::of(&postgres, config.password_file.as_deref())
+            .map_err(|error| StoreError::Url(format!("the password file {error}")))?;
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_connect(postgres, Connector::new(password, tls), recycling);
         let pool = Pool::builder(manager)
             .max_size(config.max_connections)
             // The connection that was used last has its statements prepared and its catalog in memory.

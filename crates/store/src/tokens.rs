@@ -37,10 +37,14 @@ pub fn digest(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
 }
 
-/// Makes a new secret of 256 random bits.
+/// Makes a new token.
 pub fn generate() -> String {
-    let bits: [u8; 32] = rand::random();
-    format!("{TOKEN_PREFIX}{}", hex::encode(bits))
+    format!("{TOKEN_PREFIX}{}", secret())
+}
+
+/// 256 random bits, as hexadecimal digits.
+pub fn secret() -> String {
+    hex::encode(rand::random::<[u8; 32]>())
 }
 
 const COLUMNS: &str = "id, role, user_id, organizations, created_at, expires_at, revoked_at";
@@ -87,7 +91,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     }
 }
 
-fn api_token(row: &Row) -> Result<ApiToken, StoreError> {
+pub(crate) fn api_token(row: &Row) -> Result<ApiToken, StoreError> {
     let role: &str = row.try_get("role")?;
     Ok(ApiToken {
         id: row.try_get("id")?,

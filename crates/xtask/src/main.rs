@@ -6,6 +6,7 @@ mod command;
 mod dashboard;
 mod demo;
 mod deployment;
+mod fuzz;
 mod fuzz_api;
 mod install;
 mod lint;
@@ -63,6 +64,15 @@ enum Command {
         #[arg(long)]
         whole: bool,
     },
+    /// Feeds what strangers reach with bytes that libFuzzer makes up, for ten seconds each.
+    Fuzz {
+        /// How long each target is fed, in seconds.
+        #[arg(long, default_value_t = fuzz::SHORT, value_name = "N")]
+        seconds: u32,
+        /// Adds what reaches new code to the corpus in `crates/fuzz`.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Asks the API for what its description allows. Part of `test`.
     FuzzApi,
     /// Installs what the tests need, builds everything, and runs every test; the last line counts them.
@@ -92,6 +102,7 @@ fn main() -> ExitCode {
         Command::Screenshots => dashboard::screenshots(),
         Command::Abuse { whole } => abuse::run(whole),
         Command::Bench { quick, large } => bench::run(quick, large),
+        Command::Fuzz { seconds, keep } => fuzz::run(seconds, keep),
         Command::FuzzApi => fuzz_api::run(fuzz_api::EXAMPLES),
         Command::Test { pattern, fast } => test::run(&test::Selection { pattern, fast }),
         Command::Lint => lint::run(),

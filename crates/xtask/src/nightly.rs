@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use connlog_testkit::postgres::{Options, PostgresServer, target_dir};
 
 use crate::test::{Selection, Setting};
-use crate::{abuse, bench, fuzz_api, install, test};
+use crate::{abuse, bench, fuzz, fuzz_api, install, test};
 
 /// A part of the night.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,6 +29,8 @@ pub(crate) enum Part {
     Postgres18,
     /// The API asked for what its description allows, twenty times as often as in `test`.
     ApiFuzz,
+    /// What strangers reach, fed by libFuzzer for ten minutes each.
+    Fuzz,
     /// Each attack for a minute.
     Abuse,
     /// The benchmark at 10 M rows.
@@ -80,6 +82,7 @@ impl Part {
             Self::Postgres17 => on_postgres("17.10.0-beta.17"),
             Self::Postgres18 => on_postgres("18.4.0-beta.17"),
             Self::ApiFuzz => fuzz_api::run(API_EXAMPLES),
+            Self::Fuzz => fuzz::run(fuzz::LONG, false),
             Self::Abuse => abuse::run(true),
             Self::Bench => bench::run(false, false),
         }

@@ -75,5 +75,7 @@ pub fn letter(
         message,
         field: field.to_owned(),
         reason: reason.to_owned(),
+        events: 1,
+        is_merged: false,
     }
 }

@@ -1,5 +1,6 @@
 //! The writers: gather what waits, commit it, write it down, answer.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use opentelemetry::context::FutureExt as _;
 use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
+use super::budget::LetterBudget;
 use super::held::{self, Held, HeldStreams};
 use super::letters::letter;
 use super::trace::CommitSpan;
@@ -17,6 +19,8 @@ use super::{Committed, Committer, Item, Queued, Submission};
 use crate::service_log::{ServiceLog, Subject};
 use connlog_runtime::shutdown::Shutdown;
 
+/// How often senders that left no dead letters of late are forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_mins(1);
 /// Pause between attempts while the database cannot be reached.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
 /// How long held streams are tried again before new submissions get their turn.
@@ -38,13 +42,22 @@ pub struct Writers {
     store: Store,
     clock: Clock,
     service_log: Arc<ServiceLog>,
+    letters: LetterBudget,
     max_transaction_events: usize,
 }
 
 impl Writers {
-    /// Writers that put at most `max_transaction_events` into one transaction.
-    pub fn new(store: Store, clock: Clock, service_log: Arc<ServiceLog>, max_transaction_events: usize) -> Self {
-        Self { store, clock, service_log, max_transaction_events }
+    /// Writers that put at most `max_transaction_events` into one transaction, and keep `letter_kib_per_hour` of the dead letters of
+    /// each sender whole.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        service_log: Arc<ServiceLog>,
+        max_transaction_events: usize,
+        letter_kib_per_hour: NonZeroU32,
+    ) -> Self {
+        metrics::counter!("connlog_ingest_merged_letters_total").increment(0);
+        Self { store, clock, service_log, letters: LetterBudget::new(letter_kib_per_hour), max_transaction_events }
     }
 
     /// Starts `count` writers. They end when the last [`Committer`] is gone and their queues are empty.
@@ -52,6 +65,14 @@ impl Writers {
         let (down, database_down) = watch::channel(None);
         let (down, held) = (Arc::new(down), HeldStreams::default());
         let shared = Arc::new(self);
+        let budgets = Arc::downgrade(&shared);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(FORGET_INTERVAL).await;
+                let Some(shared) = budgets.upgrade() else { return };
+                shared.letters.forget();
+            }
+        });
         let mut queues = Vec::new();
         for shard in 1..=count {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -312,6 +333,7 @@ impl Writer {
             batch.lost.extend(submission.lost.iter().cloned());
             batch.stamps.extend(submission.stamp.clone());
         }
+        batch.rejected = self.shared.letters.spend(batch.rejected);
         let applied = self.apply_through_outages(&batch).await?;
         if !applied.displaced.is_empty() {
             return Ok(Outcome::Displaced(applied.displaced));
@@ -344,7 +366,7 @@ impl Writer {
         }
         if !letters.is_empty() {
             // In a transaction of its own, and still before the answer: a sender that gets none sends it all again.
-            let records: Vec<_> = letters.iter().map(|(_, record)| record.clone()).collect();
+            let records = self.shared.letters.spend(letters.iter().map(|(_, record)| record.clone()).collect());
             while let Err(error) = self.shared.store.record_rejected(&records).await {
                 self.wait_out(error).await?;
             }

@@ -17,8 +17,8 @@ pub struct CoderAgent {
 #[tonic::async_trait]
 impl Agent for CoderAgent {
     async fn report_connection(&self, request: Request<ReportConnectionRequest>) -> Result<Response<()>, Status> {
-        let agent = auth::agent(&request)?;
+        let token = auth::agent(&request)?;
         let connection = request.into_inner().connection.map(from_coder);
-        self.calls.report_connection(agent, connection).await.map(Response::new)
+        self.calls.report_connection(token, connection).await.map(Response::new)
     }
 }

@@ -88,16 +88,16 @@ impl ConnectionLog for ConnectionLogService {
         &self,
         request: Request<Streaming<v1::StreamEventsRequest>>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let agent = auth::agent(&request)?;
+        let token = auth::agent(&request)?;
         let (outbound, answers) = mpsc::channel(OUTBOUND_ANSWERS);
-        let session = Session::new(self.streams.clone(), agent, request.into_inner(), outbound)?;
+        let session = Session::new(self.streams.clone(), token, request.into_inner(), outbound)?;
         tokio::spawn(session.run());
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
     async fn report_connection(&self, request: Request<v1::ReportConnectionRequest>) -> Result<Response<()>, Status> {
-        let agent = auth::agent(&request)?;
-        self.calls.report_connection(agent, request.into_inner().connection).await.map(Response::new)
+        let token = auth::agent(&request)?;
+        self.calls.report_connection(token, request.into_inner().connection).await.map(Response::new)
     }
 
     async fn report_events(

@@ -6,14 +6,14 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use connlog_model::clock::Clock;
 use connlog_model::event::{Event, Source as Reported};
-use connlog_model::identity::AgentIdentity;
 use connlog_proto::v1;
+use connlog_store::agents::AgentToken;
 use opentelemetry::Context;
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::commit::{Committed, Committer, Item, Message, Outcome, Sender, Submission, agent_key, letter};
-use crate::grpc::{invalid, too_much, unavailable};
+use crate::grpc::{invalid, replaced_status, too_much, unavailable};
 use crate::pace::Pace;
 use crate::parse::{Invalid, Source, Span, connection, shrink_connection};
 
@@ -34,11 +34,8 @@ pub struct UnaryCalls {
 
 impl UnaryCalls {
     /// Commits one event of `agent`. What cannot be accepted is kept as a dead letter, and `INVALID_ARGUMENT`.
-    pub async fn report_connection(
-        &self,
-        agent: Arc<AgentIdentity>,
-        message: Option<v1::Connection>,
-    ) -> Result<(), Status> {
+    pub async fn report_connection(&self, token: AgentToken, message: Option<v1::Connection>) -> Result<(), Status> {
+        let AgentToken { agent, replaced_at } = token;
         let Some(mut message) = message else {
             return Err(invalid(&Invalid::new("connection", "is missing")));
         };
@@ -55,6 +52,7 @@ impl UnaryCalls {
         let mut submission = submission(sender);
         let key = agent_key(&agent);
         match parsed {
+            Ok(event) if replaced_at.is_some_and(|replaced_at| event.time > replaced_at) => Err(replaced_status()),
             Ok(event) => {
                 submission.items.push(Item { event: Event::Agent(event), seq: 0, message, agent });
                 let committed = self.commit(key, submission).await?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use connlog_model::address;
 use connlog_model::app::{UNKNOWN_APP, normalize};
 use connlog_model::event::{Action, AgentEvent, Client, Outcome, Source as Reported};
 use connlog_model::identity::{AgentIdentity, BootNumber};
@@ -10,7 +11,7 @@ use connlog_model::method::Method;
 use connlog_proto::{coder, v1};
 use uuid::Uuid;
 
-use super::{Invalid, Span, ip, optional_id, required_id};
+use super::{Invalid, Span, optional_id, required_id};
 
 /// Where an event comes from, as its bearer's token and its stream say.
 #[derive(Debug, Clone)]
@@ -57,8 +58,8 @@ pub fn connection(message: &v1::Connection, source: &Source, span: &Span) -> Res
         client: Client {
             method,
             app_name,
-            ip: ip(&message.ip),
-            client_ip: ip(&message.client_ip),
+            ip: address::read(&message.ip),
+            client_ip: address::read(&message.client_ip),
             session_id: optional_id("client_session_id", &message.client_session_id)?,
             user_id: source.user_id,
         },

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use connlog_model::address;
 use connlog_model::event::WebEvent;
 use connlog_model::limits::{MAX_SLUG_OR_PORT_BYTES, MAX_USER_AGENT_BYTES, clean_text};
 use connlog_model::method::Method;
 use connlog_proto::v1;
 
 use super::connection::Source;
-use super::{Invalid, Span, ip, optional_id, required_id};
+use super::{Invalid, Span, optional_id, required_id};
 
 /// Validates a web event.
 pub fn web(message: &v1::WebConnection, source: &Source, span: &Span) -> Result<WebEvent, Invalid> {
@@ -30,7 +31,7 @@ pub fn web(message: &v1::WebConnection, source: &Source, span: &Span) -> Result<
         method,
         time: span.time("timestamp", time)?,
         received_at: span.now,
-        ip: ip(&message.ip),
+        ip: address::read(&message.ip),
         user_agent: clean_text(&message.user_agent, MAX_USER_AGENT_BYTES),
         slug_or_port: clean_text(&message.slug_or_port, MAX_SLUG_OR_PORT_BYTES),
         status_code: message.status_code,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use crate::address;
+
 /// An address, or a range of them in CIDR notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressRange {
@@ -21,19 +23,17 @@ impl FromStr for AddressRange {
     type Err = Unparsable;
 
     fn from_str(text: &str) -> Result<Self, Unparsable> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
+        let Some((address, digits)) = text.split_once('/') else {
+            // As it may have been reported.
+            let address = address::read(text).ok_or(Unparsable)?;
+            return Ok(Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } });
         };
         let address: IpAddr = address.parse().map_err(|_| Unparsable)?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix: u8 = match prefix {
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse().ok().filter(|prefix| *prefix <= bits).ok_or(Unparsable)?
-            }
-            Some(_) => return Err(Unparsable),
-            None => bits,
-        };
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Unparsable);
+        }
+        let prefix: u8 = digits.parse().ok().filter(|prefix| *prefix <= bits).ok_or(Unparsable)?;
         // An IPv4 address in IPv6 is stored as itself.
         Ok(match (address.to_canonical(), prefix.checked_sub(96)) {
             (IpAddr::V4(inner), Some(prefix)) if address.is_ipv6() => {
@@ -137,7 +137,11 @@ mod tests {
             ("10.1.2.3/", None),
             ("10.1.2.3/+8", None),
             ("10.1.2", None),
-            ("localhost", None),
+            ("localhost", Some("127.0.0.1/32")),
+            ("1.2.3.4:5678", Some("1.2.3.4/32")),
+            ("fe80::1%eth0", Some("fe80::1/128")),
+            ("[fd00::1]:22", Some("fd00::1/128")),
+            ("fe80::1%eth0/64", None),
         ] {
             assert_eq!(text.parse::<AddressRange>().ok().map(|range| range.to_string()).as_deref(), expected, "{text}");
         }

@@ -1,21 +1,18 @@
 //! What all pages have: who looks, how they like it, and how errors look.
 
-use std::sync::Arc;
-
 use askama::Template;
 use axum::Extension;
 use axum::extract::FromRequestParts;
-use axum::http::header::{CONTENT_LENGTH, COOKIE};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use connlog_store::StoreError;
 use connlog_store::read::Reach;
-use connlog_store::tokens::ApiToken;
 
 use super::text::link;
 use super::zone::Zone;
-use crate::auth::Auditor;
+use crate::auth::{Auditor, Bearer, cookie};
 use crate::error::ApiError;
 use crate::serve::Service;
 
@@ -53,23 +50,16 @@ pub(super) fn zone(headers: &HeaderMap) -> Zone {
     Zone::named(cookie(headers, ZONE_COOKIE).unwrap_or_default())
 }
 
-/// The value of a cookie.
-pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
-}
-
 /// Whoever looks at a page.
 pub(crate) struct Viewer {
     pub(crate) frame: Frame,
-    token: Arc<ApiToken>,
+    pub(crate) bearer: Bearer,
 }
 
 impl Viewer {
     /// What they may see.
     pub(crate) fn reach(&self) -> Reach {
-        Reach { organizations: self.token.organizations.clone(), user_id: self.token.user_id }
+        self.bearer.reach()
     }
 
     pub(crate) fn zone(&self) -> Zone {
@@ -81,11 +71,12 @@ impl FromRequestParts<Service> for Viewer {
     type Rejection = PageError;
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, PageError> {
-        let here = parts.uri.path_and_query().map_or("/", |here| here.as_str()).to_owned();
-        let Auditor(token) = Auditor::from_request_parts(parts, service).await.map_err(|error| {
+        let is_get = parts.method == Method::GET;
+        let here = parts.uri.path_and_query().filter(|_| is_get).map_or("/", |here| here.as_str()).to_owned();
+        let Auditor(bearer) = Auditor::from_request_parts(parts, service).await.map_err(|error| {
             if error.status() == StatusCode::UNAUTHORIZED { PageError::SignedOut(here.clone()) } else { error.into() }
         })?;
-        Ok(Self { frame: Frame::of(&parts.headers, here, Some(token.role.as_str())), token })
+        Ok(Self { frame: Frame::of(&parts.headers, here, Some(bearer.token.role.as_str())), bearer })
     }
 }
 

@@ -1,26 +1,23 @@
-//! `/signin` and `/signout`. The session is the token, in a cookie that no script can read: it ends with the token.
+//! `/signin` and `/signout`. A session is a random secret in a cookie that no script can read: it ends with the token that signed in.
 //!
 //! Forms are taken from this site's own pages only (`Sec-Fetch-Site`, or `Origin` from browsers that do not send it); the cookie is
-//! `SameSite=Lax`, and no GET changes anything.
+//! `SameSite=Lax`, and no page changes anything.
 
 use askama::Template;
 use axum::Form;
 use axum::extract::{ConnectInfo, Query, State};
-use axum::http::header::{HOST, ORIGIN, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::{HOST, ORIGIN, SET_COOKIE, USER_AGENT};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, http};
 use connlog_runtime::listen::PeerAddress;
 
 use super::page::{Frame, PageError, html};
 use crate::audit::Caller;
-use crate::auth::{SESSION_COOKIE, peer};
+use crate::auth::{SessionSecret, peer};
 use crate::error::ApiError;
 use crate::paging::value;
 use crate::serve::Service;
-
-/// How long a cookie for a token without an end is kept: 400 days is the most that browsers keep one.
-const LONGEST_SECONDS: i64 = 400 * 86_400;
 
 #[derive(Template)]
 #[template(path = "signin.html")]
@@ -54,13 +51,11 @@ pub(super) async fn sign_in(
         let page = SignIn { frame, next: next.clone(), error: Some(error.explanation()) };
         Ok((error.status(), html(&page)).into_response())
     };
-    let mut shown = HeaderMap::new();
-    match HeaderValue::from_str(&token) {
-        Ok(value) if is_cookie_value(&token) => shown.insert("coder-session-token", value),
-        _ => return refuse(&ApiError::unauthorized("That is no token: paste it as it was printed.")),
-    };
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return refuse(&ApiError::unauthorized("That is no token: paste it as it was printed."));
+    }
     let address = peer(address.as_ref().map(|Extension(address)| address));
-    let recognized = match service.authenticator.recognize(&shown, address).await {
+    let recognized = match service.authenticator.recognize_token(&token, address).await {
         Ok(recognized) => recognized,
         Err(error) if error.status() == StatusCode::UNAUTHORIZED => {
             return refuse(&ApiError::unauthorized("The token is unknown, expired or revoked."));
@@ -70,22 +65,25 @@ pub(super) async fn sign_in(
     if let Some(Extension(caller)) = caller {
         caller.is(recognized.clone());
     }
-    if !recognized.role.may_read() {
+    if !recognized.token.role.may_read() {
         return refuse(&ApiError::forbidden());
     }
-    let left = recognized.expires_at.map(|expires_at| (expires_at - service.clock.now()).num_seconds());
-    let seconds = left.unwrap_or(LONGEST_SECONDS).clamp(0, LONGEST_SECONDS);
-    let secure = if service.is_secure || arrived_by_tls(&headers) { "; Secure" } else { "" };
-    let cookie = format!("{SESSION_COOKIE}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
-    Ok(([(SET_COOKIE, cookie)], Redirect::to(&next)).into_response())
+    // A browser has one session.
+    if let Err(error) = end_own(&service, &headers).await {
+        return refuse(&error);
+    }
+    let user_agent = headers.get(USER_AGENT).map_or("", |value| value.to_str().unwrap_or_default());
+    let begun = service.authenticator.begin_session(&recognized, address, user_agent).await?;
+    Ok(([(SET_COOKIE, set_cookie(&service, &headers, &begun))], Redirect::to(&next)).into_response())
 }
 
 /// Signs out of this browser. The token stays good: it may be in use elsewhere.
-pub(super) async fn sign_out(headers: HeaderMap) -> Result<Response, PageError> {
+pub(super) async fn sign_out(State(service): State<Service>, headers: HeaderMap) -> Result<Response, PageError> {
     if !is_from_here(&headers) {
         return Err(ApiError::forbidden_origin().into());
     }
-    let cookie = format!("{SESSION_COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax");
+    end_own(&service, &headers).await?;
+    let cookie = no_cookie(&service, &headers);
     let clear = http::HeaderName::from_static("clear-site-data");
     let headers = [(SET_COOKIE, cookie), (clear, "\"cache\"".to_owned())];
     Ok((headers, Redirect::to("/signin")).into_response())
@@ -103,13 +101,29 @@ pub(super) fn is_from_here(headers: &HeaderMap) -> bool {
     }
 }
 
-fn arrived_by_tls(headers: &HeaderMap) -> bool {
-    headers.get("x-forwarded-proto").is_some_and(|value| value == "https")
+/// Ends the session of the browser that asks, if it has one.
+async fn end_own(service: &Service, headers: &HeaderMap) -> Result<(), ApiError> {
+    if let Some(bearer) = service.authenticator.session_of(headers).await? {
+        service.authenticator.end_sessions(&bearer, bearer.session(), None).await?;
+    }
+    Ok(())
 }
 
-/// RFC 6265: no control characters, white space, quotes, commas, semicolons or backslashes.
-fn is_cookie_value(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte))
+/// Takes the cookie of a session away from a browser.
+pub(super) fn no_cookie(service: &Service, headers: &HeaderMap) -> String {
+    cookie_of(service, headers, "", 0)
+}
+
+/// The cookie of a session, for its browser to keep.
+pub(super) fn set_cookie(service: &Service, headers: &HeaderMap, session: &SessionSecret) -> String {
+    let seconds = (session.expires_at - service.clock.now()).num_seconds().max(0);
+    cookie_of(service, headers, &session.secret, seconds)
+}
+
+fn cookie_of(service: &Service, headers: &HeaderMap, secret: &str, seconds: i64) -> String {
+    let name = service.authenticator.session_cookie(headers);
+    let secure = if service.authenticator.came_by_tls(headers) { "; Secure" } else { "" };
+    format!("{name}={secret}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
 }
 
 /// Where to go next: a page of this site, and nowhere else.
@@ -122,6 +136,8 @@ pub(super) fn local(next: Option<&str>) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]

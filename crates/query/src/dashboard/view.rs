@@ -47,7 +47,8 @@ impl GapRow {
                 format!("{} lost: {}", counted(gap.events, "event was", "events were"), visible(cause))
             }
             GapKind::Rejected { field, reason, .. } => {
-                format!("An event was not accepted: {} {}", visible(field), visible(reason))
+                let events = counted(gap.events, "event was", "events were");
+                format!("{events} not accepted: {} {}", visible(field), visible(reason))
             }
         };
         Self { time, text, workspace: gap.workspace_id }

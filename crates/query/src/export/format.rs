@@ -66,7 +66,7 @@ impl Format {
     }
 
     /// What comes before the first row, if anything does.
-    pub(super) fn head(self) -> Option<Bytes> {
+    pub fn head(self) -> Option<Bytes> {
         (self == Self::Csv).then(|| {
             let mut bytes = Vec::new();
             csv::head(&mut bytes);
@@ -79,13 +79,18 @@ impl Format {
         let mut bytes = Vec::with_capacity(entries.len() * TYPICAL_ROW_BYTES);
         for entry in entries {
             let cursor = cursors.after(&entry);
-            match self {
-                Self::Ndjson => ndjson::write(entry, &cursor, &mut bytes),
-                Self::Csv => csv::write(&entry, &cursor, &mut bytes),
-                Self::Ocsf => ocsf::write(&entry, &cursor, &mut bytes),
-            }
+            self.write_entry(entry, &cursor, &mut bytes);
         }
         bytes.into()
+    }
+
+    /// Writes the row of an entry, whose cursor is given.
+    pub fn write_entry(self, entry: Entry, cursor: &str, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Ndjson => ndjson::write(entry, cursor, bytes),
+            Self::Csv => csv::write(&entry, cursor, bytes),
+            Self::Ocsf => ocsf::write(&entry, cursor, bytes),
+        }
     }
 
     /// The bytes of the record at the end.

@@ -97,9 +97,14 @@ fn event(entry: &Entry, cursor: &str) -> Value {
     put("dst_endpoint", workspace(entry));
     put("actor", actor(entry));
     put("traffic", traffic(entry));
-    if entry.method.is_web() {
+    let is_http = entry.method == Method::WorkspaceApp;
+    if is_http {
         put("http_request", json!({ "user_agent": entry.user_agent }));
-        put("http_response", json!({ "code": entry.code.unwrap_or_default() }));
+        put("http_response", entry.code.map_or(Value::Null, |code| json!({ "code": code })));
+    }
+    if entry.method == Method::Tunnel {
+        put("tunnel_type_id", json!(0));
+        put("tunnel_type", json!("Unknown"));
     }
     put(
         "unmapped",
@@ -110,6 +115,7 @@ fn event(entry: &Entry, cursor: &str) -> Value {
             "slug_or_port": entry.slug_or_port,
             "client_session_id": entry.client_session_id,
             "client_ip": entry.client_ip,
+            "user_agent": (!is_http && !entry.user_agent.is_empty()).then_some(&entry.user_agent),
             "connect_time": rfc3339(entry.connect_time),
             "cursor": cursor,
         } }),
@@ -128,6 +134,10 @@ fn metadata(entry: Option<&Entry>) -> Value {
         metadata["tenant_uid"] = json!(entry.organization.id);
         if let Some(connection_id) = entry.connection_id {
             metadata["correlation_uid"] = json!(connection_id);
+        }
+        if entry.user.is_some() {
+            // Whose attribute the actor is.
+            metadata["profiles"] = json!(["host"]);
         }
     }
     metadata

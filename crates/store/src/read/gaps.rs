@@ -58,17 +58,18 @@ SELECT * FROM (
      FROM lost_events WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)
      ORDER BY recorded_at DESC, id DESC LIMIT $2::bigint + $3::bigint)
     UNION ALL
-    (SELECT id, received_at, organization_id, workspace_id, agent_id, spool_id, seq, seq, 1,
+    (SELECT id, received_at, organization_id, workspace_id, agent_id, spool_id, seq, seq, events,
         NULL, NULL, NULL, field, reason, message_type
      FROM rejected_events WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)
      ORDER BY received_at DESC, id DESC LIMIT $2::bigint + $3::bigint)
 ) AS gaps ORDER BY recorded_at DESC, id DESC LIMIT $2 OFFSET $3";
 
 const TOTALS: &str = "-- count_gaps
-SELECT lost.n + rejected.n AS count, lost.events AS lost, rejected.n AS rejected
+SELECT lost.n + rejected.n AS count, lost.events AS lost, rejected.events AS rejected
 FROM (SELECT count(*) AS n, least(coalesce(sum(events), 0), 9223372036854775807)::bigint AS events FROM lost_events
       WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)) AS lost,
-     (SELECT count(*) AS n FROM rejected_events WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)) AS rejected";
+     (SELECT count(*) AS n, least(coalesce(sum(events), 0), 9223372036854775807)::bigint AS events FROM rejected_events
+      WHERE $1::uuid[] IS NULL OR organization_id = ANY($1)) AS rejected";
 
 /// The gaps of a span of time, at the time that they are about as far as that is known.
 const BETWEEN: &str = "-- gaps_between
@@ -81,7 +82,7 @@ SELECT * FROM (
         AND coalesce(until, recorded_at) >= $3 AND coalesce(until, recorded_at) < $4
      ORDER BY at DESC, id DESC LIMIT $5)
     UNION ALL
-    (SELECT id, received_at, organization_id, workspace_id, agent_id, spool_id, seq, seq, 1,
+    (SELECT id, received_at, organization_id, workspace_id, agent_id, spool_id, seq, seq, events,
         NULL, NULL, NULL, field, reason, message_type, received_at
      FROM rejected_events
      WHERE ($1::uuid[] IS NULL OR organization_id = ANY($1)) AND ($2::uuid[] IS NULL OR workspace_id = ANY($2))

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use connlog_model::clock::Timestamp;
 use connlog_model::event::{Event, Source as Reported};
 use connlog_model::identity::{AgentIdentity, BootNumber};
 use connlog_proto::v1;
@@ -17,6 +18,7 @@ use connlog_proto::v1::sequenced_event::Event as Sequenced;
 use connlog_proto::v1::stream_events_request::Message as Inbound;
 use connlog_proto::v1::stream_events_response::Message as Outbound;
 use connlog_store::LostRecord;
+use connlog_store::agents::AgentToken;
 use connlog_store::infer::Greeting;
 use connlog_store::write::Stamp;
 use futures::future::BoxFuture;
@@ -34,7 +36,7 @@ use super::sequence::Sequence;
 use super::session::{Greeted, displaced_status, listed, response, seq};
 use super::{Streams, trace};
 use crate::commit::{Committed, Item, Message, Outcome, Sender, Submission, agent_key, letter};
-use crate::grpc::invalid;
+use crate::grpc::{invalid, replaced_status};
 use crate::pace::LONGEST_PAYMENT;
 use crate::parse::{Invalid, Source, Span, connection, shrink_sequenced};
 
@@ -46,6 +48,10 @@ pub(super) struct Active {
     streams: Streams,
     agent: Arc<AgentIdentity>,
     agent_id: Uuid,
+    /// When the agent's token was replaced, if it was.
+    replaced_at: Option<Timestamp>,
+    /// Whether an event came that happened after that.
+    came_too_late: bool,
     spool_id: Uuid,
     stream_id: Uuid,
     boot_id: Uuid,
@@ -97,13 +103,14 @@ enum Piece {
 impl Active {
     pub(super) fn new(
         streams: Streams,
-        agent: Arc<AgentIdentity>,
+        token: AgentToken,
         agent_id: Uuid,
         outbound: mpsc::Sender<Result<v1::StreamEventsResponse, Status>>,
         greeted: &Greeted,
         stream_id: Uuid,
         greeting: &Greeting,
     ) -> Self {
+        let AgentToken { agent, replaced_at } = token;
         let reconciler = Reconciler {
             store: streams.store.clone(),
             conclusions: streams.conclusions.clone(),
@@ -128,6 +135,8 @@ impl Active {
             streams,
             agent,
             agent_id,
+            replaced_at,
+            came_too_late: false,
             spool_id: greeted.spool_id,
             stream_id,
             boot_id: greeted.boot_id,
@@ -155,8 +164,10 @@ impl Active {
             if reconciling.is_none() {
                 reconciling = self.next_reconciliation();
             }
+            // What came before it is committed and acknowledged: the rest comes again with another token.
+            reading &= !self.came_too_late;
             if !reading && self.in_flight.is_empty() && self.submitting.is_none() && self.answering.is_none() {
-                return Ok(());
+                return if self.came_too_late { Err(replaced_status()) } else { Ok(()) };
             }
             let has_room = self.in_flight_events < self.streams.limits.max_in_flight_events;
             let may_read = reading && has_room && self.pause.is_none() && self.submitting.is_none();
@@ -238,6 +249,9 @@ impl Active {
             return Err(invalid(&Invalid::new("events", reason)));
         }
         let (submission, in_flight) = self.parse(batch)?;
+        if self.came_too_late && in_flight.last_seq == 0 {
+            return Ok(());
+        }
         self.in_flight_events += in_flight.events;
         let key = agent_key(&self.agent);
         let (pace, agent_id, events) = (self.streams.pace.clone(), self.agent_id, in_flight.events);
@@ -271,9 +285,14 @@ impl Active {
             if number <= in_flight.last_seq {
                 return Err(invalid(&Invalid::new("seq", "the numbers of a batch must ascend from 1")));
             }
-            in_flight.last_seq = number;
             shrink_sequenced(&mut event);
             let parsed = self.parse_event(number, &event, &span, &mut submission.lost);
+            let replaced_at = self.replaced_at.unwrap_or(Timestamp::MAX_UTC);
+            if matches!(&parsed, Ok(Some(Event::Agent(event))) if event.time > replaced_at) {
+                self.came_too_late = true;
+                break;
+            }
+            in_flight.last_seq = number;
             let (seq, message) = (event.seq, Message::Sequenced(event));
             match parsed {
                 Ok(None) => {}

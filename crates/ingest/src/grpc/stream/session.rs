@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use connlog_model::identity::AgentIdentity;
 use connlog_proto::v1;
 use connlog_proto::v1::stream_events_request::Message as Inbound;
 use connlog_proto::v1::stream_events_response::Message as Outbound;
+use connlog_store::agents::AgentToken;
 use connlog_store::infer::{Greeting, Hello};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
@@ -31,7 +31,7 @@ const MAX_LISTED: usize = 10_000;
 /// A stream before its Hello.
 pub(super) struct Session {
     streams: Streams,
-    agent: Arc<AgentIdentity>,
+    token: AgentToken,
     agent_id: Uuid,
     inbound: Streaming<v1::StreamEventsRequest>,
     outbound: mpsc::Sender<Result<v1::StreamEventsResponse, Status>>,
@@ -46,15 +46,15 @@ pub(super) struct Greeted {
 }
 
 impl Session {
-    /// Prepares to serve the stream of `agent`.
+    /// Prepares to serve the stream of the agent that has `token`.
     pub(super) fn new(
         streams: Streams,
-        agent: Arc<AgentIdentity>,
+        token: AgentToken,
         inbound: Streaming<v1::StreamEventsRequest>,
         outbound: mpsc::Sender<Result<v1::StreamEventsResponse, Status>>,
     ) -> Result<Self, Status> {
-        let agent_id = agent.agent_id.ok_or_else(|| Status::internal("internal error"))?;
-        Ok(Self { streams, agent, agent_id, inbound, outbound })
+        let agent_id = token.agent.agent_id.ok_or_else(|| Status::internal("internal error"))?;
+        Ok(Self { streams, token, agent_id, inbound, outbound })
     }
 
     /// Serves the stream until either side ends it.
@@ -90,8 +90,8 @@ impl Session {
         if self.outbound.send(Ok(response(Outbound::Welcome(welcome)))).await.is_err() {
             return Ok(());
         }
-        let Self { streams, agent, agent_id, inbound, outbound } = self;
-        let active = Active::new(streams, agent, agent_id, outbound, &greeted, stream_id, &greeting);
+        let Self { streams, token, agent_id, inbound, outbound } = self;
+        let active = Active::new(streams, token, agent_id, outbound, &greeted, stream_id, &greeting);
         tokio::select! {
             () = displaced.cancelled() => Err(displaced_status()),
             ended = active.run(inbound) => ended,
@@ -127,7 +127,7 @@ impl Session {
     /// Waits an outage out. Nothing is returned if the stream ended meanwhile.
     async fn greet(&self, greeted: &Greeted, stream_id: Uuid) -> Result<Option<Greeting>, Status> {
         let hello = Hello {
-            agent: Arc::clone(&self.agent),
+            agent: Arc::clone(&self.token.agent),
             spool_id: greeted.spool_id,
             boot_id: greeted.boot_id,
             stream_id,
