@@ -234,6 +234,13 @@ async fn a_certificate_that_is_bound_goes_with_the_tokens_that_it_is_for() {
         (&stage, "unbound", vec!["https://elsewhere.example".to_owned()], Ok(())),
         (&stage, "another", vec![of(other)], Err("bound to another agent or token")),
         (&stage, "unreadable", vec!["urn:connlog:agent:x".to_owned()], Err("bound to another agent or token")),
+        (
+            &stage,
+            "misspelt",
+            vec![format!("URN:connlog:agents:{}", stage.agent_id)],
+            Err("bound to another agent or token"),
+        ),
+        (&stage, "large letters", vec![format!("URN:connlog:Agent:{}", stage.agent_id)], Ok(())),
         (&strict, "own", vec![of(strict.agent_id)], Ok(())),
         (&strict, "unbound", Vec::new(), Err("bound to no agent and no token")),
     ] {

@@ -86,8 +86,9 @@ pub(crate) fn messages(data: &[u8]) {
 
 fn read(message: &mut v1::Connection) {
     shrink_connection(message);
-    if let Ok(event) = connection(message, &source(), &span()) {
-        check(&event);
+    match connection(message, &source(), &span()) {
+        Ok(event) => check(&event),
+        Err(error) => assert!(!error.field.is_empty() && !error.reason.is_empty()),
     }
 }
 

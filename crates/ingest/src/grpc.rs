@@ -42,7 +42,7 @@ pub fn invalid(invalid: &Invalid) -> Status {
 
 /// UNAUTHENTICATED: an event that happened after its token was replaced comes again with the next token.
 pub(crate) fn replaced_status() -> Status {
-    Status::unauthenticated("the token was replaced, or its agent deleted: it is accepted for what happened before")
+    Status::unauthenticated("the token was replaced: it is accepted for what happened before")
 }
 
 /// UNAVAILABLE, with a hint when to try again.

@@ -39,8 +39,7 @@ const MAX_FAILED_ATTEMPTS: u32 = 20;
 /// Once it is over that, its look-ups go one after another: the pause after each, and how many may wait for their turn.
 const GUESSING_PAUSE: Duration = Duration::from_millis(5);
 const WAITING: usize = 200;
-/// Between two requests of an address that show nothing known; how much of that may be saved up, which is 200 at once; and how long one
-/// may have to wait.
+/// Pause between requests of an address that show no known token; how much of it may be saved up (200 requests); the longest wait.
 const STRANGER_INTERVAL: Duration = Duration::from_millis(20);
 const STRANGER_BURST: Duration = Duration::from_secs(4);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -113,8 +112,10 @@ struct Guest {
     waiting: Semaphore,
     /// One look-up after another, once too many have failed.
     turn: Mutex<()>,
-    /// When the next request has its turn that shows nothing known.
+    /// When the next request without a known token has its turn.
     next_stranger: std::sync::Mutex<Instant>,
+    /// One look-up after another of those that would wait too long.
+    late: Mutex<()>,
 }
 
 impl Guest {
@@ -123,11 +124,14 @@ impl Guest {
             failed: AtomicU32::new(0),
             waiting: Semaphore::new(WAITING),
             turn: Mutex::new(()),
-            next_stranger: std::sync::Mutex::new(Instant::now()),
+            next_stranger: std::sync::Mutex::new(
+                Instant::now().checked_sub(STRANGER_BURST).unwrap_or_else(Instant::now),
+            ),
+            late: Mutex::new(()),
         }
     }
 
-    /// How long a request waits for its turn that shows nothing known; none if there are too many before it.
+    /// How long a request without a known token waits for its turn; none if there are too many before it.
     fn wait_of_stranger(&self) -> Option<Duration> {
         let now = Instant::now();
         let mut next = self.next_stranger.lock().expect("nobody panics while holding a time");
@@ -202,24 +206,34 @@ impl Authenticator {
         self.guests.get_with(network_of(address), || Arc::new(Guest::new()))
     }
 
-    /// Waits until it is the turn of a request that shows nothing known. False if it shows nothing, and there are too many before it.
+    /// Waits until it is the turn of a request that shows no known token. False if too many are before it, unless its token is a good one.
     async fn wait_as_stranger(&self, method: &Method, headers: &HeaderMap, address: IpAddr) -> bool {
         let shown = self.shown(method, headers);
         let is_known = match shown {
             Some(Shown::Token(token)) => self.tokens.knew(&tokens::digest(token)).await,
-            Some(Shown::Session(secret)) => self.sessions.knew(&tokens::digest(secret)).await,
+            Some(Shown::Session(secret)) => {
+                let coder = coder_cookie(method, headers).map(tokens::digest).unwrap_or_default();
+                self.sessions.knew(&tokens::digest(secret)).await || self.tokens.knew(&coder).await
+            }
             None => false,
         };
         if is_known {
             return true;
         }
-        let wait = self.guest(address).wait_of_stranger();
-        // A token may be a good one: it is looked up, however many others come by the same proxy.
-        if wait.is_some() || shown.is_some() {
-            tokio::time::sleep(wait.unwrap_or(LONGEST_WAIT)).await;
+        let guest = self.guest(address);
+        if let Some(wait) = guest.wait_of_stranger() {
+            tokio::time::sleep(wait).await;
             return true;
         }
-        false
+        if shown.is_none() {
+            return false;
+        }
+        // However many others come by the same proxy, a good token is let in.
+        let _turn = guest.late.lock().await;
+        match self.recognize(method, headers, address).await {
+            Ok(_) => true,
+            Err(error) => error.status() == StatusCode::SERVICE_UNAVAILABLE,
+        }
     }
 
     /// Who has a token.
@@ -440,11 +454,13 @@ impl FromRequestParts<Service> for Auditor {
     }
 }
 
-/// Lets a request go on when it is its turn: whoever shows nothing that is known asks for no more pages than so many a second. Making
-/// them costs time, whether or not anybody reads them.
+/// Lets a request go on when it is its turn: whoever shows no known token gets so many pages a second. Making them costs time, whether
+/// or not anybody reads them.
 pub(crate) async fn paced(State(service): State<Service>, request: Request, next: Next) -> Response {
     let address = peer(request.extensions().get());
-    if service.authenticator.wait_as_stranger(request.method(), request.headers(), address).await {
+    // Forms have bounds of their own, and the one for signing in brings its token along.
+    let is_form = request.method() == Method::POST;
+    if is_form || service.authenticator.wait_as_stranger(request.method(), request.headers(), address).await {
         return next.run(request).await;
     }
     metrics::counter!("connlog_query_refused_total", "kind" => "strangers").increment(1);

@@ -215,7 +215,6 @@ fn routes(service: Service, request_timeout: Duration) -> Router {
         .fallback(dashboard::not_found)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(from_fn_with_state(service.clone(), read_forms))
-        .layer(from_fn_with_state(service.clone(), paced))
         .layer(CatchPanicLayer::custom(|_| {
             tracing::error!("a request panicked");
             ApiError::internal().into_response()
@@ -230,6 +229,8 @@ fn routes(service: Service, request_timeout: Duration) -> Router {
         .layer(from_fn_with_state(service.clone(), audited))
         .layer(from_fn_with_state(service.clone(), private))
         .layer(from_fn(measure))
+        // Outside of what measures: what is refused costs next to nothing.
+        .layer(from_fn_with_state(service.clone(), paced))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         .with_state(service)

@@ -34,7 +34,7 @@ pub struct TlsOptions {
     /// Authorities of the clients' certificates, as PEM; with it, a client without one is turned away.
     #[arg(long, env = "CONNLOG_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Lists of revoked client certificates (CRLs), as PEM. Certificates of an authority without a list are not looked for.
+    /// Lists of revoked client certificates (CRLs), as PEM. If an authority has no list, its certificates are accepted.
     #[arg(long, env = "CONNLOG_TLS_CLIENT_CRL", value_name = "FILE", requires = "tls_client_ca")]
     pub tls_client_crl: Option<PathBuf>,
     /// Does not start without TLS.
@@ -199,19 +199,18 @@ fn revocation_lists(path: &Path, pem: &[u8]) -> Result<Vec<CertificateRevocation
     if found.is_empty() { Err(error(rustls::pki_types::pem::Error::NoItemsFound)) } else { Ok(found) }
 }
 
-/// What begins the names in a certificate that say whom it is for: the id of an agent, or of an API token, follows.
+/// What begins the names in a certificate that say whom it is for, in small letters: the id of an agent, or of an API token, follows.
+const OURS: &str = "urn:connlog:";
 const BINDINGS: [&str; 2] = ["urn:connlog:agent:", "urn:connlog:token:"];
 
 /// Whom the certificate of a client is for: the agents and API tokens that its names (subjectAltName, of type URI) bind it to. None if
 /// it is bound to nobody.
 pub fn bound_to(certificate: &CertificateDer<'_>) -> Vec<Uuid> {
     let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
-    let ids = certificate.valid_uri_names().filter_map(|name| {
-        let id = BINDINGS.iter().find_map(|binding| name.strip_prefix(binding))?;
-        // A binding that cannot be read is one to nobody.
-        Some(Uuid::parse_str(id).unwrap_or_default())
-    });
-    ids.collect()
+    let names = certificate.valid_uri_names().map(str::to_ascii_lowercase).filter(|name| name.starts_with(OURS));
+    // A binding that cannot be read is one to nobody.
+    let id = |name: String| BINDINGS.iter().find_map(|binding| Uuid::parse_str(name.strip_prefix(binding)?).ok());
+    names.map(|name| id(name).unwrap_or_default()).collect()
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -12,7 +12,8 @@ use crate::{Store, StoreError};
 
 /// A token that is accepted for an agent of a deleted workspace, too, until it expires: its spool can drain.
 const BY_TOKEN: &str = "-- agent_by_token
-SELECT a.id, a.name, w.organization_id, w.owner_id, w.id AS workspace_id, w.name AS workspace_name, t.expires_at
+SELECT a.id, a.name, w.organization_id, w.owner_id, w.id AS workspace_id, w.name AS workspace_name, t.expires_at,
+    a.deleted OR w.deleted AS is_deleted
 FROM agent_tokens t
 JOIN workspace_agents a ON a.id = t.agent_id
 JOIN workspaces w ON w.id = a.workspace_id
@@ -30,7 +31,8 @@ ORDER BY a.deleted, a.id LIMIT 1";
 pub struct AgentToken {
     /// Whose it is.
     pub agent: Arc<AgentIdentity>,
-    /// When another one took its place, or the agent was deleted: it is accepted so that what happened before can still be sent.
+    /// When another one took its place: it is accepted so that what happened before can still be sent. None if the agent was deleted:
+    /// its connections end after that.
     pub replaced_at: Option<Timestamp>,
 }
 
@@ -40,7 +42,8 @@ impl Store {
         let client = self.client().await?;
         let Some(row) = client.query_opt(BY_TOKEN, &[&sha256, &now]).await? else { return Ok(None) };
         let expires_at: Option<Timestamp> = row.try_get("expires_at")?;
-        let replaced_at = expires_at.map(|expires_at| expires_at - TOKEN_GRACE);
+        let is_deleted: bool = row.try_get("is_deleted")?;
+        let replaced_at = expires_at.filter(|_| !is_deleted).map(|expires_at| expires_at - TOKEN_GRACE);
         Ok(Some(AgentToken { agent: identity(&row)?, replaced_at }))
     }
 

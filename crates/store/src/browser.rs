@@ -125,7 +125,7 @@ const HOLD: &str = "-- hold_browser_session
 SELECT FROM browser_sessions WHERE id = $1 FOR UPDATE";
 
 const NEWEST: &str = "-- newest_browser_secret
-SELECT sha256 = $2, made_at FROM browser_secrets WHERE session_id = $1 ORDER BY made_at DESC LIMIT 1";
+SELECT sha256 = $2, made_at, seen_at IS NOT NULL FROM browser_secrets WHERE session_id = $1 ORDER BY made_at DESC LIMIT 1";
 
 const FORGET_REPLACED: &str = "-- forget_replaced_browser_secrets
 DELETE FROM browser_secrets WHERE session_id = $1 AND sha256 <> $2 AND made_at < $3";
@@ -222,8 +222,9 @@ impl Store {
         query(&transaction, HOLD, &[&id]).await?;
         let newest = query(&transaction, NEWEST, &[&id, &from]).await?;
         let Some(row) = newest.first() else { return Ok(false) };
-        let (is_newest, made_at): (bool, Timestamp) = (row.try_get(0)?, row.try_get(1)?);
-        if made_at > if is_newest { due } else { now - GRACE } {
+        let (is_newest, made_at, was_seen): (bool, Timestamp, bool) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        if made_at > if is_newest { due } else { now - GRACE } || (!is_newest && was_seen) {
             return Ok(false);
         }
         execute(&transaction, ADD_SECRET, &[&to, &id, &now]).await?;

@@ -78,8 +78,8 @@ INSERT INTO rejected_events AS letter (id, received_at, organization_id, workspa
     message_type, message, field, reason, events, is_merged)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 ON CONFLICT (id) DO UPDATE SET events = letter.events + excluded.events, spool_id = excluded.spool_id, seq = excluded.seq
--- What is counted already comes again if its sender was not answered.
-WHERE letter.is_merged AND (excluded.seq IS NULL OR letter.spool_id IS DISTINCT FROM excluded.spool_id OR letter.seq < excluded.seq)";
+-- A sender that got no answer sends again what is already counted: the number is about right.
+WHERE letter.is_merged";
 
 const INSERT_LOST: &str = "-- insert_lost
 INSERT INTO lost_events (id, recorded_at, organization_id, workspace_id, agent_id, spool_id, first_seq, last_seq, events,
@@ -89,7 +89,7 @@ ON CONFLICT (id) DO UPDATE SET first_seq = excluded.first_seq, events = excluded
 WHERE lost_events.events < excluded.events";
 
 impl Store {
-    /// Records dead letters. Recording the same ones again changes nothing, but that merged ones without a sequence number count again.
+    /// Records dead letters. Recording the same ones again changes nothing, but that merged ones count again.
     pub async fn record_rejected(&self, letters: &[RejectedRecord]) -> Result<(), StoreError> {
         let mut client = self.client().await?;
         let transaction = begin_write(&mut client).await?;

@@ -34,7 +34,11 @@ async fn a_password_file_is_read_anew_for_each_connection() {
     store.ping().await.unwrap();
     let kick = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rotates'";
     superuser.batch_execute(kick).await.unwrap();
-    until("the password of before is refused", async || store.ping().await.is_err()).await;
+    let is_refused = async || match store.ping().await {
+        Ok(()) => false,
+        Err(error) => format!("{error:?}").contains("password authentication failed"),
+    };
+    until("the password of before is refused", is_refused).await;
     fs::write(&file, "second\n").unwrap();
     store.ping().await.unwrap();
 }

@@ -1,5 +1,4 @@
-//! How many dead letters of a sender are kept whole. Beyond that they are counted by cause, in one record a day that has the first of
-//! them.
+//! How many dead letters of a sender are kept whole. Beyond that they are counted by cause, in one record a day, which holds the first.
 //!
 //! Without this, an agent that sends nothing else fills the disk: four gigabytes a day at the pace of `pace.rs`.
 
@@ -40,7 +39,7 @@ impl LetterBudget {
             metrics::counter!("connlog_ingest_merged_letters_total").increment(1);
             let letter = merge(letter);
             match merged.get_mut(&letter.id) {
-                Some(first) => (first.events, first.position) = (first.events + 1, letter.position.max(first.position)),
+                Some(first) => (first.events, first.position) = (first.events + 1, letter.position),
                 None => drop(merged.insert(letter.id, letter)),
             }
         }

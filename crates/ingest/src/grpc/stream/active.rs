@@ -151,7 +151,8 @@ impl Active {
             pause: None,
             reconciler: Some(reconciler),
             heard: Some(greeted.listing.clone()),
-            to_close: Some(greeted.listing.clone()),
+            // What is open now is for the token that took its place to say.
+            to_close: replaced_at.is_none().then(|| greeted.listing.clone()),
             closing: None,
         }
     }
@@ -230,7 +231,7 @@ impl Active {
                 };
                 let listing = parse().map_err(|error| invalid(&error))?;
                 // A Hello that still waits for its events is not replaced: only it closes what other boots left.
-                if self.to_close.as_ref().is_none_or(|waiting| !waiting.is_hello) {
+                if self.replaced_at.is_none() && self.to_close.as_ref().is_none_or(|waiting| !waiting.is_hello) {
                     // One whose closing failed has its turn again.
                     self.to_close = Some(self.closing.take().unwrap_or_else(|| listing.clone()));
                 }
