@@ -52,7 +52,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Flow control: the window of a connection is far larger than that of a stream, so that one stream that is not read
 /// does not starve the others.
 const STREAM_WINDOW_BYTES: u32 = 128 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
 /// Calls at once of a connection.
 const MAX_STREAMS: u32 = 256;
 /// Calls that a peer took back before they were begun. Beyond it the connection ends: CVE-2023-44487, "rapid reset".
