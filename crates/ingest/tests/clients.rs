@@ -7,7 +7,7 @@ use std::time::Duration;
 use connlog_proto::v1;
 use connlog_testkit::fixtures::{self, now};
 use connlog_testkit::wait::until;
-use support::{HelloOf, Service, Stream, authorized, client, connect, database_with, minutes_ago, number};
+use support::{HelloOf, Service, Stream, authorized, client, connect, database_with, disconnect, minutes_ago, number};
 use tonic::Code;
 use tonic::codec::CompressionEncoding::Gzip;
 use uuid::Uuid;
@@ -88,7 +88,15 @@ async fn a_token_that_was_replaced_is_for_what_happened_before() {
     let rows = "SELECT count(*) FROM connection_logs";
     assert_eq!(number(&client_of_database, rows).await, 2);
     assert_eq!(number(&client_of_database, "SELECT count(*) FROM rejected_events").await, 0);
-    // With the next one all of it goes.
+    // An agent that was deleted has no other token, and its connections end after that.
+    let mark = |deleted: bool| format!("UPDATE workspace_agents SET deleted = {deleted}, deleted_at = now()");
+    client_of_database.batch_execute(&mark(true)).await.unwrap();
+    let service = Service::start(database.url(), &[]).await;
+    let mut stream = Stream::open(service.address, token, &HelloOf::new()).await.unwrap();
+    let last = stream.send(vec![disconnect(before, minutes_ago(10))]).await;
+    assert_eq!(stream.acked(last).await.unwrap(), []);
+    client_of_database.batch_execute(&mark(false)).await.unwrap();
+    // With the next token all of it goes.
     client_of_database.batch_execute("UPDATE agent_tokens SET expires_at = NULL").await.unwrap();
     let service = Service::start(database.url(), &[]).await;
     let mut stream = Stream::open(service.address, token, &HelloOf::new()).await.unwrap();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{NaiveTime, TimeDelta};
 use connlog_model::clock::Timestamp;
 use connlog_model::event::Event;
 use connlog_model::identity::AgentIdentity;
@@ -222,6 +222,12 @@ async fn a_feed_without_its_bound_is_caught() {
     assert_eq!(read_while_writes_overtake(Some(changing(UNBOUND))).await, BTreeSet::from([2, 3]));
 }
 
+/// A beginning and an end on one day, whatever time it is. An end of the next day has a day of its own to be recorded on.
+fn within_a_day() -> (Timestamp, Timestamp) {
+    let noon = (now() - TimeDelta::days(1)).date_naive().and_time(NaiveTime::MIN).and_utc() + TimeDelta::hours(12);
+    (noon, noon + TimeDelta::hours(1))
+}
+
 /// Somebody detaches the day of a connection before or after each statement of the batch that ends it. Returns how often an
 /// end was accepted although the log no longer had the day, and how often it was refused for that.
 async fn ends_on_a_detached_day(rewrite: Option<Rewrite>) -> (usize, usize) {
@@ -229,7 +235,7 @@ async fn ends_on_a_detached_day(rewrite: Option<Rewrite>) -> (usize, usize) {
     let (store, client, site) = (database.store().unwrap(), database.client().await.unwrap(), fixtures::site(1, 1));
     fixtures::import(&store, &site.directory, now()).await.unwrap();
     let (mut gate, writer) = gated(&database, rewrite).await;
-    let began = now() - TimeDelta::hours(1);
+    let (began, ended) = within_a_day();
     let table = format!("connection_logs_{}", began.format("%Y%m%d"));
     let (day, next) = (began.date_naive(), began.date_naive() + TimeDelta::days(1));
     let attach =
@@ -241,7 +247,7 @@ async fn ends_on_a_detached_day(rewrite: Option<Rewrite>) -> (usize, usize) {
         apply(&store, fixtures::connect(&site.agent, number, began), 1).await;
         writer.ping().await.unwrap();
         gate.close().await;
-        let batch = Batch { events: vec![fixtures::disconnect(&site.agent, number, now())], ..Batch::default() };
+        let batch = Batch { events: vec![fixtures::disconnect(&site.agent, number, ended)], ..Batch::default() };
         let store_of_batch = writer.clone();
         let mut ending = tokio::spawn(async move { store_of_batch.apply_batch(&batch, 1, now()).await });
         let (mut statements, mut detaching, mut is_detached_first) = (0, None, false);
@@ -306,10 +312,10 @@ async fn is_accepted_after_its_day_went(rewrite: Option<Rewrite>) -> bool {
     let (store, client, site) = (database.store().unwrap(), database.client().await.unwrap(), fixtures::site(1, 1));
     fixtures::import(&store, &site.directory, now()).await.unwrap();
     let (_open, writer) = gated(&database, rewrite).await;
-    let began = now() - TimeDelta::hours(1);
+    let (began, ended) = within_a_day();
     apply(&writer, fixtures::connect(&site.agent, 1, began), 1).await;
     client.batch_execute("BEGIN; LOCK TABLE connection_logs IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let batch = Batch { events: vec![fixtures::disconnect(&site.agent, 1, now())], ..Batch::default() };
+    let batch = Batch { events: vec![fixtures::disconnect(&site.agent, 1, ended)], ..Batch::default() };
     let writing = tokio::spawn(async move { writer.apply_batch(&batch, 1, now()).await });
     until("the batch waits", async || waits_for_a_lock(&client).await).await;
     let detach =
