@@ -237,7 +237,7 @@ async fn the_hooks_of_the_examples_report_sessions() {
     container.args(["sh", "-c", WORKLOAD]);
     container.env("CONNLOG_AGENT_SPOOL", &second).env("CONNLOG_AGENT_SERVERS", format!("http://{}", workspace.server));
     container.env("CONNLOG_AGENT_TOKEN_FILE", workspace.folder.path().join("token"));
-    // What a template leaves empty is not set.
+    // An empty value, as templates leave it, counts as unset.
     container.env("CONNLOG_AGENT_CA_FILE", "").env("CONNLOG_AGENT_MAX_SPOOL_BYTES", " ");
     std::os::unix::process::CommandExt::process_group(&mut container, 0);
     let mut container = container.spawn().unwrap();

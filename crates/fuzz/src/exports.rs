@@ -38,7 +38,7 @@ pub(crate) fn exports(data: &[u8]) {
 }
 
 fn time(from: &mut Unstructured<'_>) -> Result<DateTime<Utc>> {
-    // What PostgreSQL has and the API gives: the years 1970 to 9999.
+    // The log has times of the years 1970 to 9999.
     let seconds = from.int_in_range(0..=253_402_300_799_i64)?;
     Ok(DateTime::from_timestamp(seconds, from.int_in_range(0..=999_999_u32)? * 1000).unwrap_or_default())
 }

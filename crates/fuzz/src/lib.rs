@@ -1,7 +1,7 @@
-//! What strangers reach, fed with any bytes. Each target panics if what it is about does not hold.
+//! Feeds the code that strangers reach with arbitrary bytes. Each target panics if a property that it checks does not hold.
 //!
-//! `cargo xtask fuzz` lets libFuzzer look for such bytes, guided by the code that they reach. What it found worth keeping is in `corpus/`,
-//! and goes through the targets in each run of the tests.
+//! `cargo xtask fuzz` lets libFuzzer look for such bytes, guided by the code that they reach. `corpus/` has inputs that
+//! are worth keeping; they go through the targets in each run of the tests.
 
 mod exports;
 mod messages;

@@ -18,7 +18,7 @@ pub(crate) fn search(data: &[u8]) {
     }
 }
 
-/// What is read as a cursor, or as a position, is written as one that reads the same.
+/// A cursor or position that can be read is written as one that reads the same.
 pub(crate) fn cursors(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(position) = Position::decode(&text) {

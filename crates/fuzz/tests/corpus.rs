@@ -1,4 +1,4 @@
-//! What libFuzzer found worth keeping goes through each target again.
+//! Runs each target over its corpus.
 
 use std::fs;
 use std::path::Path;

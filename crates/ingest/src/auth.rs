@@ -69,7 +69,7 @@ impl Authenticator {
         bearer(headers).map(tokens::digest)
     }
 
-    /// Who was recognized a short while ago.
+    /// The callers that were recognized a short while ago.
     pub(crate) fn recognized(&self) -> &Recognized<Caller> {
         &self.recognized
     }

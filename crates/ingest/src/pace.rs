@@ -64,11 +64,20 @@ impl Pace {
     }
 
     /// Forgets senders that have all of their burst again, for as long as somebody uses this.
-    pub async fn forget(self) {
+    pub fn forget(&self) -> impl Future<Output = ()> + use<> {
+        forget(&self.senders)
+    }
+}
+
+/// Forgets senders that have all of their burst again, for as long as somebody uses `senders`.
+pub(crate) fn forget(senders: &Arc<DefaultKeyedRateLimiter<Uuid>>) -> impl Future<Output = ()> + use<> {
+    let senders = Arc::downgrade(senders);
+    async move {
         loop {
             tokio::time::sleep(FORGET_INTERVAL).await;
-            self.senders.retain_recent();
-            self.senders.shrink_to_fit();
+            let Some(senders) = senders.upgrade() else { return };
+            senders.retain_recent();
+            senders.shrink_to_fit();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use connlog_runtime::listen::Socket;
-use connlog_runtime::strangers::Acquaintance;
+use connlog_runtime::strangers::{Acquaintance, network_of};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use uuid::Uuid;
@@ -18,6 +18,7 @@ pub(crate) struct Peer(pub Socket, pub SocketAddr);
 /// Whose connection a request came by: in the extensions of each.
 #[derive(Debug, Clone)]
 pub(crate) struct Visitor {
+    /// Of an IPv6 address, its /64.
     pub(crate) address: IpAddr,
     pub(crate) acquaintance: Acquaintance,
     /// The agents and tokens that the certificate of the connection is for; none if it is for everybody, or there is none.
@@ -29,7 +30,7 @@ impl Connected for Peer {
 
     fn connect_info(&self) -> Visitor {
         Visitor {
-            address: self.1.ip().to_canonical(),
+            address: network_of(self.1.ip()),
             acquaintance: self.0.acquaintance().clone(),
             bound_to: self.0.bound_to().into(),
         }

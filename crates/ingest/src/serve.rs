@@ -267,7 +267,7 @@ fn stream_limits(config: &Config) -> StreamLimits {
 
 fn pace(events_per_second: NonZeroU32, config: &Config) -> Pace {
     let pace = Pace::new(events_per_second, config.max_batch_events);
-    tokio::spawn(pace.clone().forget());
+    tokio::spawn(pace.forget());
     pace
 }
 

@@ -13,6 +13,7 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use connlog_runtime::listen::PeerAddress;
+use connlog_runtime::strangers::network_of;
 
 use crate::auth::peer;
 use crate::error::ApiError;
@@ -78,7 +79,7 @@ pub(crate) async fn read_forms(State(service): State<Service>, request: Request,
         metrics::counter!("connlog_query_refused_forms_total", "cause" => cause).increment(1);
         error.into_response()
     };
-    let address = peer(request.extensions().get::<ConnectInfo<PeerAddress>>());
+    let address = network_of(peer(request.extensions().get::<ConnectInfo<PeerAddress>>()));
     let Some(turn) = service.forms.take(address) else {
         return refused("too_many", ApiError::too_many("forms"));
     };

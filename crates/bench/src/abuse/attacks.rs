@@ -23,50 +23,31 @@ pub(super) struct Target<'a> {
 /// An attack.
 pub(super) struct Attack {
     pub(super) name: &'static str,
-    /// Whether the attacker has a token, of an agent.
-    pub(super) is_of_agent: bool,
     pub(super) run: for<'a> fn(Target<'a>) -> BoxFuture<'a, Result<()>>,
 }
 
 /// All attacks.
 pub(super) const ALL: &[Attack] = &[
-    Attack {
-        name: "half messages without a token",
-        is_of_agent: false,
-        run: |to| half_messages(to.ingest, REPORT, None).boxed(),
-    },
+    Attack { name: "half messages without a token", run: |to| half_messages(to.ingest, REPORT, None).boxed() },
     Attack {
         name: "half messages with a wrong token",
-        is_of_agent: false,
         run: |to| half_messages(to.ingest, REPORT, Some("nobody's")).boxed(),
     },
-    Attack {
-        name: "half messages to health",
-        is_of_agent: false,
-        run: |to| half_messages(to.ingest, HEALTH, None).boxed(),
-    },
-    Attack {
-        name: "half messages to reflection",
-        is_of_agent: false,
-        run: |to| half_messages(to.ingest, REFLECTION, None).boxed(),
-    },
-    Attack {
-        name: "half messages of an agent",
-        is_of_agent: true,
-        run: |to| half_messages(to.ingest, REPORT, Some(to.agent)).boxed(),
-    },
-    Attack { name: "large messages without a token", is_of_agent: false, run: |to| whole_messages(to.ingest).boxed() },
-    Attack { name: "calls that are taken back", is_of_agent: false, run: |to| rapid_resets(to.ingest).boxed() },
-    Attack { name: "silent connections to ingest", is_of_agent: false, run: |to| silent(to.ingest).boxed() },
-    Attack { name: "pings to ingest", is_of_agent: false, run: |to| pings(to.ingest).boxed() },
-    Attack { name: "heads without an end to ingest", is_of_agent: false, run: |to| endless_head(to.ingest).boxed() },
-    Attack { name: "half forms", is_of_agent: false, run: |to| half_forms(to.query).boxed() },
-    Attack { name: "large forms", is_of_agent: false, run: |to| large_forms(to.query).boxed() },
-    Attack { name: "answers that nobody reads", is_of_agent: false, run: |to| unread(to.query).boxed() },
-    Attack { name: "silent connections to query", is_of_agent: false, run: |to| silent(to.query).boxed() },
-    Attack { name: "requests that are taken back", is_of_agent: false, run: |to| rapid_resets(to.query).boxed() },
-    Attack { name: "heads without an end to query", is_of_agent: false, run: |to| endless_head(to.query).boxed() },
-    Attack { name: "guessed tokens", is_of_agent: false, run: |to| guesses(to.query).boxed() },
+    Attack { name: "half messages to health", run: |to| half_messages(to.ingest, HEALTH, None).boxed() },
+    Attack { name: "half messages to reflection", run: |to| half_messages(to.ingest, REFLECTION, None).boxed() },
+    Attack { name: "half messages of an agent", run: |to| half_messages(to.ingest, REPORT, Some(to.agent)).boxed() },
+    Attack { name: "large messages without a token", run: |to| whole_messages(to.ingest).boxed() },
+    Attack { name: "calls that are taken back", run: |to| rapid_resets(to.ingest).boxed() },
+    Attack { name: "silent connections to ingest", run: |to| silent(to.ingest).boxed() },
+    Attack { name: "pings to ingest", run: |to| pings(to.ingest).boxed() },
+    Attack { name: "heads without an end to ingest", run: |to| endless_head(to.ingest).boxed() },
+    Attack { name: "half forms", run: |to| half_forms(to.query).boxed() },
+    Attack { name: "large forms", run: |to| large_forms(to.query).boxed() },
+    Attack { name: "answers that nobody reads", run: |to| unread(to.query).boxed() },
+    Attack { name: "silent connections to query", run: |to| silent(to.query).boxed() },
+    Attack { name: "requests that are taken back", run: |to| rapid_resets(to.query).boxed() },
+    Attack { name: "heads without an end to query", run: |to| endless_head(to.query).boxed() },
+    Attack { name: "guessed tokens", run: |to| guesses(to.query).boxed() },
 ];
 
 const REPORT: &str = "/connlog.v1.ConnectionLog/ReportEvents";

@@ -1,13 +1,16 @@
-//! How many dead letters of a sender are kept whole. Beyond that they are counted by cause, in one record a day, which holds the first.
+//! Limits the dead letters of a sender that are kept whole. Further ones are counted by cause, in one record a day, which holds the first.
 //!
 //! Without this, an agent that sends nothing else fills the disk: four gigabytes a day at the pace of `pace.rs`.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use connlog_store::RejectedRecord;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use uuid::Uuid;
+
+use crate::pace;
 
 /// Namespace of the ids of merged letters. Fixed for ever: all of a day are one record.
 const MERGED_NAMESPACE: Uuid = Uuid::from_u128(0x71c4_0a5e_93fd_4e0b_a8d6_5b1c_2e47_f90d);
@@ -16,16 +19,16 @@ const UNIT_BYTES: usize = 1024;
 /// A sender may save up so many hours of its budget.
 const BURST_HOURS: u32 = 4;
 
-/// What senders may leave whole, by agent or by reporter's token.
+/// The budgets of senders, by agent or by reporter's token.
 pub(super) struct LetterBudget {
-    senders: DefaultKeyedRateLimiter<Uuid>,
+    senders: Arc<DefaultKeyedRateLimiter<Uuid>>,
 }
 
 impl LetterBudget {
     /// `kib_per_hour` of each sender, after four hours' worth at once.
     pub(super) fn new(kib_per_hour: NonZeroU32) -> Self {
         let burst = kib_per_hour.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_HOURS - 1));
-        Self { senders: RateLimiter::keyed(Quota::per_hour(kib_per_hour).allow_burst(burst)) }
+        Self { senders: Arc::new(RateLimiter::keyed(Quota::per_hour(kib_per_hour).allow_burst(burst))) }
     }
 
     /// Merges what is beyond the budget of its sender, one record for each cause.
@@ -47,10 +50,9 @@ impl LetterBudget {
         kept
     }
 
-    /// Forgets senders that have all of their budget again.
-    pub(super) fn forget(&self) {
-        self.senders.retain_recent();
-        self.senders.shrink_to_fit();
+    /// Forgets senders that have all of their budget again, for as long as somebody uses this.
+    pub(super) fn forget(&self) -> impl Future<Output = ()> + use<> {
+        pace::forget(&self.senders)
     }
 
     fn keeps(&self, letter: &RejectedRecord) -> bool {

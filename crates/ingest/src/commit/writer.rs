@@ -19,8 +19,6 @@ use super::{Committed, Committer, Item, Queued, Submission};
 use crate::service_log::{ServiceLog, Subject};
 use connlog_runtime::shutdown::Shutdown;
 
-/// How often senders that left no dead letters of late are forgotten.
-const FORGET_INTERVAL: Duration = Duration::from_mins(1);
 /// Pause between attempts while the database cannot be reached.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
 /// How long held streams are tried again before new submissions get their turn.
@@ -65,14 +63,7 @@ impl Writers {
         let (down, database_down) = watch::channel(None);
         let (down, held) = (Arc::new(down), HeldStreams::default());
         let shared = Arc::new(self);
-        let budgets = Arc::downgrade(&shared);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(FORGET_INTERVAL).await;
-                let Some(shared) = budgets.upgrade() else { return };
-                shared.letters.forget();
-            }
-        });
+        tokio::spawn(shared.letters.forget());
         let mut queues = Vec::new();
         for shard in 1..=count {
             let (sender, receiver) = mpsc::unbounded_channel();
